@@ -1,0 +1,250 @@
+# doppler's build: one file, every command in it. `make help` lists the targets; docs/testing.md
+# says what each check is for. Variables: CONFIG=release|debug|coverage, SAN=address,undefined or
+# thread, CC=clang, WERROR= (warnings stay warnings), V=1 (whole commands), BUILD=dir, PREFIX=,
+# DESTDIR=. What a machine always wants set goes into Makefile.config, which is not tracked. Objects
+# lie under build/CONFIG[-compiler][-sanitizers]/, so no two settings mix.
+MAKEFLAGS += --no-builtin-rules
+-include Makefile.config
+
+CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
+AR ?= ar
+OBJCOPY ?= objcopy
+CONFIG ?= release
+WERROR ?= -Werror
+BUILD ?= build
+PREFIX ?= /usr/local
+SECONDS ?= 60
+VERSION := $(shell awk '$$2 == "DP_VERSION" { gsub(/"/, "", $$3); print $$3 }' include/doppler.h)
+SOVERSION := 0
+
+Q := $(if $(V),,@)
+comma := ,
+compiler := $(filter-out cc gcc,$(notdir $(CC)))
+B := $(BUILD)/$(CONFIG)$(if $(compiler),-$(compiler))$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+GEN := $(B)/gen
+
+# Where the library looks for the WebGPU library and the program for models, when nothing is said:
+# this tree first, then the installed place.
+WEBGPU_DIRS ?= $(abspath deps/webgpu):$(PREFIX)/lib/doppler
+MODEL_DIRS ?= $(abspath models):$(PREFIX)/share/doppler/models
+
+OPTIMISE_release := -O2
+OPTIMISE_debug := -Og
+OPTIMISE_coverage := -O0 --coverage
+OPTIMISE := $(or $(OPTIMISE_$(CONFIG)),$(error CONFIG=$(CONFIG): not release, debug, coverage))
+SANITIZE := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+	-Wmissing-prototypes $(WERROR)
+COMMON := -std=gnu11 $(OPTIMISE) -g -fPIC -fvisibility=hidden $(SANITIZE)
+INCLUDES := -Isrc -Iinclude -I$(GEN) -isystem deps/yyjson -isystem deps/pcre2 -isystem deps/utf8proc
+# Dependencies built as our own static objects, the 8-bit PCRE2 without its just-in-time compiler.
+DEFINES := -DPCRE2_CODE_UNIT_WIDTH=8 -DPCRE2_STATIC -DUTF8PROC_STATIC -Dyyjson_api=
+LIBS := -lm -ldl -lpthread
+
+# --- Sources -------------------------------------------------------------------------------------
+
+LIB_SRC := $(sort $(wildcard $(patsubst %,src/%/*.c,base gpu format text store model)))
+APP_SRC := $(sort $(wildcard src/app/*.c))
+REF_SRC := $(sort $(wildcard src/ref/*.c))
+TEST_SRC := $(sort $(wildcard tests/*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/*.c)))
+DEPS_SRC := deps/yyjson/yyjson.c deps/utf8proc/utf8proc.c $(sort $(wildcard deps/pcre2/*.c))
+KERNELS := $(sort $(wildcard kernels/*.wgsl)) $(sort $(wildcard kernels/part/*.wgsl))
+GENERATED := $(if $(wildcard tools/embed.c),$(GEN)/kernels_gen.h $(GEN)/kernels_gen.c)
+
+objects = $(patsubst %.c,$(B)/%.o,$(1))
+DEPS_OBJ := $(call objects,$(DEPS_SRC))
+LIB_OBJ := $(call objects,$(LIB_SRC)) $(if $(GENERATED),$(GEN)/kernels_gen.o) $(DEPS_OBJ)
+APP_OBJ := $(call objects,$(APP_SRC))
+REF_OBJ := $(call objects,$(REF_SRC))
+TEST_OBJ := $(call objects,$(TEST_SRC))
+PROGRAM := $(if $(wildcard src/app/main.c),$(BUILD)/doppler)
+RUNNER := $(if $(wildcard tests/test.c),$(B)/test)
+LIBRARIES := $(if $(LIB_SRC),$(B)/libdoppler.a $(B)/libdoppler.so.$(SOVERSION))
+
+.PHONY: all help runner test check lint fuzz fuzzers examples bench format sizes one clean install
+.PHONY: FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+all: $(LIBRARIES) $(PROGRAM)
+
+help:
+	@echo 'make [all]             the program build/doppler and both libraries'
+	@echo 'make test [T=name]     all tests that this machine can run, or those whose name matches'
+	@echo 'make check             what CI runs: lint, tests, tests under sanitizers, fuzzers'
+	@echo 'make lint              layers, names, symbols, headers, clang-tidy, cppcheck'
+	@echo 'make fuzz F=gguf [SECONDS=60]   one fuzzer from its seeds'
+	@echo 'make bench             tables of operations and of the bundled model on this device'
+	@echo 'make sizes, one, format         lines against budget; one translation unit; clang-format'
+	@echo 'make install PREFIX= DESTDIR=   program, header, libraries, doppler.pc, man page, model'
+	@echo 'make examples          examples/ against an installed copy; clean: removes $(BUILD)/'
+
+# --- Objects -------------------------------------------------------------------------------------
+
+# Files that change only when their text does, so that another CC, flag or PREFIX rebuilds what it
+# touches and nothing else.
+remember = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
+$(B)/flags: FORCE
+	$(call remember,$(CC) $(CFLAGS) $(CPPFLAGS) $(WARNINGS) $(COMMON) $(INCLUDES) $(DEFINES))
+$(B)/dirs: FORCE
+	$(call remember,$(WEBGPU_DIRS) $(MODEL_DIRS))
+
+# webgpu.h is within reach of src/gpu alone.
+$(B)/src/gpu/%.o: private LAYER := -isystem deps/webgpu -DDP_WEBGPU_DIRS='"$(WEBGPU_DIRS)"'
+$(B)/src/app/%.o: private LAYER := -DDP_MODEL_DIRS='"$(MODEL_DIRS)"'
+$(B)/tests/%.o: private LAYER := -I.
+$(call objects,$(wildcard src/gpu/*.c src/app/*.c)): $(B)/dirs
+
+$(call objects,$(filter src/gpu/% src/model/%,$(LIB_SRC)) $(REF_SRC) $(TEST_SRC)): \
+	| $(GENERATED)
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	@echo '  CC      $<'
+	$(Q)$(CC) $(COMMON) $(WARNINGS) $(INCLUDES) $(DEFINES) $(LAYER) $(CPPFLAGS) $(CFLAGS) \
+		-MMD -MP -c $< -o $@
+$(GEN)/kernels_gen.o: $(GEN)/kernels_gen.c $(B)/flags
+	$(Q)$(CC) $(COMMON) $(WARNINGS) $(INCLUDES) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+$(B)/deps/%.o: deps/%.c $(B)/flags
+	@mkdir -p $(@D)
+	@echo '  CC      $<'
+	$(Q)$(CC) $(COMMON) -w $(INCLUDES) $(DEFINES) -DHAVE_CONFIG_H -DSUPPORT_UNICODE -DSUPPORT_PCRE2_8 \
+		$(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+deps/%:
+	@echo 'make: $@ is missing: run tools/setup first' >&2; exit 1
+
+# The kernels' text, bindings, parameters and constants as C, by a tool of this machine.
+$(B)/embed: tools/embed.c $(B)/flags
+	@echo '  CC      $<'
+	$(Q)$(CC) -std=gnu11 -O1 -g $(WARNINGS) $< -o $@
+ifneq ($(GENERATED),)
+$(GENERATED) &: $(B)/embed $(KERNELS)
+	@mkdir -p $(GEN)
+	@echo '  EMBED   kernels/'
+	$(Q)$(B)/embed -o $(GEN) $(KERNELS)
+endif
+
+# --- Libraries and programs ----------------------------------------------------------------------
+
+LINK = $(CC) $(COMMON) $(CFLAGS) $(LDFLAGS)
+
+# One relocatable object whose hidden symbols are made local: a user's program sees dp_ names only.
+$(B)/libdoppler.a: $(LIB_OBJ)
+	@echo '  JOIN    $@'
+	$(Q)$(CC) -r -nostdlib -o $(B)/libdoppler.o $^
+	$(Q)$(OBJCOPY) --localize-hidden $(B)/libdoppler.o
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(B)/libdoppler.o
+$(B)/libdoppler.so.$(SOVERSION): $(LIB_OBJ)
+	@echo '  LINK    $@'
+	$(Q)$(LINK) -shared -Wl,-soname,$(@F) $(if $(SAN),,-Wl,--no-undefined) -o $@ $^ $(LIBS)
+
+# The program has the references too: `doppler check` holds every kernel against them.
+$(B)/doppler: $(APP_OBJ) $(REF_OBJ) $(LIB_OBJ)
+	@echo '  LINK    $@'
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
+$(BUILD)/doppler: $(B)/doppler FORCE
+	@[ "$$(readlink $@)" = $(<:$(BUILD)/%=%) ] || ln -sfn $(<:$(BUILD)/%=%) $@
+
+runner: $(RUNNER)
+$(B)/test: $(TEST_OBJ) $(REF_OBJ) $(LIB_OBJ)
+	@echo '  LINK    $@'
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
+# --- Tests ---------------------------------------------------------------------------------------
+
+# tools/step runs one step to its end, keeps its log and its "N passed, N failed, N skipped", and
+# never stops make; `tools/step --total` adds the steps up and fails if one of them did. A step that
+# failed gets an old date, so that only a passed one counts as up to date.
+STEP := tools/step
+DATA := $(shell find tests/vectors models -type f 2>/dev/null)
+export ASAN_OPTIONS ?= detect_stack_use_after_return=1:strict_string_checks=1
+export LSAN_OPTIONS ?= suppressions=$(abspath tests/lsan.supp):print_suppressions=0
+export UBSAN_OPTIONS ?= print_stacktrace=1
+# Examples are a user's programs: they are linked with the library as it is installed.
+TESTS := $(if $(RUNNER),runner) $(if $(PROGRAM),cli) $(if $(SAN),,$(if $(LIBRARIES),examples))
+totals = $(1:%=$(B)/log/%.total)
+
+$(B)/log/runner.total: $(RUNNER) $(DATA)
+	@$(STEP) $@ $(RUNNER)
+$(B)/log/cli.total: $(B)/doppler $(DATA) tests/cli/run
+	@$(STEP) $@ tests/cli/run $(B)/doppler
+$(B)/log/examples.total: $(LIBRARIES) $(B)/doppler $(DATA) $(wildcard examples/*)
+	@$(STEP) $@ tools/test-examples $(MAKE) $(B)
+$(B)/log/lint.total: FORCE
+	@$(STEP) $@ $(MAKE) --no-print-directory lint
+$(B)/log/sanitized.total: FORCE
+	@$(STEP) $@ $(MAKE) --no-print-directory SAN=address,undefined test
+$(B)/log/fuzz.total: FORCE
+	@$(STEP) $@ tools/fuzz-all $(SECONDS) $(FUZZERS)
+
+ifdef T
+test: $(RUNNER)
+	$(RUNNER) $(T)
+else
+test: $(if $(SAN),,all) $(RUNNER)
+	@rm -f $(call totals,$(TESTS))
+	@for total in $(call totals,$(TESTS)); do $(MAKE) --no-print-directory $$total || exit 1; done
+	@$(STEP) --total $(call totals,$(TESTS))
+endif
+
+CHECKS := $(call totals,lint $(TESTS) sanitized fuzz)
+check: all $(RUNNER)
+	@for total in $(CHECKS); do $(MAKE) --no-print-directory $$total || exit 1; done
+	@$(STEP) --total $(CHECKS)
+
+lint: all $(RUNNER)
+	@CC='$(CC)' FLAGS='$(COMMON) $(INCLUDES) $(DEFINES)' tools/lint $(B)
+
+# Fuzzers need clang (gcc has no libFuzzer): tools/fuzz-all makes this with its own CC and SAN.
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK    $@'
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+fuzzers: $(FUZZERS:%=$(B)/fuzz/%)
+fuzz:
+	@tools/fuzz-all $(SECONDS) $(or $(F),$(FUZZERS))
+
+examples: all $(B)/log/examples.total
+	@$(STEP) --total $(B)/log/examples.total
+
+bench: all $(RUNNER)
+	$(RUNNER) --bench ops
+	$(BUILD)/doppler bench
+
+# --- Housekeeping --------------------------------------------------------------------------------
+
+SOURCES = $(wildcard include/*.h src/*/*.[ch] tests/*.[ch] tests/*/*.c tools/*.c examples/*.c)
+format:
+	clang-format -i $(SOURCES)
+sizes:
+	@tools/sizes
+# All of the library in one translation unit: static names stay unique, so grep finds one.
+one: $(GENERATED)
+	@printf '#include "%s"\n' $(abspath $(LIB_SRC)) >$(B)/one.c
+	@$(CC) $(COMMON) -w $(INCLUDES) $(DEFINES) -isystem deps/webgpu \
+		-DDP_WEBGPU_DIRS='""' -fsyntax-only $(B)/one.c
+clean:
+	rm -rf $(BUILD)
+
+INSTALL := install -D -m
+to = $(DESTDIR)$(PREFIX)
+$(B)/doppler.1: $(BUILD)/doppler
+	@$(BUILD)/doppler help --man >$@
+install: all $(if $(PROGRAM),$(B)/doppler.1)
+	$(if $(PROGRAM),$(INSTALL) 755 $(B)/doppler $(to)/bin/doppler)
+	$(if $(PROGRAM),$(INSTALL) 644 $(B)/doppler.1 $(to)/share/man/man1/doppler.1)
+	$(INSTALL) 644 include/doppler.h $(to)/include/doppler.h
+	$(INSTALL) 644 $(B)/libdoppler.a $(to)/lib/libdoppler.a
+	$(INSTALL) 755 $(B)/libdoppler.so.$(SOVERSION) $(to)/lib/libdoppler.so.$(SOVERSION)
+	ln -sf libdoppler.so.$(SOVERSION) $(to)/lib/libdoppler.so
+	@mkdir -p $(to)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' doppler.pc.in \
+		>$(to)/lib/pkgconfig/doppler.pc
+	$(INSTALL) 755 deps/webgpu/libwgpu_native-release.so \
+		$(to)/lib/doppler/libwgpu_native-release.so
+	cd models && find . -type f -exec \
+		$(INSTALL) 644 '{}' '$(abspath $(to))/share/doppler/models/{}' ';'
+
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(APP_OBJ) $(REF_OBJ) $(TEST_OBJ) \
+	$(FUZZERS:%=$(B)/tests/fuzz/%.o))
