@@ -1,0 +1,394 @@
+/* doppler: language models on any GPU through WebGPU.
+ *
+ * The whole public interface. A program opens a device, opens a model on it, makes sessions of that
+ * model (token sequences), evaluates tokens, samples, and turns tokens to text and back:
+ *
+ *     dp_error err = { 0 };
+ *     dp_device *device = dp_device_open(NULL, &err);
+ *     dp_model *model = dp_model_open(device, "model.gguf", NULL, &err);
+ *     dp_session *session = dp_session_new(model, &err);
+ *     dp_generate_options how = { .on_text = print, .max_tokens = 100 };
+ *     if (!dp_session_eval_text(session, "Once upon a time", true, false, &err) ||
+ *         !dp_generate(session, &how, NULL, &err)) fprintf(stderr, "%s\n", err.message);
+ *     dp_session_free(session); dp_model_close(model); dp_device_close(device);
+ *
+ * Conventions. Handles are opaque: open/close for what stands on a device or a file, new/free for
+ * memory; close and free accept NULL. Option structs may be NULL or zeroed: zero is the default of
+ * every field. A function that can fail returns false or NULL and fills the caller's dp_error,
+ * passed last (NULL is fine). `const T *` results are borrowed, each says until when. Nothing here
+ * prints, exits, reads the environment or starts a thread.
+ *
+ * Threads. A device and its models may be used from any thread: calls that touch the GPU take the
+ * device's lock in turn. A session belongs to one thread at a time; dp_session_cancel alone may be
+ * called from anywhere, signal handlers included. */
+#ifndef DOPPLER_H
+#define DOPPLER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DP_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define DP_API __attribute__((visibility("default")))
+#define DP_CHECK_RESULT __attribute__((warn_unused_result))
+#else
+#define DP_API
+#define DP_CHECK_RESULT
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- errors and log ------------------------------------------------------------------------ */
+
+typedef enum {
+    DP_OK = 0,
+    DP_E_ARGUMENT,    /* a call or an option makes no sense */
+    DP_E_FILE,        /* opening, reading or writing failed */
+    DP_E_FORMAT,      /* a file's content is wrong */
+    DP_E_UNSUPPORTED, /* right, but not something this version does */
+    DP_E_LIMIT,       /* over a stated limit: context, sessions, size */
+    DP_E_MEMORY,      /* the host or the device has too little memory */
+    DP_E_DEVICE,      /* no usable GPU, or it was lost */
+    DP_E_CANCELLED    /* dp_session_cancel or a progress callback said stop */
+} dp_status;
+
+/* Where a call says why it failed. The caller owns it, zeroes it once and passes its address last.
+ * The first failure stays until the caller zeroes it again. */
+typedef struct {
+    dp_status status;
+    char message[508]; /* "model.gguf: tensor blk.3.attn_q.weight: shape [64, 80], expected
+                        * [64, 64]" */
+} dp_error;
+
+/* "ok", "argument", "file", ...: static text. */
+DP_API const char *dp_status_name(dp_status status);
+
+typedef enum { DP_LOG_WARNING, DP_LOG_INFO, DP_LOG_DEBUG } dp_log_level;
+
+/* Receives one line without a newline. May be called from any thread that calls the library. */
+typedef void dp_log_fn(void *user, dp_log_level level, const char *line);
+
+/* ---- device -------------------------------------------------------------------------------- */
+
+typedef struct dp_device dp_device;
+
+typedef struct {
+    const char *webgpu;   /* the WebGPU library's path; NULL: the wgpu-native that set-up
+                           * installed */
+    const char *adapter;  /* number in dp_device_list or a part of its name; NULL: the fastest */
+    bool no_f16;          /* pretend that the device has no half floats */
+    bool no_subgroups;    /* pretend that it has no subgroup operations */
+    uint64_t max_binding; /* at most this many bytes in one binding; 0: the adapter's limit */
+    uint64_t max_memory;  /* at most this many bytes on the device; 0: what the device grants */
+    bool profile;         /* time every kernel (slower: one compute pass each) */
+    dp_log_fn *log;       /* NULL: silent */
+    void *log_user;
+} dp_device_options;
+
+typedef struct {
+    char name[128];    /* "NVIDIA H200", "llvmpipe (LLVM 15.0.6, 256 bits)" */
+    char vendor[64];   /* may be empty */
+    char driver[128];  /* may be empty */
+    char backend[16];  /* "vulkan", "metal", "d3d12", "opengl" */
+    char type[16];     /* "discrete", "integrated", "cpu", "unknown" */
+    char library[16];  /* "wgpu-native", "dawn" or "webgpu" */
+    bool f16;          /* in use: shader-f16 */
+    bool subgroups;    /* in use: subgroup operations */
+    bool timestamps;   /* dp_device_options.profile can work */
+    uint32_t subgroup_size; /* lanes, found by a probe; 0 without subgroups */
+    uint64_t max_binding;   /* bytes */
+    uint64_t max_buffer;    /* bytes */
+    uint32_t max_workgroup_memory; /* bytes */
+    uint32_t max_workgroup_lanes;
+    uint32_t max_storage_buffers; /* per shader */
+} dp_device_info;
+
+/* Opens the WebGPU library, an adapter and a device with the adapter's own limits. NULL on failure:
+ * DP_E_DEVICE if there is no library, no adapter, no such adapter or it lacks what is needed
+ * (named). */
+DP_API DP_CHECK_RESULT dp_device *dp_device_open(const dp_device_options *options, dp_error *err);
+
+/* Models of the device must be closed before. */
+DP_API void dp_device_close(dp_device *device);
+
+DP_API void dp_device_get_info(const dp_device *device, dp_device_info *info);
+
+/* Describes up to `max` adapters (features as offered, nothing probed) and sets *n to how many
+ * there are. Uses `webgpu`, no_f16 and no_subgroups of the options. */
+DP_API DP_CHECK_RESULT bool dp_device_list(const dp_device_options *options, dp_device_info *list,
+                                           size_t max, size_t *n, dp_error *err);
+
+/* Counters since the device was opened. */
+typedef struct {
+    uint64_t submits;       /* queue submissions */
+    uint64_t dispatches;    /* kernels started */
+    uint64_t bytes_read;    /* read back from the device */
+    uint64_t bytes_written; /* uploaded */
+    uint64_t device_bytes;  /* buffers held now */
+    uint64_t device_bytes_peak;
+    uint64_t pipelines;     /* compute pipelines made */
+} dp_stats;
+DP_API void dp_device_get_stats(const dp_device *device, dp_stats *stats);
+
+/* GPU time of one kernel over all its dispatches since the device was opened or
+ * dp_profile_reset. */
+typedef struct {
+    char kernel[96]; /* "matvec q4_k" */
+    uint64_t calls;
+    uint64_t nanoseconds;
+} dp_profile_row;
+
+/* Fills up to `max` rows, longest time first, and sets *n to how many there are: 0 without
+ * dp_device_options.profile. */
+DP_API void dp_device_get_profile(dp_device *device, dp_profile_row *rows, size_t max, size_t *n);
+DP_API void dp_profile_reset(dp_device *device);
+
+/* ---- model --------------------------------------------------------------------------------- */
+
+typedef uint32_t dp_token;
+#define DP_NO_TOKEN UINT32_MAX
+
+typedef struct dp_model dp_model;
+
+/* Share of the loading that is done, bytes of weights. False cancels. */
+typedef bool dp_progress_fn(void *user, uint64_t done, uint64_t total);
+
+typedef struct {
+    uint32_t context;  /* tokens that all sessions' KV caches hold together;
+                        * 0: the model's own context, at most 8,192 */
+    uint32_t sessions; /* most sessions at a time; 0: 8 */
+    uint32_t batch;    /* most rows in one prefill pass; 0: 512 */
+    dp_progress_fn *progress;
+    void *progress_user;
+    dp_log_fn *log; /* NULL: silent */
+    void *log_user;
+} dp_model_options;
+
+/* Opens a GGUF file (the first of a split one), a safetensors folder or a .safetensors file;
+ * tensors are checked, uploaded in their own format and all pipelines made. `device` must outlive
+ * the model; with NULL the model only tokenises and describes itself: its weights are not needed
+ * and not read. NULL on failure: DP_E_FILE, DP_E_FORMAT, DP_E_UNSUPPORTED, DP_E_LIMIT, DP_E_MEMORY
+ * (need and room, both in bytes, before anything is uploaded), DP_E_DEVICE, DP_E_CANCELLED. */
+DP_API DP_CHECK_RESULT dp_model *dp_model_open(dp_device *device, const char *path,
+                                               const dp_model_options *options, dp_error *err);
+
+/* Its sessions must be freed before. */
+DP_API void dp_model_close(dp_model *model);
+
+/* What the files say; texts live with the model. Zero or empty where a vocabulary-only model does
+ * not say. */
+typedef struct {
+    const char *path;
+    const char *architecture; /* "llama" */
+    const char *name;         /* general.name or the folder's; may be empty */
+    const char *container;    /* "gguf" or "safetensors" */
+    const char *format;       /* of most weight bytes: "q4_k", "bf16" */
+    const char *tokenizer;    /* "bpe" or "spm" */
+    const char *chat_template; /* may be empty */
+    uint32_t n_layers, dim, n_heads, n_kv_heads, head_dim, ffn_dim;
+    uint32_t vocab_size;
+    uint32_t context; /* the model's own maximum, in tokens */
+    uint32_t n_tensors;
+    uint64_t n_parameters;
+    uint64_t weight_bytes;
+    float temperature, top_p; /* generation defaults; 0: not given */
+    uint32_t top_k;
+} dp_model_info;
+DP_API void dp_model_get_info(const dp_model *model, dp_model_info *info);
+
+/* Device memory that a model needs, in bytes. */
+typedef struct {
+    uint64_t weights;
+    uint64_t kv_cache;
+    uint64_t activations; /* and all other buffers */
+    uint64_t total;
+    uint64_t kv_bytes_per_token;
+} dp_memory;
+
+/* For these options (context, sessions, batch), with half-float KV cache if `f16`; works on models
+ * opened without a device. False: DP_E_UNSUPPORTED if the model has a vocabulary only. */
+DP_API DP_CHECK_RESULT bool dp_model_memory(const dp_model *model, const dp_model_options *options,
+                                            bool f16, dp_memory *memory, dp_error *err);
+
+/* Tensors by index, in file order. False past the end. */
+typedef struct {
+    char name[128]; /* cut if longer */
+    const char *format;
+    uint32_t n_dims;
+    uint64_t shape[4]; /* row-major, slowest first */
+    uint64_t n_bytes;
+} dp_tensor_info;
+DP_API bool dp_model_get_tensor(const dp_model *model, uint32_t i, dp_tensor_info *info);
+
+/* ---- text ---------------------------------------------------------------------------------- */
+
+/* Tokens of text[0..size), any bytes. `add_special`: with what the model's tokenizer puts around a
+ * text (bos). `parse_special`: spelt-out control tokens become tokens. Writes at most `max` ids; *n
+ * is how many there are. */
+DP_API DP_CHECK_RESULT bool dp_tokenize(const dp_model *model, const char *text, size_t size,
+                                        bool add_special, bool parse_special, dp_token *tokens,
+                                        size_t max, size_t *n, dp_error *err);
+
+/* Text of tokens; not NUL-terminated. Writes at most `max` bytes; *n is how many there are. */
+DP_API DP_CHECK_RESULT bool dp_detokenize(const dp_model *model, const dp_token *tokens,
+                                          size_t n_tokens, bool special, char *text, size_t max,
+                                          size_t *n, dp_error *err);
+
+DP_API dp_token dp_model_bos(const dp_model *model); /* DP_NO_TOKEN if it has none */
+DP_API dp_token dp_model_eos(const dp_model *model);
+DP_API bool dp_model_is_stop(const dp_model *model, dp_token token); /* ends a generation */
+
+/* ---- sessions ------------------------------------------------------------------------------ */
+
+/* One growing token sequence over a model: its KV cache, its logits, its sampler's state. */
+typedef struct dp_session dp_session;
+
+/* An empty session. Takes one of dp_model_options.sessions places; KV cache pages are taken from
+ * the model's pool as the session grows. `model` must outlive it. NULL: DP_E_LIMIT if all places
+ * are taken, DP_E_ARGUMENT if the model was opened without a device, DP_E_MEMORY. */
+DP_API DP_CHECK_RESULT dp_session *dp_session_new(dp_model *model, dp_error *err);
+DP_API void dp_session_free(dp_session *session);
+
+/* How the next token is chosen, applied in this order: penalties, temperature, top_k, top_p, min_p,
+ * draw. Ties with the last token that a filter keeps are kept. */
+typedef struct {
+    float temperature;        /* 0: greedy, the most likely token (lowest id on a tie) */
+    uint32_t top_k;           /* keep the k most likely; 0: all */
+    float top_p;              /* keep the most likely whose probabilities reach p; 0 or 1: all */
+    float min_p;              /* drop what is less likely than min_p times the most likely; 0:
+                               * none */
+    float repeat_penalty;     /* divides positive and multiplies negative logits of tokens seen in
+                               * the prompt or the answer; 0 or 1: none (Keskar et al. 2019) */
+    float presence_penalty;   /* subtracted from logits of tokens in the answer */
+    float frequency_penalty;  /* the same times how often they occur in it */
+    uint64_t seed;            /* same device, model, tokens and seed: same draws */
+} dp_sampling;
+
+/* Sets the sampler of a session and starts its answer (for the penalties) and its random numbers
+ * anew. DP_E_ARGUMENT names a field that is NaN, infinite, negative or out of range. A new session
+ * is greedy. */
+DP_API DP_CHECK_RESULT bool dp_session_set_sampling(dp_session *session,
+                                                    const dp_sampling *sampling, dp_error *err);
+
+/* Appends tokens[0..n) and computes the logits of the last one; n = 0 does nothing. Longer inputs
+ * are cut into passes of dp_model_options.batch rows. On false the session is as it was:
+ * DP_E_ARGUMENT for an id that is no token, DP_E_LIMIT over the model's context, DP_E_MEMORY if the
+ * KV pool is full, DP_E_DEVICE if the GPU was lost (then only free and close are allowed),
+ * DP_E_CANCELLED. */
+DP_API DP_CHECK_RESULT bool dp_session_eval(dp_session *session, const dp_token *tokens, size_t n,
+                                            dp_error *err);
+
+/* The same with a text. */
+DP_API DP_CHECK_RESULT bool dp_session_eval_text(dp_session *session, const char *text,
+                                                 bool add_special, bool parse_special,
+                                                 dp_error *err);
+
+/* As dp_session_eval, and writes the logits of every one of the n tokens: [n, vocab_size] f32. */
+DP_API DP_CHECK_RESULT bool dp_session_eval_all(dp_session *session, const dp_token *tokens,
+                                                size_t n, float *logits, dp_error *err);
+
+/* Copies the logits of the last token, [vocab_size] f32, unnormalised, before any sampling.
+ * DP_E_ARGUMENT if there are none: before the first evaluation and after dp_session_rewind. */
+DP_API DP_CHECK_RESULT bool dp_session_get_logits(dp_session *session, float *logits,
+                                                  dp_error *err);
+
+/* Draws one token from the logits of the last one, on the GPU; it is not appended: evaluate it to
+ * go on. The step by step way, for programs that look at every token. */
+DP_API DP_CHECK_RESULT bool dp_session_sample(dp_session *session, dp_token *token, dp_error *err);
+
+/* Tells the sampler's penalties of a token that the caller chose himself. */
+DP_API DP_CHECK_RESULT bool dp_session_accept(dp_session *session, dp_token token, dp_error *err);
+
+/* Tokens evaluated so far; the view lives until the session changes. */
+DP_API const dp_token *dp_session_tokens(const dp_session *session, size_t *n);
+
+/* Forgets all but the first n tokens. DP_E_ARGUMENT if there are fewer. */
+DP_API DP_CHECK_RESULT bool dp_session_rewind(dp_session *session, size_t n, dp_error *err);
+
+/* Makes the running or next dp_session_eval or dp_generate of this session stop at its next
+ * submit. */
+DP_API void dp_session_cancel(dp_session *session);
+
+/* A token and the natural logarithm of its probability in the model's own distribution. */
+typedef struct {
+    dp_token token;
+    float logprob;
+} dp_logprob;
+
+/* The n most likely next tokens after the last one, most likely first. n at most 32. */
+DP_API DP_CHECK_RESULT bool dp_session_get_logprobs(dp_session *session, dp_logprob *best, size_t n,
+                                                    dp_error *err);
+
+/* ---- batches: several sessions in the same passes ------------------------------------------ */
+
+typedef struct {
+    dp_session *session; /* each at most once in a batch; all of one model */
+    const dp_token *tokens;
+    size_t n;
+} dp_batch_item;
+
+/* dp_session_eval for several sessions at once: rows of different sessions share passes, the logits
+ * of one do not depend on what the others contain. On false all sessions are as they were. */
+DP_API DP_CHECK_RESULT bool dp_batch_eval(const dp_batch_item *items, size_t n, dp_error *err);
+
+/* Up to n_steps (at most DP_STEPS_MAX) tokens for each of n sessions in one submit: every step
+ * samples from the logits, appends, evaluates, all on the GPU. A session ends early after a token
+ * of the model's stop set unless `ignore_stops`. tokens is [n, n_steps]; counts[i] says how many of
+ * row i are filled, the stop token included. Every session must have logits. Afterwards a session
+ * holds all its tokens and their logits, but for a stop token, which is reported and not
+ * appended. */
+enum { DP_STEPS_MAX = 64 };
+DP_API DP_CHECK_RESULT bool dp_batch_generate(dp_session *const *sessions, size_t n,
+                                              uint32_t n_steps, bool ignore_stops,
+                                              dp_token *tokens, uint32_t *counts, dp_error *err);
+
+/* ---- generation of text -------------------------------------------------------------------- */
+
+/* A piece of the answer as it comes: whole UTF-8 characters, nothing of a stop string. False
+ * stops. */
+typedef bool dp_text_fn(void *user, const char *text, size_t size);
+
+/* Each token as it is chosen, before its text; `best` holds n_logprobs entries or is NULL. */
+typedef void dp_token_fn(void *user, dp_token token, float logprob, const dp_logprob *best);
+
+typedef struct {
+    uint32_t max_tokens; /* 0: to the end of the context */
+    uint32_t steps;      /* most tokens in one submit; 0: chosen so that text still streams */
+    bool ignore_stops;   /* go on after end-of-generation tokens */
+    bool special;        /* spell special tokens out in the text */
+    uint32_t n_logprobs; /* for on_token; at most 32; not 0: one token per submit */
+    const char *const *stop; /* texts that end the answer and are not part of it */
+    size_t n_stop;           /* at most 16, each 1 to 256 bytes */
+    dp_text_fn *on_text;
+    dp_token_fn *on_token;
+    void *user;
+} dp_generate_options;
+
+typedef enum {
+    DP_FINISH_STOP,     /* an end-of-generation token or a stop string */
+    DP_FINISH_LENGTH,   /* max_tokens or the end of the context */
+    DP_FINISH_CANCELLED /* dp_session_cancel, or on_text returned false */
+} dp_finish;
+
+typedef struct {
+    dp_finish finish;
+    uint32_t n_tokens;       /* generated, the stop token included */
+    double first_seconds;    /* to the first token */
+    double seconds;          /* in all */
+} dp_generate_result;
+
+/* Continues the session from its logits until something ends it. After a stop string the session
+ * holds the tokens up to and with the one that completed it. `result` may be NULL; on false it is
+ * not written. */
+DP_API DP_CHECK_RESULT bool dp_generate(dp_session *session, const dp_generate_options *options,
+                                        dp_generate_result *result, dp_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
