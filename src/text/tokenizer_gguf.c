@@ -1,0 +1,491 @@
+/* tokenizer_gguf: a tokenizer from GGUF metadata, the keys tokenizer.ggml.*.
+ *
+ * Two models: "gpt2", byte-level BPE by merges behind a pre-tokenizer that is only named, and
+ * "llama", SentencePiece BPE by scores. The named pre-tokenizers are the patterns of the models'
+ * own tokenizers; Hugging Face tokenizers is what they are compared with. */
+#include "text/text_internal.h"
+
+#include <math.h>
+
+typedef struct {
+    tokenizer *t;
+    meta_get *get;
+    const void *user;
+    dp_error *err;
+} meta_reader;
+
+/* ---- named pre-tokenizers ------------------------------------------------------------------ */
+
+static const char llama3[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char qwen2[] = /* digits one by one */
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char qwen35[] = /* marks belong to words */
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}|"
+    " ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char o200k[] = /* at most one change of case in a word */
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char tekken[] = /* the same without contractions, digits one by one */
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
+    "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char bloom[] = " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+";
+
+enum { PATTERNS_MAX = 5 };
+
+enum {
+    PRE_WHOLE = 1, /* pieces that are tokens need no merges */
+    PRE_BOS = 2,   /* bos is added where the file does not say */
+    PRE_NFC = 4,   /* the models' own tokenizers compose characters first */
+};
+
+typedef struct {
+    const char *name; /* a "*" at the end stands for any rest */
+    unsigned flags;
+    const char *patterns[PATTERNS_MAX];
+} named_pre;
+
+static const named_pre named_pres[] = {
+    { "llama-bpe", PRE_WHOLE | PRE_BOS, { llama3 } },
+    { "llama3", PRE_WHOLE | PRE_BOS, { llama3 } },
+    { "llama-v3", PRE_WHOLE | PRE_BOS, { llama3 } },
+    { "falcon3", PRE_WHOLE | PRE_BOS, { llama3 } },
+    { "dbrx", 0, { llama3 } },
+    { "smaug-bpe", 0, { llama3 } },
+    { "chatglm-bpe", 0, { llama3 } },
+    { "qwen2", PRE_NFC, { qwen2 } },
+    { "deepseek-r1-qwen", 0, { qwen2 } },
+    { "stablelm2", 0, { qwen2 } },
+    { "megrez", 0, { qwen2 } },
+    { "qwen35", PRE_NFC, { qwen35 } },
+    { "gpt-2", 0, { gpt2_pattern } },
+    { "phi-2", 0, { gpt2_pattern } },
+    { "mpt", PRE_NFC, { gpt2_pattern } },
+    { "olmo", PRE_NFC, { gpt2_pattern } },
+    { "jais", 0, { gpt2_pattern } },
+    { "roberta-bpe", 0, { gpt2_pattern } },
+    { "jina-*", 0, { gpt2_pattern } },
+    { "gigachat", 0, { gpt2_pattern } },
+    { "starcoder", 0, { "\\p{N}", gpt2_pattern } },
+    { "refact", 0, { "\\p{N}", gpt2_pattern } },
+    { "command-r", PRE_NFC, { "\\p{N}", gpt2_pattern } },
+    { "smollm", 0, { "\\p{N}", gpt2_pattern } },
+    { "codeshell", 0, { "\\p{N}", gpt2_pattern } },
+    { "exaone", 0, { "\\p{N}", gpt2_pattern } },
+    { "minerva-7b", 0, { "\\p{N}", gpt2_pattern } },
+    { "gpt-4o", 0, { o200k } },
+    { "llama4", 0, { o200k } },
+    { "tekken", PRE_WHOLE | PRE_BOS, { tekken } },
+    { "falcon", 0, { "[\\p{P}\\$\\+<=>\\^~\\|`]+", gpt2_pattern, "[0-9][0-9][0-9]" } },
+    { "deepseek-coder",
+      0,
+      { "[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+",
+        "\\p{N}" } },
+    { "deepseek-v3",
+      0,
+      { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"
+        "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
+    { "poro-chat", 0, { bloom } },
+    { "bloom", 0, { bloom } },
+    { "gpt3-finnish", 0, { bloom } },
+    { "viking", 0, { bloom, "\\p{N}" } },
+    { "default", 0, { "[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2_pattern, "\\p{N}+", "[0-9][0-9][0-9]" } },
+};
+
+static const named_pre *find_pre(str name) {
+    for (size_t i = 0; i < ARRAY_LEN(named_pres); i++) {
+        const char *known = named_pres[i].name;
+        const size_t n = strlen(known);
+        if (known[n - 1] == '*' ? name.size >= n - 1 && memcmp(name.data, known, n - 1) == 0
+                                : str_is(name, known)) {
+            return &named_pres[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- metadata ------------------------------------------------------------------------------ */
+
+static const meta_value *meta_find(const meta_reader *r, const char *key) {
+    return r->get(r->user, key);
+}
+
+static bool wrong_meta(const meta_reader *r, const char *key, const char *expected) {
+    return err_set(r->err, DP_E_FORMAT, "%s: expected %s", key, expected);
+}
+
+static bool meta_text(const meta_reader *r, const char *key, str *out, bool *found) {
+    const meta_value *v = meta_find(r, key);
+    *found = v != NULL;
+    if (v == NULL) {
+        return true;
+    }
+    if (v->type != META_STRING) {
+        return wrong_meta(r, key, "a string");
+    }
+    *out = v->s;
+    return true;
+}
+
+static bool meta_flag(const meta_reader *r, const char *key, bool fallback, bool *out) {
+    const meta_value *v = meta_find(r, key);
+    *out = fallback;
+    if (v == NULL) {
+        return true;
+    }
+    if (v->type != META_BOOL) {
+        return wrong_meta(r, key, "true or false");
+    }
+    *out = v->b;
+    return true;
+}
+
+/* A token id; -1 in any width means none. An absent key leaves `fallback` if that is a control
+ * token: which is what readers assume of old files. */
+static bool meta_token(const meta_reader *r, const char *key, dp_token fallback, dp_token *out) {
+    const tokenizer *t = r->t;
+    const meta_value *v = meta_find(r, key);
+    *out = DP_NO_TOKEN;
+    if (v == NULL) {
+        if (fallback < t->n_tokens && (t->flags[fallback] & TOKEN_SPECIAL)) {
+            *out = fallback;
+        }
+        return true;
+    }
+    if (v->type != META_UINT && v->type != META_INT) {
+        return wrong_meta(r, key, "a token id");
+    }
+    const uint64_t id = v->type == META_UINT ? v->u : (uint64_t)v->i;
+    if (id == UINT32_MAX || id == UINT64_MAX) {
+        return true;
+    }
+    if (id >= t->n_tokens) {
+        return err_set(r->err, DP_E_FORMAT, "%s: token %llu, the vocabulary has %u", key,
+                       (unsigned long long)id, t->n_tokens);
+    }
+    *out = (dp_token)id;
+    return true;
+}
+
+/* An array of `n` elements, any number if n is 0; NULL and an error if it is something else. */
+static const meta_value *meta_list(const meta_reader *r, const char *key, uint32_t n) {
+    const meta_value *v = meta_find(r, key);
+    if (v == NULL) {
+        err_set(r->err, DP_E_FORMAT, "%s is missing", key);
+        return NULL;
+    }
+    if (v->type != META_ARRAY) {
+        wrong_meta(r, key, "an array");
+        return NULL;
+    }
+    if (n > 0 && v->n != n) {
+        err_set(r->err, DP_E_FORMAT, "%s has %u elements, the vocabulary %u", key, v->n, n);
+        return NULL;
+    }
+    return v;
+}
+
+/* ---- vocabulary ---------------------------------------------------------------------------- */
+
+/* llama.cpp's readers strip the whitespace behind Phi-3's control tokens by the model's name, for
+ * the file does not keep the tokens' own flags. */
+static bool is_phi3(const meta_reader *r) {
+    str name = STR("");
+    bool found;
+    if (!meta_text(r, "general.name", &name, &found) || !found) {
+        return false;
+    }
+    for (size_t i = 0; i + 4 <= name.size; i++) {
+        const char *s = name.data + i;
+        if ((s[0] | 0x20) == 'p' && (s[1] | 0x20) == 'h' && (s[2] | 0x20) == 'i' &&
+            (s[3] == '3' || (s[3] == '-' && i + 5 <= name.size && s[4] == '3'))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool read_tokens(meta_reader *r) {
+    enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
+    static const char type_key[] = "tokenizer.ggml.token_type";
+    tokenizer *t = r->t;
+    const meta_value *tokens = meta_list(r, "tokenizer.ggml.tokens", 0), *types = NULL;
+    if (tokens == NULL) {
+        return false;
+    }
+    if (tokens->element != META_STRING) {
+        return wrong_meta(r, "tokenizer.ggml.tokens", "strings");
+    }
+    if (!tokenizer_reserve(t, tokens->n, r->err)) {
+        return false;
+    }
+    if (meta_find(r, type_key) != NULL) {
+        types = meta_list(r, type_key, tokens->n);
+        if (types == NULL) {
+            return false;
+        }
+        if (types->element != META_INT && types->element != META_UINT) {
+            return wrong_meta(r, type_key, "integers");
+        }
+    }
+    const bool strips = is_phi3(r);
+    for (uint32_t i = 0; i < tokens->n; i++) {
+        const str spelling = tokens->strings[i];
+        uint16_t flags = TOKEN_MODEL;
+        switch (types != NULL ? types->ints[i] : NORMAL) {
+        case UNKNOWN:
+        case CONTROL:
+            flags = TOKEN_MODEL | TOKEN_ADDED | TOKEN_SPECIAL;
+            if (strips && !str_is(spelling, "<unk>") && !str_is(spelling, "<s>") &&
+                !str_is(spelling, "<|endoftext|>")) {
+                flags |= TOKEN_RSTRIP;
+            }
+            break;
+        case USER_DEFINED:
+            flags = TOKEN_MODEL | TOKEN_ADDED;
+            break;
+        case BYTE:
+            flags = TOKEN_MODEL | TOKEN_BYTE;
+            break;
+        case 0: /* undefined */
+        case NORMAL:
+        case UNUSED:
+            break;
+        default:
+            return err_set(r->err, DP_E_FORMAT, "%s: token %u has type %lld, the last known is %d",
+                           type_key, i, (long long)types->ints[i], BYTE);
+        }
+        if (!tokenizer_put(t, i, spelling, flags, r->err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool read_scores(meta_reader *r) {
+    static const char key[] = "tokenizer.ggml.scores";
+    tokenizer *t = r->t;
+    const meta_value *scores = meta_list(r, key, t->n_tokens);
+    if (scores == NULL) {
+        return false;
+    }
+    if (scores->element != META_FLOAT) {
+        return wrong_meta(r, key, "floats");
+    }
+    t->order = arena_new(&t->memory, t->n_tokens, sizeof(*t->order), "scores", r->err);
+    if (t->order == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < t->n_tokens; i++) {
+        const float score = (float)scores->floats[i] + 0.0f; /* -0 is 0 */
+        if (isnan(score)) {
+            return err_set(r->err, DP_E_FORMAT, "%s: token %u has no number", key, i);
+        }
+        /* IEEE bits in the order of the numbers, then turned round: the highest score first. */
+        uint32_t bits;
+        memcpy(&bits, &score, sizeof(bits));
+        t->order[i] = ~(bits & 0x80000000u ? ~bits : bits | 0x80000000u);
+    }
+    return true;
+}
+
+static bool read_meta_merges(meta_reader *r) {
+    static const char key[] = "tokenizer.ggml.merges";
+    tokenizer *t = r->t;
+    const meta_value *merges = meta_list(r, key, 0);
+    if (merges == NULL) {
+        return false;
+    }
+    if (merges->element != META_STRING) {
+        return wrong_meta(r, key, "strings");
+    }
+    if (!merges_new(&t->merges, merges->n, r->err)) {
+        return false;
+    }
+    buf joined;
+    buf_init(&joined, NAME_BYTES_MAX);
+    uint32_t n_strange = 0;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < merges->n; i++) {
+        const str line = merges->strings[i];
+        /* The left token may itself start with a blank, so the search starts behind it. */
+        const char *space = line.size > 1 ? memchr(line.data + 1, ' ', line.size - 1) : NULL;
+        if (space == NULL || space + 1 == line.data + line.size ||
+            memchr(space + 1, ' ', line.size - (size_t)(space + 1 - line.data)) != NULL) {
+            ok = err_set(r->err, DP_E_FORMAT, "%s: merge %u is no pair of tokens: \"%.*s\"", key, i,
+                         STR_ARG(line));
+            break;
+        }
+        const str left = { line.data, (size_t)(space - line.data) };
+        const str right = { space + 1, line.size - left.size - 1 };
+        dp_token a, b, both;
+        buf_reset(&joined);
+        buf_add_str(&joined, left);
+        buf_add_str(&joined, right);
+        if (!buf_ok(&joined, "a merge", r->err)) {
+            ok = false;
+        } else if (tokenizer_find(t, left, &a) && tokenizer_find(t, right, &b) &&
+                   tokenizer_find(t, (str){ joined.data, joined.size }, &both)) {
+            merges_put(&t->merges, a, b, i, both);
+        } else {
+            n_strange++;
+        }
+    }
+    buf_free(&joined);
+    if (ok && n_strange > 0) {
+        log_line(&t->log, DP_LOG_WARNING,
+                 "%s: %u of %u merges are of tokens that the vocabulary does "
+                 "not have",
+                 key, n_strange, merges->n);
+    }
+    return ok;
+}
+
+/* ---- the two models ------------------------------------------------------------------------ */
+
+static bool read_affixes(meta_reader *r, bool adds_bos) {
+    tokenizer *t = r->t;
+    bool bos, eos;
+    if (!meta_flag(r, "tokenizer.ggml.add_bos_token", adds_bos, &bos) ||
+        !meta_flag(r, "tokenizer.ggml.add_eos_token", false, &eos)) {
+        return false;
+    }
+    if (bos && t->bos != DP_NO_TOKEN) {
+        t->prefix[t->n_prefix++] = t->bos;
+    }
+    if (eos && t->eos != DP_NO_TOKEN) {
+        t->suffix[t->n_suffix++] = t->eos;
+    }
+    return true;
+}
+
+static bool read_gpt2(meta_reader *r) {
+    tokenizer *t = r->t;
+    str name = STR("default");
+    bool found;
+    if (!meta_text(r, "tokenizer.ggml.pre", &name, &found)) {
+        return false;
+    }
+    const named_pre *pre = find_pre(name);
+    if (pre == NULL) {
+        return err_set(r->err, DP_E_UNSUPPORTED,
+                       "tokenizer.ggml.pre: pre-tokenizer \"%.*s\" is not supported",
+                       STR_ARG(name));
+    }
+    if (!found || str_is(name, "default")) {
+        log_line(&t->log, DP_LOG_WARNING,
+                 "the file does not name its pre-tokenizer: words may be cut "
+                 "otherwise than in training");
+    }
+    if ((pre->flags & PRE_NFC) && step_add(&t->normal, STEP_NFC, pre->name, r->err) == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < PATTERNS_MAX && pre->patterns[i] != NULL; i++) {
+        if (!step_add_regex(&t->pre, str_of(pre->patterns[i]), SPLIT_ISOLATED, pre->name, r->err)) {
+            return false;
+        }
+    }
+    if (step_add(&t->pre, STEP_BYTES, pre->name, r->err) == NULL ||
+        decode_add(t, DECODE_BYTES, r->err) == NULL) {
+        return false;
+    }
+    t->raw_bytes = true;
+    t->ignore_merges = pre->flags & PRE_WHOLE;
+    return read_meta_merges(r) && meta_token(r, "tokenizer.ggml.bos_token_id", 11, &t->bos) &&
+           meta_token(r, "tokenizer.ggml.eos_token_id", 11, &t->eos) &&
+           meta_token(r, "tokenizer.ggml.unknown_token_id", DP_NO_TOKEN, &t->unk) &&
+           read_affixes(r, pre->flags & PRE_BOS);
+}
+
+static bool read_llama(meta_reader *r) {
+    static const str mark = { "\xE2\x96\x81", 3 };
+    tokenizer *t = r->t;
+    bool prefix;
+    if (!read_scores(r) || !meta_flag(r, "tokenizer.ggml.add_space_prefix", true, &prefix)) {
+        return false;
+    }
+    if (prefix) {
+        step *s = step_add(&t->normal, STEP_PREPEND, "spaces", r->err);
+        if (s == NULL) {
+            return false;
+        }
+        s->content = mark;
+        t->lead = ' ';
+        t->n_lead = 1;
+    }
+    step *s = step_add(&t->normal, STEP_REPLACE, "spaces", r->err);
+    decode_step *d = decode_add(t, DECODE_REPLACE, r->err);
+    if (s == NULL || d == NULL || decode_add(t, DECODE_FALLBACK, r->err) == NULL) {
+        return false;
+    }
+    s->match = MATCH_LITERAL;
+    s->literal = d->content = STR(" ");
+    s->content = d->literal = mark;
+    /* User-defined tokens are part of the text that the space is put in front of, control tokens
+     * part it. */
+    for (dp_token id = 0; id < t->n_tokens; id++) {
+        if ((t->flags[id] & TOKEN_ADDED) && !(t->flags[id] & TOKEN_SPECIAL)) {
+            t->flags[id] |= TOKEN_NORMALIZED;
+        }
+    }
+    t->by_score = t->byte_fallback = t->fuse_unk = true;
+    return meta_token(r, "tokenizer.ggml.bos_token_id", 1, &t->bos) &&
+           meta_token(r, "tokenizer.ggml.eos_token_id", 2, &t->eos) &&
+           meta_token(r, "tokenizer.ggml.unknown_token_id", 0, &t->unk) && read_affixes(r, true);
+}
+
+static bool read_meta(meta_reader *r) {
+    tokenizer *t = r->t;
+    str model = STR(""), text;
+    bool found;
+    if (!meta_text(r, "tokenizer.ggml.model", &model, &found)) {
+        return false;
+    }
+    if (!found) {
+        return err_set(r->err, DP_E_FORMAT,
+                       "tokenizer.ggml.model is missing: the file has no tokenizer");
+    }
+    const bool gpt2 = str_is(model, "gpt2");
+    if (!gpt2 && !str_is(model, "llama")) {
+        return err_set(r->err, DP_E_UNSUPPORTED,
+                       "tokenizer.ggml.model: tokenizer \"%.*s\" is not supported", STR_ARG(model));
+    }
+    if (!read_tokens(r) || !(gpt2 ? read_gpt2(r) : read_llama(r))) {
+        return false;
+    }
+    static const char *const turn_ends[] = { "tokenizer.ggml.eot_token_id",
+                                             "tokenizer.ggml.eom_token_id" };
+    if (t->eos != DP_NO_TOKEN && !tokenizer_add_stop(t, t->eos, r->err)) {
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(turn_ends); i++) {
+        dp_token id;
+        if (!meta_token(r, turn_ends[i], DP_NO_TOKEN, &id) ||
+            (id != DP_NO_TOKEN && !tokenizer_add_stop(t, id, r->err))) {
+            return false;
+        }
+    }
+    if (!meta_text(r, "tokenizer.chat_template", &text, &found) ||
+        (found && !tokenizer_copy(t, text, &t->chat_template, r->err))) {
+        return false;
+    }
+    return tokenizer_finish(t, r->err);
+}
+
+tokenizer *tokenizer_from_meta(meta_get *get, const void *user, const log_sink *log,
+                               dp_error *err) {
+    meta_reader r = { .get = get, .user = user, .err = err };
+    r.t = tokenizer_new("GGUF", log, err);
+    if (r.t == NULL || !read_meta(&r)) {
+        tokenizer_close(r.t);
+        return NULL;
+    }
+    return r.t;
+}

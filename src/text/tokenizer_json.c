@@ -1,0 +1,839 @@
+/* tokenizer_json: a tokenizer from Hugging Face's tokenizer.json and the files beside it.
+ *
+ * tokenizer.json describes the whole of it: added tokens, normalizer, pre-tokenizer, model,
+ * post-processor, decoder, each an object with a "type" that may be a Sequence of others. What is
+ * not known is refused by its name, never skipped. From tokenizer_config.json and
+ * special_tokens_map.json come the names of bos and eos and the chat template, from
+ * generation_config.json and config.json what ends a generation. */
+#include "text/text_internal.h"
+
+typedef struct {
+    tokenizer *t;
+    const tokenizer_files *files;
+    bool has_template; /* the post-processor says what is put around a text */
+    bool fused;        /* decoder steps see the whole text from here on */
+    dp_error *err;
+} reader;
+
+/* ---- fields -------------------------------------------------------------------------------- */
+
+static str type_of(const json_value *v) {
+    str type;
+    return json_string(json_get(v, "type"), &type) ? type : STR("(without a type)");
+}
+
+static bool refuse_type(const reader *r, const char *what, const json_value *v) {
+    const str type = type_of(v);
+    return err_set(r->err, DP_E_UNSUPPORTED, "tokenizer.json: %s \"%.*s\" is not supported", what,
+                   STR_ARG(type));
+}
+
+static bool wrong_field(const reader *r, const char *what, const char *field) {
+    return err_set(r->err, DP_E_FORMAT,
+                   "tokenizer.json: %s: \"%s\" is missing or of the wrong type", what, field);
+}
+
+/* An optional flag. */
+static bool read_flag(const reader *r, const json_value *v, const char *what, const char *key,
+                      bool fallback, bool *out) {
+    const json_value *field = json_get(v, key);
+    *out = fallback;
+    return field == NULL || json_is_null(field) || json_bool(field, out) ||
+           wrong_field(r, what, key);
+}
+
+static bool read_text(const reader *r, const json_value *v, const char *what, const char *key,
+                      str *out) {
+    str s;
+    if (!json_string(json_get(v, key), &s)) {
+        return wrong_field(r, what, key);
+    }
+    return tokenizer_copy(r->t, s, out, r->err);
+}
+
+/* An id that must be one of the vocabulary's. */
+static bool read_id(const reader *r, const json_value *v, const char *what, dp_token *out) {
+    uint64_t id;
+    if (!json_u64(v, &id)) {
+        return err_set(r->err, DP_E_FORMAT, "tokenizer.json: %s: a token id is no number", what);
+    }
+    if (id >= r->t->n_tokens) {
+        return err_set(r->err, DP_E_FORMAT,
+                       "tokenizer.json: %s: token id %llu, the vocabulary has %u", what,
+                       (unsigned long long)id, r->t->n_tokens);
+    }
+    *out = (dp_token)id;
+    return true;
+}
+
+/* {"String": s} or {"Regex": s} into a step. */
+static bool read_pattern(reader *r, const json_value *pattern, const char *what, step *s) {
+    str text;
+    if (json_string(json_get(pattern, "Regex"), &text)) {
+        s->match = MATCH_REGEX;
+        s->regex = regex_new(text, r->err);
+        return s->regex != NULL || err_prefix(r->err, "tokenizer.json: %s: ", what);
+    }
+    if (!json_string(pattern, &text) && !json_string(json_get(pattern, "String"), &text)) {
+        return wrong_field(r, what, "pattern");
+    }
+    if (text.size == 0 || text.size > ADDED_BYTES_MAX) {
+        return err_set(r->err, DP_E_LIMIT,
+                       "tokenizer.json: %s: a pattern of %zu bytes, 1 to %d are "
+                       "possible",
+                       what, text.size, ADDED_BYTES_MAX);
+    }
+    s->match = MATCH_LITERAL;
+    return tokenizer_copy(r->t, text, &s->literal, r->err);
+}
+
+/* ---- vocabulary and merges ----------------------------------------------------------------- */
+
+static bool count_tokens(reader *r, const json_value *vocab, const json_value *added, uint64_t *n) {
+    *n = 0;
+    for (json_iter it = json_each(vocab); json_next(&it);) {
+        uint64_t id;
+        if (!json_u64(it.value, &id) || id >= UINT32_MAX) {
+            return err_set(r->err, DP_E_FORMAT, "tokenizer.json: vocab: \"%.*s\" has no valid id",
+                           STR_ARG(it.key));
+        }
+        *n = max_u64(*n, id + 1);
+    }
+    for (json_iter it = json_each(added); json_next(&it);) {
+        uint64_t id;
+        if (!json_u64(json_get(it.value, "id"), &id) || id >= UINT32_MAX) {
+            return wrong_field(r, "added_tokens", "id");
+        }
+        *n = max_u64(*n, id + 1);
+    }
+    return true;
+}
+
+static bool read_vocabulary(reader *r, const json_value *model, const json_value *added) {
+    tokenizer *t = r->t;
+    const json_value *vocab = json_get(model, "vocab");
+    if (!json_is_object(vocab)) {
+        return wrong_field(r, "model", "vocab");
+    }
+    if (added != NULL && !json_is_array(added)) {
+        return wrong_field(r, "the file", "added_tokens");
+    }
+    uint64_t n;
+    if (!count_tokens(r, vocab, added, &n) || !tokenizer_reserve(t, n, r->err)) {
+        return false;
+    }
+    for (json_iter it = json_each(vocab); json_next(&it);) {
+        uint64_t id = 0;
+        if (!json_u64(it.value, &id) ||
+            !tokenizer_put(t, (dp_token)id, it.key, TOKEN_MODEL, r->err)) {
+            return false;
+        }
+    }
+    for (json_iter it = json_each(added); json_next(&it);) {
+        static const struct {
+            const char *key;
+            uint16_t flag;
+        } fields[] = {
+            { "special", TOKEN_SPECIAL },       { "lstrip", TOKEN_LSTRIP },
+            { "rstrip", TOKEN_RSTRIP },         { "single_word", TOKEN_SINGLE_WORD },
+            { "normalized", TOKEN_NORMALIZED },
+        };
+        str content;
+        uint64_t id = 0;
+        if (!json_string(json_get(it.value, "content"), &content)) {
+            return wrong_field(r, "added_tokens", "content");
+        }
+        (void)json_u64(json_get(it.value, "id"), &id); /* count_tokens saw it */
+        uint16_t flags = TOKEN_ADDED;
+        for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+            bool on;
+            if (!read_flag(r, it.value, "added_tokens", fields[i].key, false, &on)) {
+                return false;
+            }
+            flags = (uint16_t)(flags | (on ? fields[i].flag : 0));
+        }
+        dp_token known;
+        if (content.size == 0) {
+            continue;
+        }
+        if (tokenizer_find(t, content,
+                           &known)) { /* the model's own id counts, as in the reference */
+            id = known;
+        } else if (t->flags[id] & TOKEN_PRESENT) {
+            return err_set(r->err, DP_E_FORMAT,
+                           "tokenizer.json: added token \"%.*s\" has id %llu, "
+                           "which is \"%.*s\"",
+                           STR_ARG(content), (unsigned long long)id, STR_ARG(t->spelling[id]));
+        }
+        if (!tokenizer_put(t, (dp_token)id, content, flags, r->err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* "left right" or ["left", "right"]. */
+static bool split_merge(const json_value *v, str *left, str *right) {
+    str line;
+    if (json_string(v, &line)) {
+        const char *space = memchr(line.data, ' ', line.size);
+        if (space == NULL) {
+            return false;
+        }
+        *left = (str){ line.data, (size_t)(space - line.data) };
+        *right = (str){ space + 1, line.size - left->size - 1 };
+        return left->size > 0 && right->size > 0 && memchr(right->data, ' ', right->size) == NULL;
+    }
+    return json_count(v) == 2 && json_string(json_at(v, 0), left) &&
+           json_string(json_at(v, 1), right);
+}
+
+static bool read_merges(reader *r, const json_value *model) {
+    tokenizer *t = r->t;
+    const json_value *merges = json_get(model, "merges");
+    if (!json_is_array(merges)) {
+        return wrong_field(r, "model", "merges");
+    }
+    if (!merges_new(&t->merges, json_count(merges), r->err)) {
+        return false;
+    }
+    buf joined;
+    buf_init(&joined, 2 * TOKEN_BYTES_MAX);
+    uint32_t rank = 0;
+    bool ok = true;
+    for (json_iter it = json_each(merges); ok && json_next(&it); rank++) {
+        str part[2];
+        dp_token id[3] = { 0 };
+        if (!split_merge(it.value, &part[0], &part[1])) {
+            ok =
+                err_set(r->err, DP_E_FORMAT, "tokenizer.json: merge %u is no pair of tokens", rank);
+            break;
+        }
+        buf_reset(&joined);
+        buf_add_str(&joined, part[0]);
+        buf_add_str(&joined, part[1]);
+        if (!buf_ok(&joined, "a merge", r->err)) {
+            ok = false;
+            break;
+        }
+        const str spelling[3] = { part[0], part[1], { joined.data, joined.size } };
+        for (int i = 0; ok && i < 3; i++) {
+            if (!tokenizer_find(t, spelling[i], &id[i]) || !(t->flags[id[i]] & TOKEN_MODEL)) {
+                ok = err_set(r->err, DP_E_FORMAT,
+                             "tokenizer.json: merge %u: \"%.*s\" is not in the vocabulary", rank,
+                             STR_ARG(spelling[i]));
+            }
+        }
+        if (ok) {
+            merges_put(&t->merges, id[0], id[1], rank, id[2]);
+        }
+    }
+    buf_free(&joined);
+    return ok;
+}
+
+static bool read_model(reader *r, const json_value *model, const json_value *added) {
+    tokenizer *t = r->t;
+    str type = STR("BPE"), text;
+    const json_value *named = json_get(model, "type");
+    if ((named != NULL && !json_string(named, &type)) || !str_is(type, "BPE") ||
+        (named == NULL && !json_is_array(json_get(model, "merges")))) {
+        return refuse_type(r, "model", model);
+    }
+    double dropout;
+    if (json_f64(json_get(model, "dropout"), &dropout) && dropout != 0) {
+        return err_set(r->err, DP_E_UNSUPPORTED,
+                       "tokenizer.json: model: dropout %g is not supported", dropout);
+    }
+    static const char *const affixes[] = { "continuing_subword_prefix", "end_of_word_suffix" };
+    for (size_t i = 0; i < ARRAY_LEN(affixes); i++) {
+        if (json_string(json_get(model, affixes[i]), &text) && text.size > 0) {
+            return err_set(r->err, DP_E_UNSUPPORTED,
+                           "tokenizer.json: model: %s \"%.*s\" is not "
+                           "supported",
+                           affixes[i], STR_ARG(text));
+        }
+    }
+    if (!read_vocabulary(r, model, added) || !read_merges(r, model) ||
+        !read_flag(r, model, "model", "ignore_merges", false, &t->ignore_merges) ||
+        !read_flag(r, model, "model", "byte_fallback", false, &t->byte_fallback) ||
+        !read_flag(r, model, "model", "fuse_unk", false, &t->fuse_unk)) {
+        return false;
+    }
+    if (json_string(json_get(model, "unk_token"), &text) &&
+        (!tokenizer_find(t, text, &t->unk) || !(t->flags[t->unk] & TOKEN_MODEL))) {
+        return err_set(r->err, DP_E_FORMAT,
+                       "tokenizer.json: model: unk_token \"%.*s\" is not in the "
+                       "vocabulary",
+                       STR_ARG(text));
+    }
+    return true;
+}
+
+/* ---- normalizer and pre-tokenizer ---------------------------------------------------------- */
+
+static bool read_normalizer(reader *r, const json_value *v, unsigned depth) {
+    static const struct {
+        const char *type;
+        step_kind kind;
+    } plain[] = {
+        { "NFC", STEP_NFC },   { "NFD", STEP_NFD },         { "NFKC", STEP_NFKC },
+        { "NFKD", STEP_NFKD }, { "Lowercase", STEP_LOWER },
+    };
+    static const char what[] = "normalizer";
+    const str type = type_of(v);
+    if (str_is(type, "Sequence") && depth < STEPS_MAX) {
+        const json_value *list = json_get(v, "normalizers");
+        if (!json_is_array(list)) {
+            return wrong_field(r, what, "normalizers");
+        }
+        for (json_iter it = json_each(list); json_next(&it);) {
+            if (!read_normalizer(r, it.value, depth + 1)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
+        if (str_is(type, plain[i].type)) {
+            return step_add(&r->t->normal, plain[i].kind, what, r->err) != NULL;
+        }
+    }
+    if (str_is(type, "Prepend")) {
+        step *s = step_add(&r->t->normal, STEP_PREPEND, what, r->err);
+        return s != NULL && read_text(r, v, what, "prepend", &s->content);
+    }
+    if (str_is(type, "Replace")) {
+        step *s = step_add(&r->t->normal, STEP_REPLACE, what, r->err);
+        return s != NULL && read_pattern(r, json_get(v, "pattern"), what, s) &&
+               read_text(r, v, what, "content", &s->content);
+    }
+    if (str_is(type, "Strip")) {
+        step *s = step_add(&r->t->normal, STEP_STRIP, what, r->err);
+        return s != NULL && read_flag(r, v, what, "strip_left", true, &s->left) &&
+               read_flag(r, v, what, "strip_right", true, &s->right);
+    }
+    return refuse_type(r, what, v);
+}
+
+static bool read_behavior(reader *r, const json_value *v, const char *what, split_kind fallback,
+                          split_kind *out) {
+    static const struct {
+        const char *name;
+        split_kind kind;
+    } names[] = {
+        { "Isolated", SPLIT_ISOLATED },           { "Removed", SPLIT_REMOVED },
+        { "MergedWithPrevious", SPLIT_PREVIOUS }, { "MergedWithNext", SPLIT_NEXT },
+        { "Contiguous", SPLIT_CONTIGUOUS },
+    };
+    const json_value *field = json_get(v, "behavior");
+    str name;
+    *out = fallback;
+    if (field == NULL) {
+        return true;
+    }
+    for (size_t i = 0; json_string(field, &name) && i < ARRAY_LEN(names); i++) {
+        if (str_is(name, names[i].name)) {
+            *out = names[i].kind;
+            return true;
+        }
+    }
+    return wrong_field(r, what, "behavior");
+}
+
+/* The character that stands for a space, and when it is put in front of a text. */
+static bool read_metaspace(reader *r, const json_value *v, const char *what, str *mark,
+                           bool *prepends, bool *only_at_start) {
+    str scheme;
+    bool legacy;
+    if (!read_text(r, v, what, "replacement", mark)) {
+        return false;
+    }
+    if (mark->size == 0 || utf8_next(*mark, NULL) != mark->size) {
+        return wrong_field(r, what, "replacement");
+    }
+    if (!read_flag(r, v, what, "add_prefix_space", true, &legacy)) {
+        return false;
+    }
+    *prepends = legacy;
+    *only_at_start = false;
+    const json_value *field = json_get(v, "prepend_scheme");
+    if (field == NULL) {
+        return true;
+    }
+    if (!json_string(field, &scheme) ||
+        !(str_is(scheme, "always") || str_is(scheme, "first") || str_is(scheme, "never"))) {
+        return wrong_field(r, what, "prepend_scheme");
+    }
+    *prepends = !str_is(scheme, "never");
+    *only_at_start = str_is(scheme, "first");
+    return true;
+}
+
+static bool read_pre_metaspace(reader *r, const json_value *v) {
+    static const char what[] = "pre_tokenizer Metaspace";
+    step_list *pre = &r->t->pre;
+    bool prepends, only_at_start, split;
+    str mark;
+    if (!read_metaspace(r, v, what, &mark, &prepends, &only_at_start) ||
+        !read_flag(r, v, what, "split", true, &split)) {
+        return false;
+    }
+    step *s = step_add(pre, STEP_REPLACE, what, r->err);
+    if (s == NULL) {
+        return false;
+    }
+    s->match = MATCH_LITERAL;
+    s->literal = STR(" ");
+    s->content = mark;
+    if (prepends) {
+        s = step_add(pre, STEP_PREPEND, what, r->err);
+        if (s == NULL) {
+            return false;
+        }
+        s->content = mark;
+        s->unless_there = true;
+        s->only_at_start = only_at_start;
+    }
+    if (split) {
+        s = step_add(pre, STEP_SPLIT, what, r->err);
+        if (s == NULL) {
+            return false;
+        }
+        s->match = MATCH_LITERAL;
+        s->literal = mark;
+        s->split = SPLIT_NEXT;
+    }
+    return true;
+}
+
+static bool read_byte_level(reader *r, const json_value *v) {
+    static const char what[] = "pre_tokenizer ByteLevel";
+    step_list *pre = &r->t->pre;
+    bool prefix, splits;
+    if (!read_flag(r, v, what, "add_prefix_space", true, &prefix) ||
+        !read_flag(r, v, what, "use_regex", true, &splits)) {
+        return false;
+    }
+    if (prefix) {
+        step *s = step_add(pre, STEP_PREPEND, what, r->err);
+        if (s == NULL) {
+            return false;
+        }
+        s->content = STR(" ");
+        s->unless_there = true;
+    }
+    return (!splits || step_add_regex(pre, str_of(gpt2_pattern), SPLIT_ISOLATED, what, r->err)) &&
+           step_add(pre, STEP_BYTES, what, r->err) != NULL;
+}
+
+/* Splits at single characters of a class. */
+static bool add_class_split(reader *r, const char *what, match_kind match, split_kind split) {
+    step *s = step_add(&r->t->pre, STEP_SPLIT, what, r->err);
+    if (s == NULL) {
+        return false;
+    }
+    s->match = match;
+    s->split = split;
+    return true;
+}
+
+static bool read_pre_tokenizer(reader *r, const json_value *v, unsigned depth) {
+    static const char what[] = "pre_tokenizer";
+    step_list *pre = &r->t->pre;
+    const str type = type_of(v);
+    split_kind split;
+    bool flag;
+    if (str_is(type, "Sequence") && depth < STEPS_MAX) {
+        const json_value *list = json_get(v, "pretokenizers");
+        if (!json_is_array(list)) {
+            return wrong_field(r, what, "pretokenizers");
+        }
+        for (json_iter it = json_each(list); json_next(&it);) {
+            if (!read_pre_tokenizer(r, it.value, depth + 1)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    if (str_is(type, "Split")) {
+        step *s = step_add(pre, STEP_SPLIT, what, r->err);
+        return s != NULL && read_pattern(r, json_get(v, "pattern"), what, s) &&
+               read_behavior(r, v, what, SPLIT_ISOLATED, &s->split) &&
+               read_flag(r, v, what, "invert", false, &s->invert);
+    }
+    if (str_is(type, "ByteLevel")) {
+        return read_byte_level(r, v);
+    }
+    if (str_is(type, "Metaspace")) {
+        return read_pre_metaspace(r, v);
+    }
+    if (str_is(type, "Digits")) {
+        return read_flag(r, v, what, "individual_digits", false, &flag) &&
+               add_class_split(r, what, MATCH_NUMBER, flag ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS);
+    }
+    if (str_is(type, "Punctuation")) {
+        return read_behavior(r, v, what, SPLIT_ISOLATED, &split) &&
+               add_class_split(r, what, MATCH_PUNCTUATION, split);
+    }
+    if (str_is(type, "WhitespaceSplit")) {
+        return add_class_split(r, what, MATCH_SPACE, SPLIT_REMOVED);
+    }
+    if (str_is(type, "Whitespace")) { /* \w+|[^\w\s]+ with the wide \w of Rust's regex crate */
+        if (!step_add_regex(pre,
+                            STR("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]+|"
+                                "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}\\s]+"),
+                            SPLIT_REMOVED, what, r->err)) {
+            return false;
+        }
+        pre->list[pre->n - 1].invert = true;
+        return true;
+    }
+    return refuse_type(r, what, v);
+}
+
+/* ---- post-processor ------------------------------------------------------------------------ */
+
+static bool add_affix(reader *r, bool behind, dp_token id) {
+    tokenizer *t = r->t;
+    uint32_t *n = behind ? &t->n_suffix : &t->n_prefix;
+    if (*n == AFFIX_MAX) {
+        return err_set(r->err, DP_E_LIMIT,
+                       "tokenizer.json: post_processor: more than %d tokens %s a "
+                       "text",
+                       AFFIX_MAX, behind ? "behind" : "before");
+    }
+    (behind ? t->suffix : t->prefix)[(*n)++] = id;
+    return true;
+}
+
+static bool read_template_processing(reader *r, const json_value *v) {
+    static const char what[] = "post_processor TemplateProcessing";
+    const json_value *single = json_get(v, "single");
+    if (!json_is_array(single)) {
+        return wrong_field(r, what, "single");
+    }
+    bool behind = false;
+    for (json_iter it = json_each(single); json_next(&it);) {
+        str name;
+        if (json_get(it.value, "Sequence") != NULL) {
+            if (behind) {
+                return err_set(r->err, DP_E_UNSUPPORTED,
+                               "tokenizer.json: %s: the text more than once", what);
+            }
+            behind = true;
+            continue;
+        }
+        if (!json_string(json_get(json_get(it.value, "SpecialToken"), "id"), &name)) {
+            return wrong_field(r, what, "SpecialToken");
+        }
+        const json_value *ids = NULL; /* names may hold NULs, so compare and do not look up */
+        for (json_iter s = json_each(json_get(v, "special_tokens")); json_next(&s);) {
+            if (str_equal(s.key, name)) {
+                ids = json_get(s.value, "ids");
+            }
+        }
+        if (!json_is_array(ids)) {
+            return err_set(r->err, DP_E_FORMAT,
+                           "tokenizer.json: %s: \"%.*s\" is not among the "
+                           "special_tokens",
+                           what, STR_ARG(name));
+        }
+        for (json_iter i = json_each(ids); json_next(&i);) {
+            dp_token id;
+            if (!read_id(r, i.value, what, &id) || !add_affix(r, behind, id)) {
+                return false;
+            }
+        }
+    }
+    if (!behind) {
+        return err_set(r->err, DP_E_UNSUPPORTED, "tokenizer.json: %s: without the text", what);
+    }
+    r->has_template = true;
+    return true;
+}
+
+static bool read_post_processor(reader *r, const json_value *v, unsigned depth) {
+    static const char what[] = "post_processor";
+    const str type = type_of(v);
+    if (str_is(type, "Sequence") && depth < STEPS_MAX) {
+        const json_value *list = json_get(v, "processors");
+        if (!json_is_array(list)) {
+            return wrong_field(r, what, "processors");
+        }
+        for (json_iter it = json_each(list); json_next(&it);) {
+            if (!read_post_processor(r, it.value, depth + 1)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    if (str_is(type, "ByteLevel")) { /* offsets only */
+        return true;
+    }
+    if (str_is(type, "TemplateProcessing")) {
+        if (r->has_template) {
+            return err_set(r->err, DP_E_UNSUPPORTED, "tokenizer.json: %s: two templates", what);
+        }
+        return read_template_processing(r, v);
+    }
+    if (str_is(type, "RobertaProcessing") || str_is(type, "BertProcessing")) {
+        dp_token cls, sep; /* each ["spelling", id] */
+        r->has_template = true;
+        return read_id(r, json_at(json_get(v, "cls"), 1), what, &cls) &&
+               read_id(r, json_at(json_get(v, "sep"), 1), what, &sep) && add_affix(r, false, cls) &&
+               add_affix(r, true, sep);
+    }
+    return refuse_type(r, what, v);
+}
+
+/* ---- decoder ------------------------------------------------------------------------------- */
+
+static bool read_strip(reader *r, const json_value *v) {
+    static const char what[] = "decoder Strip";
+    tokenizer *t = r->t;
+    str content;
+    uint64_t start, stop;
+    if (!read_text(r, v, what, "content", &content)) {
+        return false;
+    }
+    if (content.size == 0 || utf8_next(content, NULL) != content.size) {
+        return wrong_field(r, what, "content");
+    }
+    if (!json_u64(json_get(v, "start"), &start) || start > UINT32_MAX) {
+        return wrong_field(r, what, "start");
+    }
+    if (!json_u64(json_get(v, "stop"), &stop) || stop > UINT32_MAX) {
+        return wrong_field(r, what, "stop");
+    }
+    if (!r->fused) {
+        decode_step *d = decode_add(t, DECODE_STRIP, r->err);
+        if (d == NULL) {
+            return false;
+        }
+        d->literal = content;
+        d->start = (uint32_t)start;
+        d->stop = (uint32_t)stop;
+        return true;
+    }
+    if (stop > 0 || content.size != 1 ||
+        t->n_lead > 0) { /* would have to wait for the text's end */
+        return err_set(r->err, DP_E_UNSUPPORTED,
+                       "tokenizer.json: %s of \"%.*s\", %llu from the start "
+                       "and %llu from the end of the text, is not supported",
+                       what, STR_ARG(content), (unsigned long long)start, (unsigned long long)stop);
+    }
+    t->lead = content.data[0];
+    t->n_lead = (uint32_t)start;
+    return true;
+}
+
+static bool read_decoder(reader *r, const json_value *v, unsigned depth) {
+    static const char what[] = "decoder";
+    tokenizer *t = r->t;
+    const str type = type_of(v);
+    if (str_is(type, "Sequence") && depth < STEPS_MAX) {
+        const json_value *list = json_get(v, "decoders");
+        if (!json_is_array(list)) {
+            return wrong_field(r, what, "decoders");
+        }
+        for (json_iter it = json_each(list); json_next(&it);) {
+            if (!read_decoder(r, it.value, depth + 1)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    if (str_is(type, "Fuse")) {
+        r->fused = true;
+        return true;
+    }
+    if (str_is(type, "Strip")) {
+        return read_strip(r, v);
+    }
+    if (r->fused) {
+        return err_set(r->err, DP_E_UNSUPPORTED,
+                       "tokenizer.json: decoder \"%.*s\" behind Fuse is not supported",
+                       STR_ARG(type));
+    }
+    if (str_is(type, "ByteLevel")) {
+        t->raw_bytes = true;
+        return decode_add(t, DECODE_BYTES, r->err) != NULL;
+    }
+    if (str_is(type, "ByteFallback")) {
+        return decode_add(t, DECODE_FALLBACK, r->err) != NULL;
+    }
+    if (str_is(type, "Replace")) {
+        step pattern = { 0 };
+        decode_step *d = decode_add(t, DECODE_REPLACE, r->err);
+        if (d == NULL || !read_pattern(r, json_get(v, "pattern"), "decoder Replace", &pattern)) {
+            return false;
+        }
+        if (pattern.regex != NULL) {
+            regex_free(pattern.regex);
+            return err_set(r->err, DP_E_UNSUPPORTED,
+                           "tokenizer.json: decoder Replace of a Regex is not supported");
+        }
+        d->literal = pattern.literal;
+        return read_text(r, v, "decoder Replace", "content", &d->content);
+    }
+    if (str_is(type, "Metaspace")) {
+        bool prepends, only_at_start;
+        decode_step *d = decode_add(t, DECODE_METASPACE, r->err);
+        if (d == NULL ||
+            !read_metaspace(r, v, "decoder Metaspace", &d->literal, &prepends, &only_at_start)) {
+            return false;
+        }
+        d->drop_first = prepends;
+        t->drops_first = t->drops_first || prepends;
+        return true;
+    }
+    return refuse_type(r, what, v);
+}
+
+/* ---- the files beside it ------------------------------------------------------------------- */
+
+/* A token named by "spelling" or {"content": "spelling"}. */
+static bool find_named(const tokenizer *t, const json_value *v, dp_token *out) {
+    str spelling;
+    return (json_string(v, &spelling) || json_string(json_get(v, "content"), &spelling)) &&
+           tokenizer_find(t, spelling, out);
+}
+
+static dp_token named_token(const reader *r, const char *key) {
+    dp_token id = DP_NO_TOKEN;
+    if (!find_named(r->t, json_get(r->files->tokenizer_config, key), &id)) {
+        (void)find_named(r->t, json_get(r->files->special_tokens_map, key), &id);
+    }
+    return id;
+}
+
+/* One id or a list; those that the vocabulary does not have are told and left out. */
+static bool read_stop_ids(reader *r, const json_value *v, const char *name, dp_token *first) {
+    const bool list = json_is_array(v);
+    const size_t n = list ? json_count(v) : 1;
+    json_iter it = json_each(v);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t id;
+        const json_value *one = list ? (json_next(&it) ? it.value : NULL) : v;
+        if (one == NULL || json_is_null(one)) {
+            continue;
+        }
+        if (!json_u64(one, &id)) {
+            return err_set(r->err, DP_E_FORMAT, "%s: eos_token_id is no number or list of numbers",
+                           name);
+        }
+        if (id >= r->t->n_tokens) {
+            log_line(&r->t->log, DP_LOG_WARNING,
+                     "%s: eos_token_id %llu, the vocabulary has %u tokens", name,
+                     (unsigned long long)id, r->t->n_tokens);
+            continue;
+        }
+        if (*first == DP_NO_TOKEN) {
+            *first = (dp_token)id;
+        }
+        if (!tokenizer_add_stop(r->t, (dp_token)id, r->err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Without a template, tokenizer_config.json says whether bos and eos are added; the classes that
+ * SentencePiece models use add bos by default. */
+static bool read_configured_affixes(reader *r) {
+    const json_value *config = r->files->tokenizer_config;
+    str class = STR("");
+    (void)json_string(json_get(config, "tokenizer_class"), &class);
+    bool bos, eos;
+    if (!read_flag(r, config, "tokenizer_config.json", "add_bos_token",
+                   str_starts(class, "Llama") || str_starts(class, "Gemma"), &bos) ||
+        !read_flag(r, config, "tokenizer_config.json", "add_eos_token", false, &eos)) {
+        return false;
+    }
+    return (!bos || r->t->bos == DP_NO_TOKEN || add_affix(r, false, r->t->bos)) &&
+           (!eos || r->t->eos == DP_NO_TOKEN || add_affix(r, true, r->t->eos));
+}
+
+/* A string, or a list of {"name", "template"} of which "default" counts, else the first. */
+static bool read_chat_template(reader *r) {
+    str text = r->files->chat_template, name;
+    const json_value *v = json_get(r->files->tokenizer_config, "chat_template");
+    bool found = text.size > 0;
+    if (!found && json_is_array(v)) {
+        for (json_iter it = json_each(v); json_next(&it);) {
+            const bool is_default =
+                json_string(json_get(it.value, "name"), &name) && str_is(name, "default");
+            str one;
+            if ((is_default || !found) && json_string(json_get(it.value, "template"), &one)) {
+                text = one;
+                found = true;
+            }
+        }
+    } else if (!found) {
+        found = json_string(v, &text);
+    }
+    return !found || tokenizer_copy(r->t, text, &r->t->chat_template, r->err);
+}
+
+static bool read_companions(reader *r) {
+    tokenizer *t = r->t;
+    dp_token first = DP_NO_TOKEN, id;
+    uint64_t number;
+    t->bos = named_token(r, "bos_token");
+    t->eos = named_token(r, "eos_token");
+    if (t->eos != DP_NO_TOKEN && !tokenizer_add_stop(t, t->eos, r->err)) {
+        return false;
+    }
+    if (!read_stop_ids(r, json_get(r->files->generation_config, "eos_token_id"),
+                       "generation_config.json", &first) ||
+        !read_stop_ids(r, json_get(r->files->config, "eos_token_id"), "config.json", &first)) {
+        return false;
+    }
+    if (t->eos == DP_NO_TOKEN) {
+        t->eos = first;
+    }
+    if (t->bos == DP_NO_TOKEN && json_u64(json_get(r->files->config, "bos_token_id"), &number) &&
+        number < t->n_tokens) {
+        t->bos = (dp_token)number;
+    }
+    static const char *const turn_ends[] = { "eot_token", "eom_token" };
+    for (size_t i = 0; i < ARRAY_LEN(turn_ends); i++) {
+        id = named_token(r, turn_ends[i]);
+        if (id != DP_NO_TOKEN && !tokenizer_add_stop(t, id, r->err)) {
+            return false;
+        }
+    }
+    return (r->has_template || read_configured_affixes(r)) && read_chat_template(r);
+}
+
+/* ---- all ----------------------------------------------------------------------------------- */
+
+typedef bool read_part(reader *r, const json_value *v, unsigned depth);
+
+/* A part that may be absent or null. */
+static bool read_optional(reader *r, const json_value *root, const char *key, read_part *read) {
+    const json_value *v = json_get(root, key);
+    return v == NULL || json_is_null(v) || read(r, v, 0);
+}
+
+static bool read_all(reader *r) {
+    const json_value *root = r->files->tokenizer, *decoder_value = json_get(root, "decoder");
+    r->t->join_spaces = decoder_value == NULL || json_is_null(decoder_value);
+    return read_model(r, json_get(root, "model"), json_get(root, "added_tokens")) &&
+           read_optional(r, root, "normalizer", read_normalizer) &&
+           read_optional(r, root, "pre_tokenizer", read_pre_tokenizer) &&
+           read_optional(r, root, "post_processor", read_post_processor) &&
+           read_optional(r, root, "decoder", read_decoder) && read_companions(r) &&
+           tokenizer_finish(r->t, r->err);
+}
+
+tokenizer *tokenizer_from_json(const tokenizer_files *files, const log_sink *log, dp_error *err) {
+    reader r = { .files = files, .err = err };
+    r.t = tokenizer_new("tokenizer.json", log, err);
+    if (r.t == NULL || !read_all(&r)) {
+        tokenizer_close(r.t);
+        return NULL;
+    }
+    return r.t;
+}
