@@ -1,0 +1,38 @@
+//! use weight
+// embed: x[r, :] = E[token[r], :], the table lookup at the start of the pass, and seen[token] for
+// the samplers' penalties.
+//   E [vocab, K]  any weight format; this call has rows [first, first + count) of it
+//   rows [rows] (token, slot, position, -)    counts [slots, VOCAB] u32    x [rows, K] f32
+// One workgroup per row; lanes take 32 weights in turn. Bound by latency.
+override K: u32;
+override VOCAB: u32;
+const SEEN = 0x80000000u; // in counts: the token occurred in the prompt or the answer
+
+struct Params {
+    first: u32,
+    count: u32,
+}
+
+@group(0) @binding(1) var<storage, read> rows: array<vec4u>;
+@group(0) @binding(2) var<storage, read_write> counts: array<atomic<u32>>;
+@group(0) @binding(3) var<storage, read_write> x: array<vec4f>;
+@group(1) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(32)
+fn embed(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let row = rows[group.x];
+    if (row.x < p.first || row.x >= p.first + p.count) {
+        return;
+    }
+    if (lane == 0) {
+        atomicOr(&counts[row.y * VOCAB + row.x], SEEN);
+    }
+    for (var unit = lane; unit < (K + 31) / 32; unit += 32) {
+        let v = weight_load(row.x - p.first, unit);
+        for (var i = 0u; i < 8; i++) {
+            if (K % 32 == 0 || unit * 32 + i * 4 < K) {
+                x[group.x * (K / 4) + unit * 8 + i] = v[i];
+            }
+        }
+    }
+}

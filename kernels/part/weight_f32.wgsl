@@ -1,0 +1,13 @@
+// weight_f32: rows of IEEE single floats; K a multiple of 4.
+@group(0) @binding(0) var<storage, read> w: array<vec4f>;
+
+// W[row, 32 * unit .. +32], zero past K.
+fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
+    var v: array<vec4f, 8>;
+    for (var i = 0u; i < 8; i++) {
+        if (K % 32 == 0 || unit * 32 + i * 4 < K) {
+            v[i] = w[row * (K / 4) + unit * 8 + i];
+        }
+    }
+    return v;
+}
