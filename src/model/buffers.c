@@ -1,0 +1,217 @@
+/* buffers: how much of everything a model needs on the device, and taking it.
+ *
+ * One table of sizes serves the estimate before loading and the allocation, so the two cannot
+ * differ. Every entry is a buffer of its own: WebGPU forbids one buffer to be read and written in
+ * the same dispatch, whatever the ranges. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum {
+    CONTEXT_DEFAULT = 8192,
+    SESSIONS_DEFAULT = 8,
+    BATCH_DEFAULT = 512,
+    SPLITS_MAX = 256, /* spans of a context: bounds what attend_decode writes */
+    SPAN_MIN = 64,    /* keys */
+};
+
+/* An entry of the table: where the range goes and how many bytes it has. */
+typedef struct {
+    const char *label;
+    size_t offset; /* in buffers */
+    uint64_t bytes;
+    bool is_cache; /* counted as KV cache */
+} buffer_size;
+
+enum { FIXED_BUFFERS = 26 };
+
+/* Sizes of all buffers but the layers' caches. */
+static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const shapes *s,
+                       uint32_t n_stops) {
+    const uint64_t batch = s->batch, out = s->n_out, slots = s->sessions, vocab = c->vocab_size;
+    const uint64_t q_dim = (uint64_t)c->n_heads * c->head_dim;
+    const uint64_t kv_dim = (uint64_t)c->n_kv_heads * c->head_dim;
+    const uint64_t q4 = (uint64_t)c->n_heads * s->head_vec4 * 16;
+    const uint64_t few = DECODE_ROWS;
+    const buffer_size all[FIXED_BUFFERS] = {
+        { "rows", offsetof(buffers, rows), batch * 16, false },
+        { "pick", offsetof(buffers, pick), out * 4, false },
+        { "tiles", offsetof(buffers, tiles), batch * 16, false },
+        { "sizes", offsetof(buffers, sizes), 16, false },
+        { "pages", offsetof(buffers, pages), slots * s->n_pages * 4, true },
+        { "angles", offsetof(buffers, angles), (uint64_t)s->context * c->rope_dim / 2 * 8, false },
+        { "none", offsetof(buffers, none), 16, false },
+        { "x", offsetof(buffers, x), batch * c->dim * 4, false },
+        { "xn", offsetof(buffers, xn), batch * c->dim * 4, false },
+        { "qkv", offsetof(buffers, qkv), batch * (q_dim + 2 * kv_dim) * 4, false },
+        { "q", offsetof(buffers, q), batch * q4, false },
+        { "att", offsetof(buffers, att), batch * q_dim * 4, false },
+        { "spans", offsetof(buffers, spans), few * q4 * s->n_splits, false },
+        { "span_ml", offsetof(buffers, span_ml), few * c->n_heads * s->n_splits * 8, false },
+        { "gu", offsetof(buffers, gu), batch * 2 * c->ffn_dim * 4, false },
+        { "h", offsetof(buffers, h), batch * c->ffn_dim * 4, false },
+        { "out", offsetof(buffers, out), out * c->dim * 4, false },
+        { "logits", offsetof(buffers, logits), out * vocab * 4, false },
+        { "saved", offsetof(buffers, saved), slots * vocab * 4, false },
+        { "z", offsetof(buffers, z), out * vocab * 4, false },
+        { "best", offsetof(buffers, best), out * s->n_chunks * 8, false },
+        { "samplers", offsetof(buffers, samplers), slots * sizeof(sampler_state), false },
+        { "counts", offsetof(buffers, counts), slots * vocab * 4, false },
+        { "stops", offsetof(buffers, stops), (1 + (uint64_t)n_stops) * 4, false },
+        { "answer", offsetof(buffers, answer), out * (1 + DP_STEPS_MAX) * 4, false },
+        { "probs", offsetof(buffers, probs), out * (1 + LOGPROBS_MAX) * 8, false },
+    };
+    memcpy(list, all, sizeof all);
+}
+
+/* Bytes of the keys (or the values) of one layer's pool. */
+static uint64_t layer_cache_bytes(const config *c, const shapes *s) {
+    return (uint64_t)s->n_pages * KV_PAGE * c->n_kv_heads * s->head_vec4 * (s->f16 ? 8 : 16);
+}
+
+static bool option_count(uint32_t *out, uint32_t asked, uint32_t fallback, uint32_t limit,
+                         const char *name, dp_error *err) {
+    *out = asked == 0 ? fallback : asked;
+    return *out <= limit || err_set(err, DP_E_ARGUMENT, "%s: %u is over the limit of %u", name,
+                                    asked, limit);
+}
+
+bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w,
+                 const dp_model_options *options, uint64_t max_binding, bool f16, dp_error *err) {
+    static const dp_model_options defaults = { 0 };
+    const dp_model_options *o = options != NULL ? options : &defaults;
+    *s = (shapes){ .f16 = f16, .head_vec4 = ceil_div(c->head_dim, 4) };
+    if (!option_count(&s->sessions, o->sessions, SESSIONS_DEFAULT, SESSIONS_MAX, "sessions", err) ||
+        !option_count(&s->batch, o->batch, BATCH_DEFAULT, BATCH_MAX, "batch", err) ||
+        !option_count(&s->context, o->context, min_u32(c->context, CONTEXT_DEFAULT), CONTEXT_MAX,
+                      "context", err)) {
+        return false;
+    }
+    s->n_pages = ceil_div(s->context, KV_PAGE);
+    s->context = s->n_pages * KV_PAGE;
+    s->n_out = max_u32(OUT_ROWS, s->sessions);
+    s->batch = max_u32(s->batch, s->n_out);
+    s->span = max_u32(SPAN_MIN, ceil_div(ceil_div(s->context, SPLITS_MAX), SPAN_MIN) * SPAN_MIN);
+    s->n_splits = ceil_div(s->context, s->span);
+    s->n_chunks = ceil_div(c->vocab_size, SAMPLE_CHUNK);
+
+    buffer_size list[FIXED_BUFFERS];
+    list_sizes(list, c, s, 64);
+    *memory = (dp_memory){ .weights = w->bytes };
+    for (size_t i = 0; i < FIXED_BUFFERS; i++) {
+        if (list[i].bytes > max_binding) {
+            return err_set(err, DP_E_LIMIT,
+                           "the buffer '%s' needs %llu bytes in one binding, this device allows "
+                           "%llu: lower the batch, the sessions or the context",
+                           list[i].label, (unsigned long long)list[i].bytes,
+                           (unsigned long long)max_binding);
+        }
+        *(list[i].is_cache ? &memory->kv_cache : &memory->activations) +=
+            align_up(list[i].bytes, 256);
+    }
+    const uint64_t cache = layer_cache_bytes(c, s);
+    if (cache > max_binding) {
+        return err_set(err, DP_E_LIMIT,
+                       "a context of %u tokens needs %llu bytes of keys in one binding, this "
+                       "device allows %llu: lower the context",
+                       s->context, (unsigned long long)cache, (unsigned long long)max_binding);
+    }
+    memory->kv_bytes_per_token = 2 * c->n_layers * cache / s->context;
+    memory->kv_cache += 2 * c->n_layers * align_up(cache, 256);
+    memory->total = memory->weights + memory->kv_cache + memory->activations;
+    return true;
+}
+
+/* cos and sin of every position and frequency, as the reference rounds them: the angle in f32. */
+static bool upload_angles(dp_model *m, dp_error *err) {
+    const config *c = &m->config;
+    const uint32_t half = c->rope_dim / 2;
+    enum { POSITIONS = 256 }; /* at a time */
+    float(*piece)[2] = mem_new((size_t)POSITIONS * half, sizeof *piece, "RoPE angles", err);
+    bool ok = piece != NULL;
+    for (uint32_t first = 0; first < m->shapes.context && ok; first += POSITIONS) {
+        const uint32_t n = min_u32(POSITIONS, m->shapes.context - first);
+        for (uint32_t i = 0; i < n * half; i++) {
+            const float angle = (float)(first + i / half) * (float)c->rope_frequency[i % half];
+            piece[i][0] = (float)cos((double)angle) * c->rope_magnitude;
+            piece[i][1] = (float)sin((double)angle) * c->rope_magnitude;
+        }
+        const uint64_t row = (uint64_t)half * sizeof *piece;
+        ok = gpu_write(m->gpu, gpu_part(m->buffers.angles, first * row, n * row), piece, err);
+    }
+    mem_free(piece);
+    return ok;
+}
+
+static gpu_buffer *take_buffer(dp_model *m, uint64_t bytes, const char *label, dp_error *err) {
+    gpu_buffer *b = gpu_buffer_new(m->gpu, align_up(bytes, 16), label, err);
+    if (b != NULL) {
+        m->buffer_list[m->n_buffers++] = b;
+    }
+    return b;
+}
+
+static bool take_caches(dp_model *m, dp_error *err) {
+    const uint64_t bytes = layer_cache_bytes(&m->config, &m->shapes);
+    const uint32_t n = m->config.n_layers;
+    m->buffers.keys = arena_new(&m->arena, n, sizeof(gpu_range), "KV cache", err);
+    m->buffers.values = arena_new(&m->arena, n, sizeof(gpu_range), "KV cache", err);
+    if (m->buffers.keys == NULL || m->buffers.values == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        gpu_buffer *keys = take_buffer(m, bytes, "keys", err);
+        gpu_buffer *values = keys != NULL ? take_buffer(m, bytes, "values", err) : NULL;
+        if (values == NULL) {
+            return false;
+        }
+        m->buffers.keys[i] = gpu_whole(keys);
+        m->buffers.values[i] = gpu_whole(values);
+    }
+    return true;
+}
+
+static bool upload_stops(dp_model *m, dp_error *err) {
+    size_t n = 0;
+    const dp_token *stops = model_stops(m, &n);
+    uint32_t *words = mem_new(n + 1, sizeof *words, "stop set", err);
+    if (words == NULL) {
+        return false;
+    }
+    words[0] = (uint32_t)n;
+    if (n > 0) {
+        memcpy(words + 1, stops, n * sizeof *words);
+    }
+    const bool ok =
+        gpu_write(m->gpu, gpu_part(m->buffers.stops, 0, (n + 1) * sizeof *words), words, err);
+    mem_free(words);
+    return ok;
+}
+
+bool buffers_make(dp_model *m, dp_error *err) {
+    size_t n_stops = 0;
+    (void)model_stops(m, &n_stops);
+    buffer_size list[FIXED_BUFFERS];
+    list_sizes(list, &m->config, &m->shapes, (uint32_t)n_stops);
+    m->buffer_list = arena_new(&m->arena, FIXED_BUFFERS + 2 * (size_t)m->config.n_layers,
+                               sizeof(gpu_buffer *), "buffers", err);
+    if (m->buffer_list == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < FIXED_BUFFERS; i++) {
+        gpu_buffer *b = take_buffer(m, list[i].bytes, list[i].label, err);
+        if (b == NULL) {
+            return false;
+        }
+        *(gpu_range *)(void *)((char *)&m->buffers + list[i].offset) = gpu_whole(b);
+    }
+    return take_caches(m, err) && upload_angles(m, err) && upload_stops(m, err);
+}
+
+void buffers_drop(dp_model *m) {
+    for (uint32_t i = 0; i < m->n_buffers; i++) {
+        gpu_buffer_free(m->buffer_list[i]);
+    }
+    m->n_buffers = 0;
+}

@@ -1,0 +1,396 @@
+/* engine: devices and models: opening in the order in which things can fail cheaply, describing,
+ * closing.
+ *
+ * A model opens as files, description, tokenizer, a plan of the memory; only then is anything taken
+ * on the device, and all pipelines are made before the call returns. Whatever fails, what was taken
+ * goes. */
+#include "model/model.h"
+
+#include <stdio.h>
+
+struct dp_device {
+    gpu *gpu;
+};
+
+/* ---- device -------------------------------------------------------------------------------- */
+
+dp_device *dp_device_open(const dp_device_options *options, dp_error *err) {
+    static const dp_device_options defaults = { 0 };
+    dp_device *d = mem_new(1, sizeof *d, "device", err);
+    if (d == NULL) {
+        return NULL;
+    }
+    d->gpu = gpu_open(options != NULL ? options : &defaults, err);
+    if (d->gpu == NULL) {
+        mem_free(d);
+        return NULL;
+    }
+    return d;
+}
+
+void dp_device_close(dp_device *d) {
+    if (d != NULL) {
+        gpu_close(d->gpu);
+        mem_free(d);
+    }
+}
+
+void dp_device_get_info(const dp_device *d, dp_device_info *info) {
+    *info = *gpu_info(d->gpu);
+}
+
+bool dp_device_list(const dp_device_options *options, dp_device_info *list, size_t max, size_t *n,
+                    dp_error *err) {
+    static const dp_device_options defaults = { 0 };
+    return gpu_list(options != NULL ? options : &defaults, list, max, n, err);
+}
+
+void dp_device_get_stats(const dp_device *d, dp_stats *stats) {
+    *stats = *gpu_stats(d->gpu);
+}
+
+void dp_device_get_profile(dp_device *d, dp_profile_row *rows, size_t max, size_t *n) {
+    gpu_lock(d->gpu);
+    gpu_profile(d->gpu, rows, max, n);
+    gpu_unlock(d->gpu);
+}
+
+void dp_profile_reset(dp_device *d) {
+    gpu_lock(d->gpu);
+    gpu_profile_reset(d->gpu);
+    gpu_unlock(d->gpu);
+}
+
+/* ---- describing ---------------------------------------------------------------------------- */
+
+/* The format that most weight bytes are in. */
+static const char *main_format(const container *files) {
+    uint64_t bytes[DTYPE_COUNT] = { 0 };
+    uint32_t best = DTYPE_F32;
+    for (uint32_t i = 0; i < container_n_tensors(files); i++) {
+        const tensor *t = container_tensor(files, i);
+        bytes[t->type] += t->n_bytes;
+        if (bytes[t->type] > bytes[best]) {
+            best = t->type;
+        }
+    }
+    return dtype_get(best)->name;
+}
+
+static uint64_t count_parameters(const container *files) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < container_n_tensors(files); i++) {
+        n += container_tensor(files, i)->n_elements;
+    }
+    return n;
+}
+
+/* general.name, or the last part of the path. */
+static const char *model_name(dp_model *m, dp_error *err) {
+    const meta_value *v = container_meta(m->files, "general.name");
+    if (v != NULL && v->type == META_STRING) {
+        return arena_copy(&m->arena, v->s.data, v->s.size, err);
+    }
+    str path = str_of(container_path(m->files));
+    while (path.size > 1 && path.data[path.size - 1] == '/') {
+        path.size--;
+    }
+    size_t first = path.size;
+    while (first > 0 && path.data[first - 1] != '/') {
+        first--;
+    }
+    return arena_copy(&m->arena, path.data + first, path.size - first, err);
+}
+
+static bool describe(dp_model *m, dp_error *err) {
+    const config *c = &m->config;
+    const tokenizer *t = m->tokenizer;
+    const str chat_template = t != NULL ? tokenizer_chat_template(t) : STR("");
+    const bool any = container_n_tensors(m->files) > 0;
+    m->info = (dp_model_info){
+        .path = container_path(m->files),
+        .architecture = c->architecture,
+        .name = model_name(m, err),
+        .container = container_kind_of(m->files) == CONTAINER_GGUF ? "gguf" : "safetensors",
+        .format = any ? main_format(m->files) : "",
+        .tokenizer = t != NULL ? tokenizer_kind(t) : "",
+        .chat_template = arena_copy(&m->arena, chat_template.data, chat_template.size, err),
+        .n_layers = c->n_layers,
+        .dim = c->dim,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .ffn_dim = c->ffn_dim,
+        .vocab_size = c->vocab_size > 0 ? c->vocab_size : t != NULL ? tokenizer_n_tokens(t) : 0,
+        .context = c->context,
+        .n_tensors = container_n_tensors(m->files),
+        .n_parameters = count_parameters(m->files),
+        .weight_bytes = container_bytes(m->files),
+        .temperature = c->temperature,
+        .top_p = c->top_p,
+        .top_k = c->top_k,
+    };
+    return m->info.name != NULL && m->info.chat_template != NULL;
+}
+
+void dp_model_get_info(const dp_model *m, dp_model_info *info) {
+    *info = m->info;
+}
+
+bool dp_model_get_tensor(const dp_model *m, uint32_t i, dp_tensor_info *info) {
+    if (i >= container_n_tensors(m->files)) {
+        return false;
+    }
+    const tensor *t = container_tensor(m->files, i);
+    *info = (dp_tensor_info){
+        .format = dtype_get(t->type)->name,
+        .n_dims = t->n_dims,
+        .n_bytes = t->n_bytes,
+    };
+    snprintf(info->name, sizeof info->name, "%.*s", (int)min_u64(t->name.size, 127), t->name.data);
+    memcpy(info->shape, t->shape, sizeof info->shape);
+    return true;
+}
+
+bool dp_model_memory(const dp_model *m, const dp_model_options *options, bool f16,
+                     dp_memory *memory, dp_error *err) {
+    if (m->weights.layers == NULL) {
+        return err_set(err, DP_E_UNSUPPORTED, "%s: has a vocabulary only",
+                       container_path(m->files));
+    }
+    shapes s;
+    return shapes_plan(&s, memory, &m->config, &m->weights, options, UINT64_MAX, f16, err);
+}
+
+/* ---- opening ------------------------------------------------------------------------------- */
+
+/* A model can do without: it then takes and gives token ids only. */
+static bool has_tokenizer(dp_model *m, bool *has, dp_error *err) {
+    if (container_kind_of(m->files) == CONTAINER_GGUF) {
+        const meta_value *v = container_meta(m->files, "tokenizer.ggml.model");
+        *has = v != NULL && !(v->type == META_STRING && str_is(v->s, "none"));
+    } else {
+        dp_error problem = { 0 };
+        *has = container_json(m->files, "tokenizer.json", &problem) != NULL;
+        if (problem.status != DP_OK) {
+            return err_set(err, problem.status, "%s", problem.message);
+        }
+    }
+    if (!*has) {
+        log_line(&m->log, DP_LOG_WARNING, "%s: has no tokenizer", container_path(m->files));
+    }
+    return true;
+}
+
+static bool open_files(dp_model *m, const char *path, dp_error *err) {
+    const bool vocab_only = m->gpu == NULL;
+    m->files = container_open(path, vocab_only, err);
+    if (m->files == NULL ||
+        !config_read(&m->config, m->files, vocab_only, &m->arena, err)) {
+        return false;
+    }
+    bool has = false;
+    if (!has_tokenizer(m, &has, err)) {
+        return false;
+    }
+    m->tokenizer = has ? tokenizer_open(m->files, &m->log, err) : NULL;
+    if (has && m->tokenizer == NULL) {
+        return false;
+    }
+    const tensor *table = container_find(m->files, "token_embd.weight");
+    if (table != NULL && table->n_dims == 2 && table->shape[0] <= VOCAB_MAX) {
+        m->config.vocab_size = (uint32_t)table->shape[0]; /* GGUF need not say it elsewhere */
+    }
+    return true;
+}
+
+/* What a model needs before anything is taken. A model without a device is planned for a large one,
+ * and what it lacks does not matter: it only says less. */
+static bool plan_memory(dp_model *m, const dp_model_options *options, dp_error *err) {
+    enum { GIB = 1 << 30 };
+    const dp_device_info *info = m->gpu != NULL ? gpu_info(m->gpu) : NULL;
+    const uint64_t max_binding = info != NULL ? info->max_binding : 4ull * GIB - 4;
+    const uint64_t max_buffer = min_u64(info != NULL ? info->max_buffer : 4ull * GIB, 4ull * GIB);
+    dp_error unplanned = { 0 };
+    if (m->gpu == NULL &&
+        (m->config.n_layers == 0 || m->config.n_kv_heads == 0 || m->config.vocab_size == 0 ||
+         container_n_tensors(m->files) == 0)) {
+        return true;
+    }
+    if (!weights_plan(&m->weights, &m->config, m->files, max_binding, max_buffer, &m->arena,
+                      m->gpu != NULL ? err : &unplanned)) {
+        m->weights = (weights){ 0 };
+        return m->gpu == NULL;
+    }
+    if (m->gpu == NULL) {
+        return true;
+    }
+    if (options != NULL && options->context > m->config.context) {
+        log_line(&m->log, DP_LOG_WARNING, "%s: a context of %u is beyond the model's own %u",
+                 container_path(m->files), options->context, m->config.context);
+    }
+    if (!shapes_plan(&m->shapes, &m->memory, &m->config, &m->weights, options, max_binding,
+                     info->f16, err)) {
+        return false;
+    }
+    const uint64_t room = gpu_memory_room(m->gpu);
+    return m->memory.total <= room ||
+           err_set(err, DP_E_MEMORY,
+                   "%s: needs %llu bytes on the device (weights %llu, KV cache of %u tokens %llu, "
+                   "the rest %llu), %llu are there",
+                   container_path(m->files), (unsigned long long)m->memory.total,
+                   (unsigned long long)m->memory.weights, m->shapes.context,
+                   (unsigned long long)m->memory.kv_cache,
+                   (unsigned long long)m->memory.activations, (unsigned long long)room);
+}
+
+static bool take_host_memory(dp_model *m, dp_error *err) {
+    const shapes *s = &m->shapes;
+    arena *a = &m->arena;
+    m->slots = arena_new(a, s->sessions, sizeof *m->slots, "sessions", err);
+    m->free_pages = arena_new(a, s->n_pages, sizeof *m->free_pages, "KV pages", err);
+    m->rows = arena_new(a, s->batch, sizeof *m->rows, "rows", err);
+    m->tiles = arena_new(a, s->batch, sizeof *m->tiles, "tiles", err);
+    m->pick = arena_new(a, s->n_out, sizeof *m->pick, "wanted rows", err);
+    m->answer = arena_new(a, (size_t)s->n_out * (1 + DP_STEPS_MAX), sizeof *m->answer, "answers",
+                          err);
+    m->counts = arena_new(a, m->config.vocab_size, sizeof *m->counts, "occurrences", err);
+    if (m->slots == NULL || m->free_pages == NULL || m->rows == NULL || m->tiles == NULL ||
+        m->pick == NULL || m->answer == NULL || m->counts == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < s->sessions; i++) {
+        m->slots[i].page_list = arena_new(a, s->n_pages, sizeof(uint32_t), "KV pages", err);
+        if (m->slots[i].page_list == NULL) {
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < s->n_pages; i++) {
+        m->free_pages[m->n_free_pages++] = s->n_pages - 1 - i;
+    }
+    return true;
+}
+
+static bool finish_plans(dp_model *m, dp_error *err) {
+    for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
+        if (!gpu_plan_finish(m->body[kind], err) || !gpu_plan_finish(m->head[kind], err)) {
+            return false;
+        }
+    }
+    return gpu_plan_finish(m->greedy, err) && gpu_plan_finish(m->sampled, err) &&
+           gpu_plan_finish(m->logprobs, err);
+}
+
+/* Pipelines are asked for before the weights travel, so that an implementation which compiles in
+ * the background does both at once. */
+static bool open_on_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+    /* the most that a step of decoding reads: answers of all sessions */
+    const uint64_t read_bytes = m->shapes.n_out * (1ull + DP_STEPS_MAX) * sizeof(uint32_t);
+    gpu_lock(m->gpu);
+    const bool ok = take_host_memory(m, err) && buffers_make(m, err) &&
+                    weights_reserve(&m->weights, m->gpu, err) && forward_record(m, err) &&
+                    sample_record(m, err) &&
+                    weights_upload(&m->weights, m->gpu, m->config.n_layers, m->files, options,
+                                   err) &&
+                    finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_bytes, err);
+    gpu_unlock(m->gpu);
+    return ok;
+}
+
+dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,
+                        dp_error *err) {
+    dp_model *m = mem_new(1, sizeof *m, "model", err);
+    if (m == NULL) {
+        return NULL;
+    }
+    if (options != NULL) {
+        m->log = (log_sink){ .write = options->log, .user = options->log_user };
+    }
+    m->gpu = device != NULL ? device->gpu : NULL;
+    if (!open_files(m, path, err) || !plan_memory(m, options, err) || !describe(m, err) ||
+        (m->gpu != NULL && !open_on_device(m, options, err))) {
+        dp_model_close(m);
+        return NULL;
+    }
+    return m;
+}
+
+void dp_model_close(dp_model *m) {
+    if (m == NULL) {
+        return;
+    }
+    if (m->gpu != NULL) {
+        gpu_lock(m->gpu);
+        for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
+            gpu_plan_free(m->body[kind]);
+            gpu_plan_free(m->head[kind]);
+        }
+        gpu_plan_free(m->greedy);
+        gpu_plan_free(m->sampled);
+        gpu_plan_free(m->logprobs);
+        weights_free(&m->weights);
+        buffers_drop(m);
+        gpu_unlock(m->gpu);
+    }
+    tokenizer_close(m->tokenizer);
+    container_close(m->files);
+    arena_free(&m->arena);
+    mem_free(m);
+}
+
+/* ---- text ---------------------------------------------------------------------------------- */
+
+bool model_needs_tokenizer(const dp_model *m, dp_error *err) {
+    return m->tokenizer != NULL || err_set(err, DP_E_UNSUPPORTED, "%s: has no tokenizer",
+                                           container_path(m->files));
+}
+
+const dp_token *model_stops(const dp_model *m, size_t *n) {
+    *n = 0;
+    return m->tokenizer != NULL ? tokenizer_stops(m->tokenizer, n) : NULL;
+}
+
+bool dp_tokenize(const dp_model *m, const char *text, size_t size, bool add_special,
+                 bool parse_special, dp_token *tokens, size_t max, size_t *n, dp_error *err) {
+    return model_needs_tokenizer(m, err) &&
+           tokenizer_encode(m->tokenizer, (str){ .data = text, .size = size }, add_special,
+                            parse_special, tokens, max, n, err);
+}
+
+bool dp_detokenize(const dp_model *m, const dp_token *tokens, size_t n_tokens, bool special,
+                   char *text, size_t max, size_t *n, dp_error *err) {
+    if (!model_needs_tokenizer(m, err)) {
+        return false;
+    }
+    buf out;
+    buf_init(&out, TEXT_BYTES_MAX);
+    const bool ok = tokenizer_decode(m->tokenizer, tokens, n_tokens, special, &out, err) &&
+                    buf_ok(&out, "text of tokens", err);
+    if (ok) {
+        *n = out.size;
+        if (max > 0 && out.size > 0) {
+            memcpy(text, out.data, (size_t)min_u64(max, out.size));
+        }
+    }
+    buf_free(&out);
+    return ok;
+}
+
+dp_token dp_model_bos(const dp_model *m) {
+    return m->tokenizer != NULL ? tokenizer_bos(m->tokenizer) : DP_NO_TOKEN;
+}
+
+dp_token dp_model_eos(const dp_model *m) {
+    return m->tokenizer != NULL ? tokenizer_eos(m->tokenizer) : DP_NO_TOKEN;
+}
+
+bool dp_model_is_stop(const dp_model *m, dp_token token) {
+    size_t n = 0;
+    const dp_token *stops = model_stops(m, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (stops[i] == token) {
+            return true;
+        }
+    }
+    return false;
+}

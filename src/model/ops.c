@@ -1,0 +1,412 @@
+/* ops: one function per operation of the pass; each appends one dispatch to a plan (a matrix over
+ * the binding limit: one per part).
+ *
+ * Here and nowhere else a kernel meets its fragments, constants and buffers. The kernels' headers
+ * are the contract: what they demand of sizes is asserted here. */
+#include "model/model.h"
+
+#include <math.h>
+
+enum {
+    GRID_MAX = 65535, /* workgroups in one dimension (WebGPU's limit) */
+    NORM_LANES = 256,
+    MATVEC_LANES = 64,
+    SELECT_LANES = 256,
+    TREE_TEAM = 16,     /* lanes to a matrix row without subgroups */
+    SUBGROUP_TEAM = 32, /* at most, with them */
+};
+
+/* ---- choosing fragments -------------------------------------------------------------------- */
+
+static const gpu_fragment *weight_fragment(dtype type) {
+    switch (type) {
+    case DTYPE_F32:
+        return &weight_f32_part;
+    case DTYPE_F16:
+        return &weight_f16_part;
+    case DTYPE_BF16:
+        return &weight_bf16_part;
+    case DTYPE_Q4_0:
+        return &weight_q4_0_part;
+    case DTYPE_Q4_1:
+        return &weight_q4_1_part;
+    case DTYPE_Q5_0:
+        return &weight_q5_0_part;
+    case DTYPE_Q5_1:
+        return &weight_q5_1_part;
+    case DTYPE_Q8_0:
+        return &weight_q8_0_part;
+    case DTYPE_Q4_K:
+        return &weight_q4_k_part;
+    case DTYPE_Q5_K:
+        return &weight_q5_k_part;
+    case DTYPE_Q6_K:
+        return &weight_q6_k_part;
+    default:
+        assert(!"a type that weights_plan refuses");
+        return NULL;
+    }
+}
+
+static const gpu_fragment *reduce_fragment(const gpu *g) {
+    return gpu_info(g)->subgroups ? &reduce_subgroup_part : &reduce_tree_part;
+}
+
+/* Lanes that reduce together: within a subgroup where there are any, a power of two. */
+static uint32_t team_lanes(const gpu *g) {
+    const dp_device_info *info = gpu_info(g);
+    return info->subgroups ? min_u32(info->subgroup_size, SUBGROUP_TEAM) : TREE_TEAM;
+}
+
+static const gpu_fragment *cache_fragment(const dp_model *m) {
+    return m->shapes.f16 ? &kv_f16_part : &kv_f32_part;
+}
+
+/* Adds a call to the plan; a kernel that could not be had makes the plan fail. */
+static void add_call(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
+                     const void *consts, gpu_call call) {
+    call.kernel = gpu_kernel_get(r->m->gpu, source, fragments, consts, r->err);
+    gpu_plan_add(r->plan, &call);
+}
+
+static gpu_range or_none(const dp_model *m, const vector *v) {
+    return v != NULL && v->source != NULL ? v->range : m->buffers.none;
+}
+
+/* ---- the pass ------------------------------------------------------------------------------ */
+
+void op_embed(recorder *r, gpu_range x, const weight *table) {
+    const buffers *b = &r->m->buffers;
+    for (uint32_t i = 0; i < table->n_parts; i++) {
+        const weight_part *part = &table->parts[i];
+        add_call(r, &embed_source, (const gpu_fragment *[]){ weight_fragment(table->type) },
+                 &(embed_consts){ .k = table->cols, .vocab = table->rows },
+                 (gpu_call){
+                     .bind = { [0] = part->range,
+                               [EMBED_ROWS] = b->rows,
+                               [EMBED_COUNTS] = b->counts,
+                               [EMBED_X] = x },
+                     .params = &(embed_params){ .first = part->first, .count = part->rows },
+                     .groups = { { .size = SIZE_ROWS } },
+                 });
+    }
+}
+
+static void record_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, bool pick) {
+    assert(w->n % 4 == 0);
+    const norm_consts consts = {
+        .dim = w->n,
+        .eps = r->m->config.norm_eps,
+        .pick = pick,
+        .wg = NORM_LANES,
+        .team = team_lanes(r->m->gpu),
+    };
+    add_call(r, &norm_source, (const gpu_fragment *[]){ reduce_fragment(r->m->gpu) }, &consts,
+             (gpu_call){
+                 .bind = { [NORM_X] = x,
+                           [NORM_W] = w->range,
+                           [NORM_PICK] = r->m->buffers.pick,
+                           [NORM_Y] = y },
+                 .groups = { { .size = pick ? SIZE_OUT : SIZE_ROWS } },
+             });
+}
+
+void op_norm(recorder *r, gpu_range y, gpu_range x, const vector *w) {
+    record_norm(r, y, x, w, false);
+}
+
+void op_norm_picked(recorder *r, gpu_range y, gpu_range x, const vector *w) {
+    record_norm(r, y, x, w, true);
+}
+
+static void record_matvec(recorder *r, target y, const weight *w, uint32_t part,
+                          const vector *bias, gpu_range x) {
+    const weight_part *p = &w->parts[part];
+    const uint32_t team = team_lanes(r->m->gpu);
+    const uint32_t groups = ceil_div(p->rows, MATVEC_LANES / team);
+    const uint32_t grid_x = min_u32(groups, GRID_MAX);
+    const matvec_consts consts = {
+        .k = w->cols,
+        .tokens = r->kind == PASS_ONE ? 1 : DECODE_ROWS,
+        .bias = bias != NULL && bias->source != NULL,
+        .add = y.add,
+        .wg = MATVEC_LANES,
+        .team = team,
+    };
+    const matvec_params params = {
+        .rows = p->rows,
+        .grid_x = grid_x,
+        .stride = y.stride,
+        .column = y.column + p->first,
+        .bias_first = p->first,
+        .counted = y.picked,
+    };
+    add_call(r, &matvec_source,
+             (const gpu_fragment *[]){ weight_fragment(w->type), reduce_fragment(r->m->gpu) },
+             &consts,
+             (gpu_call){
+                 .bind = { [0] = p->range,
+                           [MATVEC_X] = x,
+                           [MATVEC_BIAS] = or_none(r->m, bias),
+                           [MATVEC_SIZES] = r->m->buffers.sizes,
+                           [MATVEC_Y] = y.y },
+                 .params = &params,
+                 .groups = { { .times = grid_x }, { .times = ceil_div(groups, grid_x) } },
+             });
+}
+
+static void record_matmul(recorder *r, target y, const weight *w, uint32_t part,
+                          const vector *bias, gpu_range x) {
+    const weight_part *p = &w->parts[part];
+    const matmul_consts consts = {
+        .k = w->cols,
+        .bias = bias != NULL && bias->source != NULL,
+        .add = y.add,
+    };
+    const matmul_params params = {
+        .rows = p->rows,
+        .stride = y.stride,
+        .column = y.column + p->first,
+        .bias_first = p->first,
+        .counted = y.picked,
+    };
+    enum { TILE_ROWS = 64, TILE_TOKENS = 32 }; /* of matmul.wgsl */
+    add_call(r, &matmul_source, (const gpu_fragment *[]){ weight_fragment(w->type) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = p->range,
+                           [MATMUL_X] = x,
+                           [MATMUL_BIAS] = or_none(r->m, bias),
+                           [MATMUL_SIZES] = r->m->buffers.sizes,
+                           [MATMUL_Y] = y.y },
+                 .params = &params,
+                 .groups = { { .times = ceil_div(p->rows, TILE_ROWS) },
+                             { .size = y.picked ? SIZE_OUT : SIZE_ROWS, .per = TILE_TOKENS } },
+             });
+}
+
+void op_matmul(recorder *r, target y, const weight *w, const vector *bias, gpu_range x) {
+    assert(w->cols % 4 == 0 && y.column + w->rows <= y.stride);
+    for (uint32_t i = 0; i < w->n_parts; i++) {
+        (r->kind == PASS_MANY ? record_matmul : record_matvec)(r, y, w, i, bias, x);
+    }
+}
+
+void op_rope(recorder *r, uint32_t layer) {
+    const config *c = &r->m->config;
+    const buffers *b = &r->m->buffers;
+    const shapes *s = &r->m->shapes;
+    const rope_consts consts = {
+        .n_heads = c->n_heads,
+        .n_kv = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .rope_dim = c->rope_dim,
+        .interleaved = c->rope_interleaved,
+        .page = KV_PAGE,
+        .table = s->n_pages,
+    };
+    enum { LANES = 64 }; /* of rope.wgsl */
+    add_call(r, &rope_source,
+             (const gpu_fragment *[]){ s->f16 ? &kvout_f16_part : &kvout_f32_part }, &consts,
+             (gpu_call){
+                 .bind = { [0] = b->keys[layer],
+                           [1] = b->values[layer],
+                           [ROPE_QKV] = b->qkv,
+                           [ROPE_ANGLES] = b->angles,
+                           [ROPE_ROWS] = b->rows,
+                           [ROPE_PAGES] = b->pages,
+                           [ROPE_Q] = b->q },
+                 .groups = { { .times = ceil_div((c->n_heads + 2 * c->n_kv_heads) * s->head_vec4,
+                                                 LANES) },
+                             { .size = SIZE_ROWS } },
+             });
+}
+
+static void attend_rows(recorder *r, uint32_t layer, uint32_t window) {
+    const config *c = &r->m->config;
+    const buffers *b = &r->m->buffers;
+    const shapes *s = &r->m->shapes;
+    const uint32_t group = c->n_heads / c->n_kv_heads;
+    const attend_decode_consts consts = {
+        .n_kv = c->n_kv_heads,
+        .group = group,
+        .heads = min_u32(group, 8),
+        .d4 = s->head_vec4,
+        .span = s->span,
+        .splits = s->n_splits,
+        .window = window,
+        .scale = 1.0f / sqrtf((float)c->head_dim),
+        .page = KV_PAGE,
+        .table = s->n_pages,
+    };
+    add_call(r, &attend_decode_source, (const gpu_fragment *[]){ cache_fragment(r->m) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = b->keys[layer],
+                           [1] = b->values[layer],
+                           [ATTEND_DECODE_Q] = b->q,
+                           [ATTEND_DECODE_ROWS] = b->rows,
+                           [ATTEND_DECODE_PAGES] = b->pages,
+                           [ATTEND_DECODE_O] = b->spans,
+                           [ATTEND_DECODE_ML] = b->span_ml },
+                 .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
+                             { .size = SIZE_SPLITS },
+                             { .size = SIZE_ROWS } },
+             });
+    const attend_combine_consts combine = {
+        .n_heads = c->n_heads,
+        .head_dim = c->head_dim,
+        .span = s->span,
+        .splits = s->n_splits,
+    };
+    add_call(r, &attend_combine_source, NULL, &combine,
+             (gpu_call){
+                 .bind = { [ATTEND_COMBINE_O] = b->spans,
+                           [ATTEND_COMBINE_ML] = b->span_ml,
+                           [ATTEND_COMBINE_ROWS] = b->rows,
+                           [ATTEND_COMBINE_Y] = b->att },
+                 .groups = { { .times = c->n_heads }, { .size = SIZE_ROWS } },
+             });
+}
+
+/* Queries and keys to a tile so that both fit 16 KiB of workgroup memory with vec4s of 16 bytes. */
+static void prefill_tile(uint32_t head_vec4, uint32_t *bq, uint32_t *bk) {
+    *bq = head_vec4 <= 16 ? 16 : head_vec4 <= 32 ? 8 : 4;
+    *bk = head_vec4 <= 16 ? 32 : 16;
+    if (head_vec4 > 48) {
+        *bk = 16 / 2; /* 4 by 8: half of the lanes idle in the scores */
+    }
+}
+
+uint32_t attend_tile_rows(uint32_t head_vec4) {
+    uint32_t bq, bk;
+    prefill_tile(head_vec4, &bq, &bk);
+    return bq;
+}
+
+static void attend_tiles(recorder *r, uint32_t layer, uint32_t window) {
+    const config *c = &r->m->config;
+    const buffers *b = &r->m->buffers;
+    const shapes *s = &r->m->shapes;
+    attend_prefill_consts consts = {
+        .n_kv = c->n_kv_heads,
+        .group = c->n_heads / c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .window = window,
+        .scale = 1.0f / sqrtf((float)c->head_dim),
+        .page = KV_PAGE,
+        .table = s->n_pages,
+    };
+    prefill_tile(s->head_vec4, &consts.bq, &consts.bk);
+    add_call(r, &attend_prefill_source, (const gpu_fragment *[]){ cache_fragment(r->m) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = b->keys[layer],
+                           [1] = b->values[layer],
+                           [ATTEND_PREFILL_Q] = b->q,
+                           [ATTEND_PREFILL_TILES] = b->tiles,
+                           [ATTEND_PREFILL_PAGES] = b->pages,
+                           [ATTEND_PREFILL_Y] = b->att },
+                 .groups = { { .times = c->n_heads }, { .size = SIZE_TILES } },
+             });
+}
+
+void op_attend(recorder *r, uint32_t layer, uint32_t window) {
+    (r->kind == PASS_MANY ? attend_tiles : attend_rows)(r, layer, window);
+}
+
+void op_glu(recorder *r, gpu_range h, gpu_range gu) {
+    const uint32_t n4 = r->m->config.ffn_dim / 4;
+    enum { LANES = 64 }; /* of glu.wgsl */
+    add_call(r, &glu_source, NULL, &(glu_consts){ .n4 = n4 },
+             (gpu_call){
+                 .bind = { [GLU_GU] = gu, [GLU_H] = h },
+                 .groups = { { .times = ceil_div(n4, LANES) }, { .size = SIZE_ROWS } },
+             });
+}
+
+/* ---- the sampler --------------------------------------------------------------------------- */
+
+void op_sample_scan(recorder *r) {
+    const buffers *b = &r->m->buffers;
+    add_call(r, &sample_scan_source, (const gpu_fragment *[]){ &sampler_state_part },
+             &(sample_scan_consts){ .vocab = r->m->config.vocab_size, .chunk = SAMPLE_CHUNK },
+             (gpu_call){
+                 .bind = { [0] = b->samplers,
+                           [SAMPLE_SCAN_LOGITS] = b->logits,
+                           [SAMPLE_SCAN_ROWS] = b->rows,
+                           [SAMPLE_SCAN_PICK] = b->pick,
+                           [SAMPLE_SCAN_COUNTS] = b->counts,
+                           [SAMPLE_SCAN_Z] = b->z,
+                           [SAMPLE_SCAN_BEST] = b->best },
+                 .groups = { { .times = r->m->shapes.n_chunks }, { .size = SIZE_OUT } },
+             });
+}
+
+void op_sample_select(recorder *r) {
+    const buffers *b = &r->m->buffers;
+    const sample_select_consts consts = {
+        .vocab = r->m->config.vocab_size,
+        .chunks = r->m->shapes.n_chunks,
+        .wg = SELECT_LANES,
+        .team = team_lanes(r->m->gpu),
+    };
+    add_call(r, &sample_select_source,
+             (const gpu_fragment *[]){ &sampler_state_part, reduce_fragment(r->m->gpu) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = b->samplers,
+                           [SAMPLE_SELECT_Z] = b->z,
+                           [SAMPLE_SELECT_BEST] = b->best,
+                           [SAMPLE_SELECT_ROWS] = b->rows,
+                           [SAMPLE_SELECT_PICK] = b->pick },
+                 .groups = { { 0 }, { .size = SIZE_OUT } },
+             });
+}
+
+void op_sample_draw(recorder *r) {
+    const buffers *b = &r->m->buffers;
+    add_call(r, &sample_draw_source, (const gpu_fragment *[]){ &sampler_state_part },
+             &(sample_draw_consts){ .vocab = r->m->config.vocab_size, .chunk = SAMPLE_CHUNK },
+             (gpu_call){
+                 .bind = { [0] = b->samplers,
+                           [SAMPLE_DRAW_Z] = b->z,
+                           [SAMPLE_DRAW_ROWS] = b->rows,
+                           [SAMPLE_DRAW_PICK] = b->pick,
+                           [SAMPLE_DRAW_BEST] = b->best },
+                 .groups = { { .times = r->m->shapes.n_chunks }, { .size = SIZE_OUT } },
+             });
+}
+
+void op_sample_finish(recorder *r) {
+    const buffers *b = &r->m->buffers;
+    const sample_finish_consts consts = {
+        .vocab = r->m->config.vocab_size,
+        .chunks = r->m->shapes.n_chunks,
+    };
+    add_call(r, &sample_finish_source, (const gpu_fragment *[]){ &sampler_state_part }, &consts,
+             (gpu_call){
+                 .bind = { [0] = b->samplers,
+                           [SAMPLE_FINISH_BEST] = b->best,
+                           [SAMPLE_FINISH_PICK] = b->pick,
+                           [SAMPLE_FINISH_STOPS] = b->stops,
+                           [SAMPLE_FINISH_SIZES] = b->sizes,
+                           [SAMPLE_FINISH_ROWS] = b->rows,
+                           [SAMPLE_FINISH_COUNTS] = b->counts,
+                           [SAMPLE_FINISH_ANSWER] = b->answer },
+                 .groups = { { 0 }, { .size = SIZE_OUT } },
+             });
+}
+
+void op_logprobs(recorder *r) {
+    const buffers *b = &r->m->buffers;
+    const logprobs_consts consts = {
+        .vocab = r->m->config.vocab_size,
+        .wg = SELECT_LANES,
+        .team = team_lanes(r->m->gpu),
+    };
+    add_call(r, &logprobs_source, (const gpu_fragment *[]){ reduce_fragment(r->m->gpu) }, &consts,
+             (gpu_call){
+                 .bind = { [LOGPROBS_LOGITS] = b->logits,
+                           [LOGPROBS_ANSWER] = b->answer,
+                           [LOGPROBS_SIZES] = b->sizes,
+                           [LOGPROBS_PROBS] = b->probs },
+                 .groups = { { 0 }, { .size = SIZE_OUT } },
+             });
+}
