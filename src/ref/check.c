@@ -1,0 +1,400 @@
+/* check: the rig and the list of what is checked.
+ *
+ * Every output is the middle of a buffer of its own, with guard words in front (outside the binding)
+ * and behind (inside it, so that an index which the implementation clamps still lands there). Random
+ * numbers depend on the row's name alone: a row can be run by itself. */
+#include "ref/check_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* ---- random numbers and memory ------------------------------------------------------------- */
+
+void *rig_alloc(rig *r, size_t n, size_t size) {
+    void *memory = arena_new(&r->memory, n, size, "a check", NULL);
+    assert(memory != NULL);
+    return memory;
+}
+
+/* splitmix64 (Steele, Lea and Flood 2014) */
+static uint64_t next(rig *r) {
+    uint64_t z = r->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+uint32_t rig_below(rig *r, uint32_t limit) {
+    return (uint32_t)((next(r) >> 32) * limit >> 32);
+}
+
+double rig_uniform(rig *r) {
+    return (double)(next(r) >> 11) * 0x1p-53;
+}
+
+double rig_normal(rig *r) {
+    const double radius = sqrt(-2 * log(1 - rig_uniform(r)));
+    return radius * cos(6.283185307179586 * rig_uniform(r));
+}
+
+float *rig_normals(rig *r, size_t n, double scale) {
+    float *x = rig_alloc(r, n, sizeof(float));
+    for (size_t i = 0; i < n; i++) x[i] = (float)(scale * rig_normal(r));
+    return x;
+}
+
+uint32_t *rig_shuffled(rig *r, uint32_t n) {
+    uint32_t *x = rig_alloc(r, n, sizeof(*x));
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t j = rig_below(r, i + 1);
+        x[i] = x[j];
+        x[j] = i;
+    }
+    return x;
+}
+
+double *rig_doubles(rig *r, const float *x, size_t n) {
+    double *y = rig_alloc(r, n, sizeof(*y));
+    for (size_t i = 0; i < n; i++) y[i] = (double)x[i];
+    return y;
+}
+
+/* ---- operands ------------------------------------------------------------------------------ */
+
+const rig_format rig_formats[RIG_FORMATS] = {
+    { DTYPE_F32, &weight_f32_part, "f32" },    { DTYPE_F16, &weight_f16_part, "f16" },
+    { DTYPE_BF16, &weight_bf16_part, "bf16" }, { DTYPE_Q4_0, &weight_q4_0_part, "q4_0" },
+    { DTYPE_Q4_1, &weight_q4_1_part, "q4_1" }, { DTYPE_Q5_0, &weight_q5_0_part, "q5_0" },
+    { DTYPE_Q5_1, &weight_q5_1_part, "q5_1" }, { DTYPE_Q8_0, &weight_q8_0_part, "q8_0" },
+    { DTYPE_Q4_K, &weight_q4_k_part, "q4_k" }, { DTYPE_Q5_K, &weight_q5_k_part, "q5_k" },
+    { DTYPE_Q6_K, &weight_q6_k_part, "q6_k" },
+};
+
+uint32_t rig_reduces(const rig *r, rig_reduce out[2]) {
+    const dp_device_info *info = gpu_info(r->g);
+    out[0] = (rig_reduce){ &reduce_tree_part, 16 };
+    out[1] = (rig_reduce){ &reduce_subgroup_part, min_u32(info->subgroup_size, 32) };
+    return info->subgroups ? 2 : 1;
+}
+
+static gpu_buffer *new_buffer(rig *r, const void *bytes, size_t size) {
+    assert(r->n_buffers < RIG_OPERANDS);
+    gpu_buffer *b = gpu_buffer_new(r->g, size, "check", &r->err);
+    r->buffers[r->n_buffers++] = b;
+    if (b != NULL && !gpu_write(r->g, gpu_whole(b), bytes, &r->err)) return NULL;
+    return b;
+}
+
+gpu_range rig_in(rig *r, const void *bytes, size_t size) {
+    const size_t padded = align_up(size, 16);
+    uint8_t *copy = rig_alloc(r, padded + RIG_GUARD, 1);
+    for (size_t i = 0; i < (padded + RIG_GUARD) / 4; i++) {
+        memcpy(copy + 4 * i, &(uint32_t){ RIG_PATTERN }, 4);
+    }
+    memcpy(copy, bytes, size);
+    gpu_buffer *b = new_buffer(r, copy, padded + RIG_GUARD);
+    return (gpu_range){ b, 0, padded + RIG_GUARD };
+}
+
+bool rig_plant(rig *r) {
+    const bool now = r->options->plant == PLANT_INPUT && !r->planted;
+    r->planted |= now;
+    return now;
+}
+
+gpu_range rig_numbers(rig *r, const float *x, size_t n, size_t plant) {
+    float *copy = rig_alloc(r, n, sizeof(float));
+    memcpy(copy, x, n * sizeof(float));
+    if (rig_plant(r)) copy[plant] += 8;
+    return rig_in(r, copy, n * sizeof(float));
+}
+
+gpu_range rig_words(rig *r, const uint32_t *x, size_t n, size_t plant) {
+    uint32_t *copy = rig_alloc(r, n, 4);
+    memcpy(copy, x, n * 4);
+    if (rig_plant(r)) copy[plant] ^= 1;
+    return rig_in(r, copy, n * 4);
+}
+
+gpu_range rig_sizes(rig *r, const uint32_t sizes[4]) {
+    return (gpu_range){ new_buffer(r, sizes, 16), 0, 16 };
+}
+
+rig_output *rig_out(rig *r, const void *before, size_t n) {
+    assert(r->n_outputs < RIG_OPERANDS);
+    const size_t front = gpu_alignment(r->g) / 4, total = front + n + RIG_GUARD / 4;
+    uint32_t *words = rig_alloc(r, total, 4);
+    for (size_t i = 0; i < total; i++) words[i] = RIG_PATTERN;
+    if (before != NULL) memcpy(words + front, before, n * 4);
+    rig_output *o = &r->outputs[r->n_outputs++];
+    *o = (rig_output){
+        .range = { new_buffer(r, words, total * 4), front * 4, total * 4 - front * 4 },
+        .before = words + front,
+        .after = (uint32_t *)rig_alloc(r, total, 4) + front,
+        .n = n,
+    };
+    r->n_bytes += n * 4;
+    return o;
+}
+
+float rig_float(const rig_output *o, size_t i) {
+    assert(i < o->n);
+    float x;
+    memcpy(&x, &o->after[i], 4);
+    return x;
+}
+
+/* Where a block of the type has its f16 scale and minimum (-1: none), and the greatest |w / scale|. */
+static void block_scales(dtype type, int *d, int *m, double *most) {
+    *d = type == DTYPE_Q6_K ? 208 : 0;
+    *m = type == DTYPE_Q4_1 || type == DTYPE_Q5_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2 : -1;
+    switch (type) {
+    case DTYPE_Q4_0: *most = 8; break;
+    case DTYPE_Q4_1: *most = 15; break;
+    case DTYPE_Q5_0: *most = 16; break;
+    case DTYPE_Q5_1: *most = 31; break;
+    case DTYPE_Q8_0: *most = 128; break;
+    case DTYPE_Q4_K: *most = 63 * 15; break;
+    case DTYPE_Q5_K: *most = 63 * 31; break;
+    default: *most = 128 * 32; break;
+    }
+}
+
+static void random_blocks(rig *r, dtype type, uint8_t *bytes, size_t n_bytes) {
+    const size_t block = dtype_get(type)->block_bytes;
+    int at_d, at_m;
+    double most;
+    block_scales(type, &at_d, &at_m, &most);
+    for (size_t i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)rig_below(r, 256);
+    for (size_t b = 0; b < n_bytes; b += block) {
+        const double sign = rig_below(r, 2) == 0 ? 1 : -1, d = (0.5 + rig_uniform(r)) * 2 / most;
+        const uint16_t scale = f32_to_f16((float)(sign * d));
+        memcpy(bytes + b + at_d, &scale, 2);
+        /* A minimum of the 6-bit kind is multiplied by up to 63, the other kind is added as it is. */
+        const double unit = dtype_get(type)->block_elements == 256 ? 2.0 / 63 : 1;
+        const uint16_t minimum = f32_to_f16((float)((rig_uniform(r) - 0.5) * unit + unit));
+        if (at_m >= 0) memcpy(bytes + b + at_m, &minimum, 2);
+    }
+}
+
+/* Numbers of the three float types; none so small that a device may flush it to zero. */
+static void random_floats(rig *r, dtype type, uint8_t *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        float x = (float)rig_normal(r);
+        if (fabsf(x) < 1e-3f) x = 1e-3f;
+        const uint16_t half = type == DTYPE_F16 ? f32_to_f16(x) : f32_to_bf16(x);
+        if (type == DTYPE_F32) memcpy(bytes + 4 * i, &x, 4);
+        else memcpy(bytes + 2 * i, &half, 2);
+    }
+}
+
+/* Flips bits of one byte among the first row's weights so that one of them moves by 1/4 or more. */
+static void corrupt(dtype type, uint8_t *bytes, size_t n_bytes) {
+    const size_t block = min_u64(dtype_get(type)->block_bytes * (dtype_is_quantised(type) ? 1 : 4),
+                                 n_bytes);
+    const size_t n = block / dtype_get(type)->block_bytes * dtype_get(type)->block_elements;
+    float was[256], is[256];
+    quant_decode(type, bytes, was, n);
+    for (size_t i = block; i-- > 0;) {
+        bytes[i] ^= 0x88;
+        quant_decode(type, bytes, is, n);
+        for (size_t j = 0; j < n; j++) {
+            const double moved = fabs((double)is[j] - (double)was[j]);
+            if (moved >= 0.25 && moved < 100) return;
+        }
+        bytes[i] ^= 0x88;
+    }
+    assert(!"a weight that can be moved");
+}
+
+gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded) {
+    uint64_t row_bytes;
+    const bool whole = dtype_row_bytes(type, cols, &row_bytes);
+    assert(whole);
+    const size_t n_bytes = rows * row_bytes, n = rows * cols;
+    uint8_t *bytes = rig_alloc(r, n_bytes, 1);
+    if (dtype_is_quantised(type)) random_blocks(r, type, bytes, n_bytes);
+    else random_floats(r, type, bytes, n);
+    *decoded = rig_alloc(r, n, sizeof(float));
+    const bool known = quant_decode(type, bytes, *decoded, n);
+    assert(known);
+    if (rig_plant(r)) corrupt(type, bytes, n_bytes);
+    return rig_in(r, bytes, n_bytes);
+}
+
+/* ---- a row --------------------------------------------------------------------------------- */
+
+bool rig_begin(rig *r, const char *kernel, const char *reason, const char *shape, ...) {
+    const char *filter = r->options->filter;
+    if (r->stopped || (filter != NULL && strstr(kernel, filter) == NULL)) return false;
+    if (r->options->brief && strcmp(kernel, r->last) == 0) return false;
+    *r = (rig){ .g = r->g, .options = r->options, .n = r->n, .n_failed = r->n_failed };
+    snprintf(r->kernel, sizeof(r->kernel), "%s", kernel);
+    snprintf(r->last, sizeof(r->last), "%s", kernel);
+    va_list args;
+    va_start(args, shape);
+    vsnprintf(r->shape, sizeof(r->shape), shape, args);
+    va_end(args);
+    r->reason = reason;
+    static const uint64_t key[2] = { 1, 2 };
+    r->random = hash_bytes(key, r->kernel, strlen(r->kernel)) ^
+                hash_bytes(key, r->shape, strlen(r->shape));
+    r->plan = gpu_plan_new(r->g, &r->err);
+    return true;
+}
+
+void rig_call(rig *r, const gpu_source *source, const gpu_fragment *const *fragments,
+              const void *consts, gpu_call call) {
+    if (r->err.status != DP_OK) return;
+    call.kernel = gpu_kernel_get(r->g, source, fragments, consts, &r->err);
+    gpu_plan_add(r->plan, &call);
+}
+
+static void check_guards(rig *r, const rig_output *o) {
+    const size_t front = gpu_alignment(r->g) / 4;
+    for (size_t i = 1; i <= front; i++) {
+        if (o->after[-(ptrdiff_t)i] != RIG_PATTERN) {
+            snprintf(r->problem, sizeof(r->problem), "wrote %zu words before output %zu", i,
+                     (size_t)(o - r->outputs));
+        }
+    }
+    for (size_t i = 0; i < RIG_GUARD / 4; i++) {
+        if (o->after[o->n + i] != RIG_PATTERN) {
+            snprintf(r->problem, sizeof(r->problem), "wrote %zu words behind output %zu", i + 1,
+                     (size_t)(o - r->outputs));
+        }
+    }
+}
+
+static bool submit(rig *r) {
+    if (r->err.status != DP_OK || !gpu_plan_finish(r->plan, &r->err)) return false;
+    gpu_encoder *e = gpu_begin(r->g);
+    gpu_encode(e, r->plan, &(gpu_sizes){ { 1, 1, 1, 1, 1, 1 } });
+    gpu_ticket ticket;
+    if (!gpu_submit(e, &ticket, &r->err)) return false;
+    gpu_wait(r->g, ticket);
+    return gpu_collect(r->g, ticket, NULL, 0, &r->err);
+}
+
+static bool read_back(rig *r, const rig_output *o) {
+    const uint64_t front = o->range.offset;
+    if (r->options->plant == PLANT_GUARD) {
+        const gpu_range behind = { o->range.buffer, front + o->n * 4, 4 };
+        if (!gpu_write(r->g, behind, &(uint32_t){ 0 }, &r->err)) return false;
+    }
+    return gpu_read(r->g, gpu_whole(o->range.buffer), o->after - front / 4, &r->err);
+}
+
+bool rig_run(rig *r) {
+    if (!submit(r)) return false;
+    for (uint32_t i = 0; i < r->n_outputs; i++) {
+        if (!read_back(r, &r->outputs[i])) return false;
+        check_guards(r, &r->outputs[i]);
+    }
+    r->ran = true;
+    return true;
+}
+
+void rig_end(rig *r) {
+    if (r->err.status != DP_OK) {
+        snprintf(r->problem, sizeof(r->problem), "%.250s", r->err.message);
+    } else {
+        assert(r->ran && r->compared == r->n_bytes); /* every element of every output */
+    }
+    const check_row row = {
+        .kernel = r->kernel,
+        .shape = r->shape,
+        .reason = r->reason,
+        .problem = r->problem[0] != '\0' ? r->problem : NULL,
+        .error = r->error,
+        .bound = r->bound,
+        .ok = !r->wrong && r->problem[0] == '\0',
+    };
+    r->n++;
+    r->n_failed += !row.ok;
+    r->stopped = !r->options->row(r->options->user, &row);
+    gpu_plan_free(r->plan);
+    for (uint32_t i = 0; i < r->n_buffers; i++) gpu_buffer_free(r->buffers[i]);
+    arena_free(&r->memory);
+}
+
+/* ---- comparing ----------------------------------------------------------------------------- */
+
+/* Is this the element whose expected value PLANT_OUTPUT moves? The first of a row. */
+static bool plant_here(rig *r) {
+    const bool here = r->options->plant == PLANT_OUTPUT && !r->planted;
+    r->planted |= here;
+    return here;
+}
+
+static void tally(rig *r, double got, double want, double bound) {
+    if (plant_here(r)) want += 2 * bound + fabs(want) * 1e-4 + 1e-30;
+    const double error = got == want ? 0 : fabs(got - want);
+    const bool wrong = !(error <= bound);
+    /* The worst is the first wrong one, or else the one that has used most of its bound. */
+    if (!r->wrong && (wrong || r->bound == 0 || error * r->bound > r->error * bound)) {
+        r->error = error;
+        r->bound = bound;
+    }
+    r->wrong |= wrong;
+}
+
+void rig_expect(rig *r, float got, double want, double bound) {
+    tally(r, (double)got, want, bound);
+    r->compared += 4;
+}
+
+void rig_expect_half(rig *r, uint16_t got, double want, double bound) {
+    tally(r, (double)f16_to_f32(got), want, bound);
+    r->compared += 2;
+}
+
+void rig_bits(rig *r, uint32_t got, uint32_t want) {
+    if (plant_here(r)) want ^= 1;
+    if (got != want && r->problem[0] == '\0') {
+        snprintf(r->problem, sizeof(r->problem), "word %08x, expected %08x", got, want);
+    }
+    r->compared += 4;
+}
+
+void rig_kept(rig *r, const rig_output *o, size_t first, size_t n) {
+    assert(first + n <= o->n);
+    for (size_t i = first; i < first + n; i++) rig_bits(r, o->after[i], o->before[i]);
+}
+
+void rig_skip(rig *r, size_t n) {
+    r->compared += 4 * n;
+}
+
+void rig_require(rig *r, bool holds, const char *problem) {
+    if (!holds && r->problem[0] == '\0') snprintf(r->problem, sizeof(r->problem), "%s", problem);
+}
+
+/* ---- the list ------------------------------------------------------------------------------ */
+
+bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
+               dp_error *err) {
+    static void (*const all[])(rig * r) = {
+        check_embed,   check_norm, check_matvec, check_matmul, check_rope,   check_decode,
+        check_prefill, check_glu,  check_scan,   check_select, check_draw,   check_finish,
+        check_logprobs,
+    };
+    rig r = { .g = g, .options = o };
+    gpu_lock(g);
+    for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(g); i++) all[i](&r);
+    gpu_unlock(g);
+    *n = r.n;
+    *n_failed = r.n_failed;
+    if (gpu_is_lost(g)) return err_set(err, DP_E_DEVICE, "the device was lost in %s", r.kernel);
+    return true;
+}
+
+bool check_device(const dp_device_options *device, const check_options *o, dp_device_info *info,
+                  uint32_t *n, uint32_t *n_failed, dp_error *err) {
+    gpu *g = gpu_open(device, err);
+    if (g == NULL) return false;
+    *info = *gpu_info(g);
+    const bool ok = check_ops(g, o, n, n_failed, err);
+    gpu_close(g);
+    return ok;
+}

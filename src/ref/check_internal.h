@@ -1,0 +1,123 @@
+/* check_internal: the rig that a row of the table is built in.
+ *
+ * A row: rig_begin, inputs and outputs, calls, rig_run, then one rig_expect (or rig_bits) for every
+ * element of every output, rig_end. Outputs begin as a pattern that is a NaN, so an element that was
+ * not written differs from any number; inputs are followed by the same pattern inside their binding,
+ * so reading past one spoils the result. Memory of the rig_* functions lives until rig_end.
+ *
+ * Errors are counted in U, WGSL's worst rounding of a basic operation: the unit in the last place,
+ * 2^-23 of the result, as WGSL leaves the direction of rounding open. Divisions and inverseSqrt
+ * cost 2.5 and 2 of them, exp(x) 3 + 2 |x| (WGSL 1.0, "Floating point accuracy"). */
+#ifndef REF_CHECK_INTERNAL_H
+#define REF_CHECK_INTERNAL_H
+
+#include "kernels_gen.h"
+#include "ref/check.h"
+#include "ref/ref.h"
+
+static const double U = 1.0 / (1 << 23);
+
+enum { RIG_OPERANDS = 16, RIG_GUARD = 256 };
+#define RIG_PATTERN 0x7fc5afe5u
+
+/* An output: what it was, what it became. */
+typedef struct {
+    gpu_range range; /* to bind: the words and a guard behind them */
+    uint32_t *before, *after;
+    size_t n; /* words */
+} rig_output;
+
+typedef struct {
+    gpu *g;
+    const check_options *options;
+    uint32_t n, n_failed; /* rows so far */
+    bool stopped;
+    char last[96];        /* the kernel of the row before */
+    /* of the row */
+    char kernel[96], shape[160], problem[256];
+    const char *reason;
+    arena memory;
+    uint64_t random;
+    gpu_plan *plan;
+    gpu_buffer *buffers[RIG_OPERANDS];
+    uint32_t n_buffers;
+    rig_output outputs[RIG_OPERANDS];
+    uint32_t n_outputs;
+    bool planted, ran;
+    size_t compared, n_bytes; /* of all outputs */
+    double error, bound;
+    bool wrong;
+    dp_error err; /* of the device in this row */
+} rig;
+
+/* False if the filter does not want the row. */
+bool rig_begin(rig *r, const char *kernel, const char *reason, const char *shape, ...)
+    PRINTF_LIKE(4, 5);
+void rig_end(rig *r);
+
+void *rig_alloc(rig *r, size_t n, size_t size); /* zeroed, never NULL: the sizes are ours */
+uint32_t rig_below(rig *r, uint32_t limit);
+double rig_uniform(rig *r);
+double rig_normal(rig *r);
+float *rig_normals(rig *r, size_t n, double scale);
+uint32_t *rig_shuffled(rig *r, uint32_t n); /* 0 .. n - 1 */
+double *rig_doubles(rig *r, const float *x, size_t n);
+
+/* Weights [rows, cols] of random blocks: all codes, scales that keep |w| below about 2. `decoded` gets
+ * their values in f32. */
+gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded);
+/* Inputs: raw bytes; numbers, or words, of which PLANT_INPUT changes element `plant`. */
+gpu_range rig_in(rig *r, const void *bytes, size_t size);
+gpu_range rig_numbers(rig *r, const float *x, size_t n, size_t plant);
+gpu_range rig_words(rig *r, const uint32_t *x, size_t n, size_t plant);
+/* Is PLANT_INPUT still to be done? True once: the caller then does it. */
+bool rig_plant(rig *r);
+gpu_range rig_sizes(rig *r, const uint32_t sizes[4]);
+/* An output of n words that begins as `before` (NULL: as the pattern). At most RIG_OPERANDS. */
+rig_output *rig_out(rig *r, const void *before, size_t n);
+
+void rig_call(rig *r, const gpu_source *source, const gpu_fragment *const *fragments,
+              const void *consts, gpu_call call);
+/* False if the device refused something: the row is reported by rig_end, nothing can be compared. */
+bool rig_run(rig *r);
+
+void rig_expect(rig *r, float got, double want, double bound);
+void rig_expect_half(rig *r, uint16_t got, double want, double bound);
+void rig_bits(rig *r, uint32_t got, uint32_t want);
+void rig_kept(rig *r, const rig_output *o, size_t first, size_t n); /* unchanged words */
+void rig_skip(rig *r, size_t n); /* words that need no comparison of their own */
+void rig_require(rig *r, bool holds, const char *problem);
+float rig_float(const rig_output *o, size_t i);
+
+/* A weight format with its fragment. */
+typedef struct {
+    dtype type;
+    const gpu_fragment *part;
+    const char *name;
+} rig_format;
+enum { RIG_FORMATS = 11 };
+extern const rig_format rig_formats[RIG_FORMATS];
+
+/* The reductions that the device has: tree always, subgroup where it can. Lanes to a team for both. */
+typedef struct {
+    const gpu_fragment *part;
+    uint32_t team;
+} rig_reduce;
+uint32_t rig_reduces(const rig *r, rig_reduce out[2]);
+
+/* check_dense.c, check_attend.c, check_sample.c */
+void check_embed(rig *r);
+void check_norm(rig *r);
+void check_matvec(rig *r);
+void check_matmul(rig *r);
+void check_glu(rig *r);
+void check_rope(rig *r);
+void check_decode(rig *r);
+void check_prefill(rig *r);
+void check_scan(rig *r);
+void check_select(rig *r);
+void check_draw(rig *r);
+void check_finish(rig *r);
+void check_logprobs(rig *r);
+
+#endif
