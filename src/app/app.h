@@ -1,0 +1,195 @@
+/* app: the program. Sees the engine through doppler.h alone, plus base, and format in inspect.
+ *
+ * A command is a row of the table in main.c: its name, its options (a table that drives parsing,
+ * --help and the man page) and a function from options to an exit code. Results go to stdout,
+ * everything else to stderr; a failure is one line "doppler: SENTENCE". This is the one layer that
+ * may print and exit. */
+#ifndef APP_APP_H
+#define APP_APP_H
+
+#include "base/base.h"
+
+#include <stdio.h>
+
+enum {
+    EXIT_OK = 0,
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_INPUT = 3, /* a file that is wrong or that this version cannot do */
+    EXIT_GPU = 4,   /* none that is usable, or it was lost */
+    EXIT_MEMORY = 5,
+    EXIT_IO = 6, /* reading or writing failed, disk full */
+    EXIT_INTERRUPTED = 130
+};
+
+enum { LIST_MAX = 16 };
+
+typedef struct {
+    const char *items[LIST_MAX];
+    size_t n;
+} text_list;
+
+typedef struct {
+    uint64_t items[LIST_MAX];
+    size_t n;
+} count_list;
+
+/* What the command line said; all commands share it. Numbers are inside the range that the option's
+ * table row gives, texts are borrowed from argv and NULL if not given. */
+typedef struct {
+    /* common */
+    const char *model, *device, *webgpu;
+    bool no_f16, no_subgroups, profile, json, log, help;
+    uint64_t context, batch;          /* tokens; 0: not given */
+    uint64_t max_memory, max_binding; /* bytes; 0: not given */
+    /* texts and tokens */
+    const char *prompt, *file, *tokens;
+    bool special, no_bos;
+    /* run */
+    uint64_t n_predict, top_k, seed, logprobs;
+    bool seed_given, ignore_eos, verbose;
+    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
+    text_list stop;
+    /* the others */
+    uint64_t top, steps, repeats;
+    const char *all, *output;
+    bool tensors, man;
+    count_list prompts, generations, depths;
+    const char *const *rest; /* arguments that are no options */
+    size_t n_rest;
+} options;
+
+/* ---- options (args.c) ---------------------------------------------------------------------- */
+
+typedef enum { OPT_FLAG, OPT_TEXT, OPT_TEXTS, OPT_COUNT, OPT_COUNTS, OPT_BYTES, OPT_REAL } opt_kind;
+
+typedef struct {
+    const char *name;     /* "--temp"; NULL ends a table */
+    const char *argument; /* "NUMBER"; NULL for a flag */
+    const char *help;
+    opt_kind kind;
+    size_t offset;       /* of the field in `options`, see FIELD */
+    size_t given;        /* of a bool that becomes true when the option is given; 0: none */
+    const char *initial; /* the default, parsed like a given value; NULL: zero */
+    double min, max;     /* of numbers, and of the length of OPT_TEXTS; inclusive */
+} option;
+
+#define FIELD(f) .offset = offsetof(options, f)
+
+typedef struct {
+    const char *name;
+    const char *arguments; /* "[ID ...]" for the usage line; NULL: takes none */
+    const char *summary;
+    const option *own; /* looked up before the common ones */
+    int (*run)(const options *o);
+} command;
+
+extern const command commands[]; /* main.c; ends with a NULL name */
+extern const option common_options[];
+
+/* Fills *o from argv[0..n). Moves the arguments that are no options to the front of argv, where
+ * o->rest looks at them. DP_E_ARGUMENT names the option, the value and what was expected. */
+bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err) CHECK_RESULT;
+void help_command(const command *c, buf *out);
+void help_all(buf *out);
+void help_man(buf *out);  /* the man page, roff */
+void help_json(buf *out); /* all option tables */
+
+/* ---- output and interruption (out.c) ------------------------------------------------------- */
+
+/* Prints "doppler: SENTENCE" and returns the exit code of its status. */
+int fail(const dp_error *err);
+
+/* Writes to stdout at once. DP_E_FILE on failure, without a message if the reader has gone. */
+bool out_write(const char *bytes, size_t n, dp_error *err) CHECK_RESULT;
+/* Writes a whole result, frees it, returns the exit code. */
+int out_result(buf *b);
+
+/* The state of an object or array being written follows from the last byte of the buffer. */
+void json_item(buf *b);                 /* a comma unless first */
+void json_key(buf *b, const char *key); /* json_item and "key": */
+void json_text(buf *b, const char *key, str value);
+void json_count_of(buf *b, const char *key, uint64_t value);
+void json_real(buf *b, const char *key, double value);
+void json_flag(buf *b, const char *key, bool value);
+void json_ids(buf *b, const char *key, const dp_token *ids, size_t n); /* key NULL: no key */
+
+double now_seconds(void); /* of a clock that only goes forward */
+
+/* "1.62 GiB", "417 bytes" */
+typedef struct {
+    char text[24];
+} size_text;
+size_text show_bytes(uint64_t bytes);
+
+/* Ctrl-C sets a flag and cancels the watched session; a second one ends the program. */
+void interrupt_install(void);
+void interrupt_watch(dp_session *session); /* NULL: none */
+bool interrupted(void);
+bool check_interrupted(dp_error *err) CHECK_RESULT; /* false and DP_E_CANCELLED after Ctrl-C */
+
+/* A line on stderr that replaces the one before, if stderr is a terminal; "" clears it. */
+void progress_line(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* ---- engine (engine.c) --------------------------------------------------------------------- */
+
+/* A model, and once started its device and one session. */
+typedef struct {
+    char path[4096];
+    dp_device *device;
+    dp_model *model;
+    dp_session *session;
+    dp_model_info info;
+    double load_seconds; /* of both calls together */
+} engine;
+
+/* Finds -m, or the bundled model, and opens it without a device: enough to tokenise and to plan
+ * the context. */
+bool engine_describe(engine *e, const options *o, dp_error *err) CHECK_RESULT;
+/* Opens the device, the model's weights with room for `context` tokens, and the session. */
+bool engine_start(engine *e, const options *o, uint32_t context, dp_error *err) CHECK_RESULT;
+void engine_close(engine *e);
+/* Tokens to make room for when `needed` are known to come: -c if given, else `needed` rounded up;
+ * never above the model's own. DP_E_ARGUMENT if -c is above that. */
+bool engine_context(const engine *e, const options *o, uint64_t needed, uint32_t *context,
+                    dp_error *err) CHECK_RESULT;
+dp_device_options device_options(const options *o);
+void print_profile(dp_device *device); /* kernel times on stderr */
+
+/* ---- texts and tokens (tokens.c) ----------------------------------------------------------- */
+
+typedef struct {
+    dp_token *ids;
+    size_t n;
+} token_list;
+
+/* -p, -f or stdin if that is not a terminal, any bytes; initialises *text. */
+bool read_text(const options *o, buf *text, dp_error *err) CHECK_RESULT;
+bool tokens_of_text(const dp_model *model, str text, bool add_special, bool parse_special,
+                    token_list *list, dp_error *err) CHECK_RESULT;
+/* Ids in decimal between spaces, commas or in a JSON array; `name` opens messages. */
+bool tokens_of_ids(str text, const char *name, token_list *list, dp_error *err) CHECK_RESULT;
+/* The prompt of `run` and `logits`: the text's tokens, never two bos tokens in front, the bos
+ * token alone for an empty text; at least one. */
+bool tokens_of_prompt(const engine *e, const options *o, token_list *list,
+                      dp_error *err) CHECK_RESULT;
+/* Text of tokens, special ones spelt out if `special`; appended to `out`. */
+bool text_of_tokens(const dp_model *model, const dp_token *ids, size_t n, bool special, buf *out,
+                    dp_error *err) CHECK_RESULT;
+
+/* ---- commands ------------------------------------------------------------------------------ */
+
+extern const option run_options[], tokenize_options[], detokenize_options[], logits_options[],
+    perplexity_options[], inspect_options[], bench_options[];
+
+int cmd_run(const options *o);
+int cmd_tokenize(const options *o);
+int cmd_detokenize(const options *o);
+int cmd_logits(const options *o);
+int cmd_perplexity(const options *o);
+int cmd_inspect(const options *o);
+int cmd_bench(const options *o);
+int cmd_devices(const options *o);
+int cmd_check(const options *o); /* every kernel against its reference on this device */
+
+#endif

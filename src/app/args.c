@@ -1,0 +1,339 @@
+/* args: command lines by table, and the help that the same tables give.
+ *
+ * An option is "--name VALUE", "--name=VALUE" or a flag; short ones are "-n VALUE" and "-n=VALUE".
+ * The argument behind an option is its value whatever it looks like, so texts may begin with '-'
+ * and a negative number meets its range. "--" ends the options. Defaults are texts in the table and
+ * pass through the same parser as given values. */
+#include "app/app.h"
+
+/* ---- values -------------------------------------------------------------------------------- */
+
+static bool check_range(const option *opt, const char *text, double value, dp_error *err) {
+    if (value < opt->min) {
+        return err_set(err, DP_E_ARGUMENT, "%s: %s is below %.15g", opt->name, text, opt->min);
+    }
+    if (value > opt->max) {
+        return err_set(err, DP_E_ARGUMENT, "%s: %s is above %.15g", opt->name, text, opt->max);
+    }
+    return true;
+}
+
+/* A whole number. What is a number but not of this kind gets the sentence that says why. */
+static bool parse_count(const option *opt, str text, uint64_t *out, dp_error *err) {
+    char copy[64];
+    snprintf(copy, sizeof(copy), "%.*s", STR_ARG(text));
+    double real;
+    if (str_to_u64(text, out)) return check_range(opt, copy, (double)*out, err);
+    if (!str_to_f64(text, &real)) {
+        return err_set(err, DP_E_ARGUMENT, "%s: \"%s\" is not a number", opt->name, copy);
+    }
+    if (!check_range(opt, copy, real, err)) return false;
+    return err_set(err, DP_E_ARGUMENT, "%s: %s is not a whole number below 2^64", opt->name, copy);
+}
+
+/* "1500", "64K", "2G": powers of 1,024. */
+static bool parse_bytes(const option *opt, const char *text, uint64_t *out, dp_error *err) {
+    str digits = str_of(text);
+    unsigned shift = 0;
+    if (digits.size > 1) {
+        switch (digits.data[digits.size - 1]) {
+        case 'K':
+            shift = 10;
+            break;
+        case 'M':
+            shift = 20;
+            break;
+        case 'G':
+            shift = 30;
+            break;
+        default:
+            break;
+        }
+    }
+    if (shift != 0) digits.size--;
+    if (!parse_count(opt, digits, out, err)) return false;
+    if (!mul_u64(*out, (uint64_t)1 << shift, out)) {
+        return err_set(err, DP_E_ARGUMENT, "%s: %s is above 2^64 bytes", opt->name, text);
+    }
+    return true;
+}
+
+static bool parse_counts(const option *opt, const char *text, count_list *list, dp_error *err) {
+    list->n = 0;
+    for (const char *at = text;; at++) {
+        const size_t n = strcspn(at, ",");
+        if (list->n == LIST_MAX) {
+            return err_set(err, DP_E_ARGUMENT, "%s: %s has more than %d numbers", opt->name, text,
+                           LIST_MAX);
+        }
+        if (!parse_count(opt, (str){ at, n }, &list->items[list->n++], err)) return false;
+        at += n;
+        if (*at == '\0') return true;
+    }
+}
+
+static bool store_value(const option *opt, const char *text, options *o, dp_error *err) {
+    void *field = (char *)o + opt->offset;
+    switch (opt->kind) {
+    case OPT_FLAG:
+        *(bool *)field = true;
+        return true;
+    case OPT_TEXT:
+        *(const char **)field = text;
+        return true;
+    case OPT_TEXTS: {
+        text_list *list = field;
+        const size_t length = strlen(text);
+        if (list->n == LIST_MAX) {
+            return err_set(err, DP_E_ARGUMENT, "%s: given more than %d times", opt->name, LIST_MAX);
+        }
+        if ((double)length < opt->min || (double)length > opt->max) {
+            return err_set(err, DP_E_ARGUMENT, "%s: a text of %zu bytes, expected %g to %g",
+                           opt->name, length, opt->min, opt->max);
+        }
+        list->items[list->n++] = text;
+        return true;
+    }
+    case OPT_COUNT:
+        return parse_count(opt, str_of(text), field, err);
+    case OPT_COUNTS:
+        return parse_counts(opt, text, field, err);
+    case OPT_BYTES:
+        return parse_bytes(opt, text, field, err);
+    case OPT_REAL:
+        if (!str_to_f64(str_of(text), field)) {
+            return err_set(err, DP_E_ARGUMENT, "%s: \"%s\" is not a number", opt->name, text);
+        }
+        return check_range(opt, text, *(double *)field, err);
+    }
+    return true;
+}
+
+/* ---- parsing ------------------------------------------------------------------------------- */
+
+static const option *find_in_table(const option *table, str name) {
+    for (; table != NULL && table->name != NULL; table++) {
+        if (str_is(name, table->name)) return table;
+    }
+    return NULL;
+}
+
+static const option *find_option(const command *c, str name) {
+    const option *opt = find_in_table(c->own, name);
+    return opt != NULL ? opt : find_in_table(common_options, name);
+}
+
+static bool store_defaults(const option *table, options *o, dp_error *err) {
+    for (; table != NULL && table->name != NULL; table++) {
+        if (table->initial != NULL && !store_value(table, table->initial, o, err)) return false;
+    }
+    return true;
+}
+
+bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err) {
+    if (!store_defaults(common_options, o, err) || !store_defaults(c->own, o, err)) return false;
+    bool only_rest = false;
+    for (int i = 0; i < n; i++) {
+        char *arg = argv[i];
+        if (only_rest || arg[0] != '-' || arg[1] == '\0') {
+            if (c->arguments == NULL) {
+                return err_set(err, DP_E_ARGUMENT,
+                               "%s: \"%.100s\" is no option; see doppler help %s", c->name, arg,
+                               c->name);
+            }
+            argv[o->n_rest++] = arg; /* never ahead of i */
+            continue;
+        }
+        if (strcmp(arg, "--") == 0) {
+            only_rest = true;
+            continue;
+        }
+        const size_t length = strcspn(arg, "=");
+        const option *opt = find_option(c, (str){ arg, length });
+        if (opt == NULL) {
+            return err_set(err, DP_E_ARGUMENT, "%s: no option %.100s; see doppler help %s", c->name,
+                           arg, c->name);
+        }
+        const char *value = arg[length] == '=' ? arg + length + 1 : NULL;
+        if (opt->kind == OPT_FLAG && value != NULL) {
+            return err_set(err, DP_E_ARGUMENT, "%s: takes no value", opt->name);
+        }
+        if (opt->kind != OPT_FLAG && value == NULL) {
+            if (++i == n) {
+                return err_set(err, DP_E_ARGUMENT, "%s: needs a value, %s", opt->name,
+                               opt->argument);
+            }
+            value = argv[i];
+        }
+        if (!store_value(opt, value, o, err)) return false;
+        if (opt->given != 0) *(bool *)((char *)o + opt->given) = true;
+    }
+    o->rest = (const char *const *)argv;
+    return true;
+}
+
+/* ---- help ---------------------------------------------------------------------------------- */
+
+static const struct {
+    int code;
+    const char *meaning;
+} exit_codes[] = {
+    { EXIT_OK, "done" },
+    { EXIT_FAILED, "failed" },
+    { EXIT_USAGE, "the command line makes no sense" },
+    { EXIT_INPUT, "an input file is invalid or not supported" },
+    { EXIT_GPU, "no usable GPU, or it was lost" },
+    { EXIT_MEMORY, "out of memory, of the computer or of the GPU" },
+    { EXIT_IO, "reading or writing failed, or the disk is full" },
+    { EXIT_INTERRUPTED, "interrupted" },
+};
+
+static const char *const examples[][2] = {
+    { "doppler run -p \"Once upon a time\"", "a tale by the bundled model" },
+    { "doppler run -m model.gguf -p \"2 + 2 =\" -n 8 --temp 0 --json", "one JSON object" },
+    { "doppler bench -m model.gguf -p 512 -n 128 -d 0,4096", "speed, also deep in a context" },
+};
+
+static void help_options(const option *table, buf *out) {
+    for (; table != NULL && table->name != NULL; table++) {
+        char left[64];
+        snprintf(left, sizeof(left), "%s %s", table->name,
+                 table->argument != NULL ? table->argument : "");
+        buf_printf(out, "  %-26s %s", left, table->help);
+        if (table->initial != NULL) buf_printf(out, " (default %s)", table->initial);
+        buf_printf(out, "\n");
+    }
+}
+
+static void help_usage(const command *c, buf *out) {
+    buf_printf(out, "doppler %s [options]%s%s", c->name, c->arguments != NULL ? " " : "",
+               c->arguments != NULL ? c->arguments : "");
+}
+
+void help_command(const command *c, buf *out) {
+    help_usage(c, out);
+    buf_printf(out, "\n%s\n", c->summary);
+    if (c->own != NULL) buf_printf(out, "\nOptions:\n");
+    help_options(c->own, out);
+    buf_printf(out, "\nCommon options:\n");
+    help_options(common_options, out);
+}
+
+void help_all(buf *out) {
+    buf_printf(out, "doppler %s: language models on any GPU through WebGPU\n\n", DP_VERSION);
+    buf_printf(out, "doppler COMMAND [options]\n\n");
+    for (const command *c = commands; c->name != NULL; c++) {
+        buf_printf(out, "  %-12s %s\n", c->name, c->summary);
+    }
+    buf_printf(out, "\nCommon options:\n");
+    help_options(common_options, out);
+    buf_printf(out, "\nExit codes:");
+    for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++) {
+        buf_printf(out, "\n  %-4d %s", exit_codes[i].code, exit_codes[i].meaning);
+    }
+    buf_printf(out, "\n\nExamples:\n");
+    for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
+        buf_printf(out, "  %s\n      %s\n", examples[i][0], examples[i][1]);
+    }
+}
+
+/* Text for roff: no escapes, no hyphens that a typesetter may turn, no control lines. */
+static void add_roff(buf *out, const char *text) {
+    if (*text == '.' || *text == '\'') buf_printf(out, "\\&");
+    for (; *text != '\0'; text++) {
+        if (*text == '\\') {
+            buf_printf(out, "\\e");
+        } else if (*text == '-') {
+            buf_printf(out, "\\-");
+        } else {
+            buf_add(out, text, 1);
+        }
+    }
+}
+
+static void man_options(const option *table, buf *out) {
+    for (; table != NULL && table->name != NULL; table++) {
+        buf_printf(out, ".TP\n\\fB");
+        add_roff(out, table->name);
+        buf_printf(out, "\\fR");
+        if (table->argument != NULL) {
+            buf_printf(out, " \\fI");
+            add_roff(out, table->argument);
+            buf_printf(out, "\\fR");
+        }
+        buf_printf(out, "\n");
+        add_roff(out, table->help);
+        if (table->initial != NULL) {
+            buf_printf(out, " (default ");
+            add_roff(out, table->initial);
+            buf_printf(out, ")");
+        }
+        buf_printf(out, "\n");
+    }
+}
+
+void help_man(buf *out) {
+    buf_printf(out, ".TH DOPPLER 1 \"\" \"doppler %s\" \"User Commands\"\n", DP_VERSION);
+    buf_printf(out, ".SH NAME\ndoppler \\- language models on any GPU through WebGPU\n");
+    buf_printf(out, ".SH SYNOPSIS\n.B doppler\n\\fICOMMAND\\fR [options]\n.SH DESCRIPTION\n");
+    buf_printf(out, "Runs large language models on WebGPU. Models are GGUF files, Hugging Face "
+                    "safetensors folders,\nor a bundled model by its name. Results go to standard "
+                    "output, everything else to standard error.\n.SH COMMANDS\n");
+    for (const command *c = commands; c->name != NULL; c++) {
+        buf usage;
+        buf_init(&usage, 4096);
+        help_usage(c, &usage);
+        buf_printf(out, ".SS ");
+        add_roff(out, usage.data != NULL ? usage.data : "");
+        buf_printf(out, "\n");
+        add_roff(out, c->summary);
+        buf_printf(out, "\n");
+        man_options(c->own, out);
+        buf_free(&usage);
+    }
+    buf_printf(out, ".SH COMMON OPTIONS\n");
+    man_options(common_options, out);
+    buf_printf(out, ".SH EXIT STATUS\n");
+    for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++) {
+        buf_printf(out, ".TP\n%d\n%s\n", exit_codes[i].code, exit_codes[i].meaning);
+    }
+    buf_printf(out, ".SH EXAMPLES\n");
+    for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
+        buf_printf(out, ".TP\n.B ");
+        add_roff(out, examples[i][0]);
+        buf_printf(out, "\n%s\n", examples[i][1]);
+    }
+}
+
+static void options_json(buf *b, const char *key, const option *table) {
+    json_key(b, key);
+    buf_printf(b, "[");
+    for (; table != NULL && table->name != NULL; table++) {
+        json_item(b);
+        buf_printf(b, "{");
+        json_text(b, "name", str_of(table->name));
+        if (table->argument != NULL) json_text(b, "argument", str_of(table->argument));
+        json_text(b, "help", str_of(table->help));
+        if (table->initial != NULL) json_text(b, "default", str_of(table->initial));
+        buf_printf(b, "}");
+    }
+    buf_printf(b, "]");
+}
+
+void help_json(buf *out) {
+    buf_printf(out, "{");
+    json_text(out, "version", str_of(DP_VERSION));
+    json_key(out, "commands");
+    buf_printf(out, "[");
+    for (const command *c = commands; c->name != NULL; c++) {
+        json_item(out);
+        buf_printf(out, "{");
+        json_text(out, "name", str_of(c->name));
+        json_text(out, "summary", str_of(c->summary));
+        options_json(out, "options", c->own);
+        buf_printf(out, "}");
+    }
+    buf_printf(out, "]");
+    options_json(out, "common_options", common_options);
+    buf_printf(out, "}\n");
+}

@@ -1,0 +1,170 @@
+/* out: what leaves the program, and how it is interrupted.
+ *
+ * stdout carries results alone and every write to it is checked: a full disk or a closed pipe is a
+ * failure with its own exit code, never a short result that looks whole. A reader that has gone
+ * (`doppler run | head -1`) needs no sentence. */
+#include "app/app.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- failures and results ------------------------------------------------------------------ */
+
+int fail(const dp_error *err) {
+    static const int codes[] = {
+        [DP_OK] = EXIT_FAILED,
+        [DP_E_ARGUMENT] = EXIT_USAGE,
+        [DP_E_FILE] = EXIT_IO,
+        [DP_E_FORMAT] = EXIT_INPUT,
+        [DP_E_UNSUPPORTED] = EXIT_INPUT,
+        [DP_E_LIMIT] = EXIT_FAILED,
+        [DP_E_MEMORY] = EXIT_MEMORY,
+        [DP_E_DEVICE] = EXIT_GPU,
+        [DP_E_CANCELLED] = EXIT_INTERRUPTED,
+    };
+    progress_line("%s", "");
+    if (err->status == DP_E_CANCELLED) {
+        fprintf(stderr, "doppler: interrupted\n");
+    } else if (err->message[0] != '\0') {
+        fprintf(stderr, "doppler: %s\n", err->message);
+    }
+    return (size_t)err->status < ARRAY_LEN(codes) ? codes[err->status] : EXIT_FAILED;
+}
+
+bool out_write(const char *bytes, size_t n, dp_error *err) {
+    errno = 0;
+    if (fwrite(bytes, 1, n, stdout) == n && fflush(stdout) == 0) return true;
+    const int number = errno;
+    clearerr(stdout);
+    if (number == EPIPE && err != NULL && err->status == DP_OK) {
+        err->status = DP_E_FILE; /* and no message */
+        return false;
+    }
+    return err_set(err, DP_E_FILE, "standard output: cannot be written: %s", strerror(number));
+}
+
+int out_result(buf *b) {
+    dp_error err = { 0 };
+    const bool ok = buf_ok(b, "the result", &err) && out_write(b->data, b->size, &err);
+    buf_free(b);
+    return ok ? EXIT_OK : fail(&err);
+}
+
+/* ---- JSON ---------------------------------------------------------------------------------- */
+
+void json_item(buf *b) {
+    const char last = b->size > 0 ? b->data[b->size - 1] : '[';
+    if (last != '[' && last != '{') buf_printf(b, ",");
+}
+
+void json_key(buf *b, const char *key) {
+    json_item(b);
+    json_add_string(b, str_of(key));
+    buf_printf(b, ":");
+}
+
+void json_text(buf *b, const char *key, str value) {
+    json_key(b, key);
+    json_add_string(b, value);
+}
+
+void json_count_of(buf *b, const char *key, uint64_t value) {
+    json_key(b, key);
+    buf_printf(b, "%" PRIu64, value);
+}
+
+void json_real(buf *b, const char *key, double value) {
+    json_key(b, key);
+    json_add_f64(b, value);
+}
+
+void json_flag(buf *b, const char *key, bool value) {
+    json_key(b, key);
+    buf_printf(b, value ? "true" : "false");
+}
+
+void json_ids(buf *b, const char *key, const dp_token *ids, size_t n) {
+    if (key != NULL) json_key(b, key);
+    buf_printf(b, "[");
+    for (size_t i = 0; i < n; i++)
+        buf_printf(b, i > 0 ? ",%" PRIu32 : "%" PRIu32, ids[i]);
+    buf_printf(b, "]");
+}
+
+/* ---- small things -------------------------------------------------------------------------- */
+
+double now_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+size_text show_bytes(uint64_t bytes) {
+    static const char *const units[] = { "KiB", "MiB", "GiB", "TiB" };
+    size_text out;
+    if (bytes < 1024) {
+        snprintf(out.text, sizeof(out.text), "%" PRIu64 " bytes", bytes);
+        return out;
+    }
+    double value = (double)bytes / 1024;
+    size_t unit = 0;
+    for (; value >= 1024 && unit + 1 < ARRAY_LEN(units); unit++)
+        value /= 1024;
+    snprintf(out.text, sizeof(out.text), "%.2f %s", value, units[unit]);
+    return out;
+}
+
+void progress_line(const char *format, ...) {
+    static bool shown;
+    if (!isatty(STDERR_FILENO)) return;
+    char line[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    if (line[0] == '\0' && !shown) return;
+    shown = line[0] != '\0';
+    fprintf(stderr, "\r\033[K%s", line);
+    fflush(stderr);
+}
+
+/* ---- Ctrl-C -------------------------------------------------------------------------------- */
+
+/* A signal handler can reach nothing but statics; both are lock-free. */
+static volatile sig_atomic_t was_interrupted;
+static dp_session *_Atomic watched;
+
+static void on_interrupt(int number) {
+    (void)number;
+    was_interrupted = 1;
+    dp_session *session = atomic_load(&watched);
+    if (session != NULL) dp_session_cancel(session);
+}
+
+void interrupt_install(void) {
+    struct sigaction action = { .sa_handler = on_interrupt };
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = (int)SA_RESETHAND; /* the second one ends the program */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    sigemptyset(&ignore.sa_mask);
+    sigaction(SIGPIPE, &ignore, NULL); /* writes say EPIPE instead */
+}
+
+void interrupt_watch(dp_session *session) {
+    atomic_store(&watched, session);
+    if (session != NULL && was_interrupted) dp_session_cancel(session);
+}
+
+bool interrupted(void) {
+    return was_interrupted != 0;
+}
+
+bool check_interrupted(dp_error *err) {
+    return !interrupted() || err_set(err, DP_E_CANCELLED, "interrupted");
+}
