@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzzers gguf, safetensors and json into tests/fuzz/seeds/.
+
+Small right files, one for each branch of the parsers, and small wrong ones that once mattered. Plain
+Python 3; run it from anywhere. The seeds are kept in the tree, so that a fuzzer needs no Python.
+"""
+import json
+import pathlib
+import struct
+
+SEEDS = pathlib.Path(__file__).parent / "seeds"
+
+
+def write(fuzzer, name, data):
+    path = SEEDS / fuzzer / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+# --- GGUF ---------------------------------------------------------------------------------------
+
+U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
+CODES = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q",
+         I64: "q", F64: "d"}
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+          10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+          15: (256, 292), 20: (32, 18), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4),
+          27: (1, 8), 28: (1, 8), 30: (1, 2), 39: (32, 17)}
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def scalar(kind, value):
+    return text(value) if kind == STRING else struct.pack("<" + CODES[kind], value)
+
+
+def entry(key, kind, value, element=None):
+    if kind != ARRAY:
+        return text(key) + struct.pack("<I", kind) + scalar(kind, value)
+    body = b"".join(scalar(element, v) for v in value)
+    return text(key) + struct.pack("<IIQ", ARRAY, element, len(value)) + body
+
+
+def gguf(entries, tensors, version=3, alignment=32, data=True):
+    """tensors: (name, type, ne)."""
+    out = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries)) + b"".join(entries)
+    offset = 0
+    blob = b""
+    for name, kind, ne in tensors:
+        out += text(name) + struct.pack("<I", len(ne)) + struct.pack("<%dQ" % len(ne), *ne)
+        out += struct.pack("<IQ", kind, offset)
+        n = 1
+        for dim in ne:
+            n *= dim
+        elements, size = BLOCKS[kind]
+        n_bytes = n // elements * size
+        padded = (n_bytes + alignment - 1) // alignment * alignment
+        blob += bytes(i & 0xFF for i in range(n_bytes)) + bytes(padded - n_bytes)
+        offset += padded
+    out += bytes(-len(out) % alignment)
+    return out + (blob if data else b"")
+
+
+def gguf_seeds():
+    name = entry("general.architecture", STRING, "llama")
+    kinds = [entry("k%d" % kind, kind, "x" if kind == STRING else 1)
+             for kind in range(13) if kind != ARRAY]
+    arrays = [entry("a%d" % kind, ARRAY, ["x", "yz", ""] if kind == STRING else [1, 0, 1], kind)
+              for kind in range(13) if kind != ARRAY]
+    write("gguf", "empty.gguf", gguf([], []))
+    write("gguf", "scalars.gguf", gguf(kinds, []))
+    write("gguf", "arrays.gguf", gguf(arrays, []))
+    write("gguf", "model.gguf", gguf([name], [("a", 0, [32, 2]), ("b", 0, [32])]))
+    write("gguf", "version2.gguf", gguf([name], [("a", 1, [8])], version=2))
+    for version in (1, 4, 3 << 24):
+        write("gguf", "version%x.gguf" % version, gguf([name], [("a", 1, [8])], version=version))
+    write("gguf", "dims.gguf", gguf([name], [("a", 24, [2, 3, 4, 5]), ("b", 24, [1, 1, 1])]))
+    write("gguf", "types.gguf", gguf([name], [("t%d" % kind, kind, [BLOCKS[kind][0]])
+                                              for kind in BLOCKS]))
+    write("gguf", "alignment.gguf", gguf([entry("general.alignment", U32, 64)],
+                                         [("a", 0, [3]), ("b", 0, [5])], alignment=64))
+    split = [entry("split.no", U16, 0), entry("split.count", U16, 2),
+             entry("split.tensors.count", I32, 2)]
+    write("gguf", "split.gguf", gguf([name] + split, [("a", 0, [4])]))
+    write("gguf", "no_data.gguf", gguf([name], [("a", 0, [32])], data=False))
+    tokens = entry("tokenizer.ggml.tokens", ARRAY, ["token %d" % i for i in range(50)], STRING)
+    scores = entry("tokenizer.ggml.scores", ARRAY, [-float(i) for i in range(50)], F32)
+    write("gguf", "vocabulary.gguf", gguf([name, tokens, scores], []))
+
+
+# --- safetensors ---------------------------------------------------------------------------------
+
+
+def safetensors_seeds():
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8,
+             "U8": 1, "BOOL": 1, "F8_E4M3": 1, "C64": 8}
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for dtype, size in sizes.items():
+        header["t." + dtype] = {"dtype": dtype, "shape": [2, 2], "data_offsets": [at, at + 4 * size]}
+        at += 4 * size
+    compact = json.dumps(header, separators=(",", ":")).encode()
+    write("safetensors", "types", bytes([at // 4]) + compact)
+    one = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
+    write("safetensors", "one", b"\x04" + one)
+    write("safetensors", "padded", b"\x04" + one + b"   ")
+    write("safetensors", "spaced", bytes([at // 4]) + json.dumps(header, indent=1).encode())
+    write("safetensors", "scalar", b'\x01{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}')
+    write("safetensors", "nothing", b'\x00{"a":{"dtype":"F32","shape":[0,3],"data_offsets":[0,0]}}')
+    write("safetensors", "file", b"\xff" + struct.pack("<Q", len(one)) + one + bytes(16))
+    write("safetensors", "short", b"\xff" + struct.pack("<Q", 1000) + one)
+    write("safetensors", "f4", b'\x01{"a":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}}')
+    write("safetensors", "wraps", b'\x00{"a":{"dtype":"F32","shape":[4294967296,4294967296],'
+                                  b'"data_offsets":[0,0]}}')
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def json_seeds():
+    write("json", "config.json", json.dumps(
+        {"model_type": "llama", "rope_theta": 10000.0, "rope_scaling": None, "tie": True,
+         "eos_token_id": [1, 2], "rms_norm_eps": 1e-05}, indent=2).encode())
+    write("json", "escapes.json", b'["\\u0000\\ud83d\\ude00\\n\\t\\"\\\\\\/\\b\\f\\r", "\xc3\xa9"]')
+    write("json", "numbers.json", b"[0,-0,1.5,-2e3,1e-400,18446744073709551615,18446744073709551616,"
+                                  b"-9223372036854775808,1E+2,123456789012345678901234567890]")
+    write("json", "infinite.json", b"[1e999]")
+    write("json", "duplicate.json", b'{"a":1,"\\u0061":2}')
+    write("json", "many.json", json.dumps({"k%d" % i: i for i in range(40)}).encode())
+    write("json", "deep.json", b"[" * 64 + b"]" * 64)
+    write("json", "too_deep.json", b'{"a":' * 65 + b"1" + b"}" * 65)
+    write("json", "literals.json", b"[true,false,null,{},[],\"\"]")
+    write("json", "surrogate.json", b'["\\ud800"]')
+    write("json", "bom.json", b"\xef\xbb\xbf{}")
+    write("json", "number", b"-9223372036854775808")
+
+
+if __name__ == "__main__":
+    gguf_seeds()
+    safetensors_seeds()
+    json_seeds()

@@ -1,0 +1,866 @@
+/* Whole models against what Hugging Face transformers computed in float32 (tests/vectors), the
+ * paths of the engine against each other, and the contracts of the public interface.
+ *
+ * Tolerances. Without half floats all sums are f32 like the reference's: 1e-3 of the logits'
+ * standard deviation is a hundred times the rounding of a few layers and a tenth of what one wrong
+ * element of a weight row moves. With a half-float cache keys and values have relative errors of
+ * 2^-11; 2e-2 of the deviation is what the project promises. Every tier runs the same table. */
+#include "model/model.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* ---- devices and models -------------------------------------------------------------------- */
+
+enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_COUNT };
+static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither" };
+static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3 };
+
+static dp_device *open_tier(test *t, int tier) {
+    const dp_device_options options = {
+        .webgpu = test_option("webgpu"),
+        .adapter = test_option("device"),
+        .no_f16 = tier == TIER_F32 || tier == TIER_PLAIN || test_option("no-f16") != NULL,
+        .no_subgroups = tier >= TIER_NO_SUBGROUPS || test_option("no-subgroups") != NULL,
+    };
+    return dp_device_open(&options, &t->err);
+}
+
+static void *open_full(test *t) {
+    return open_tier(t, TIER_FULL);
+}
+
+static void *open_f32(test *t) {
+    return open_tier(t, TIER_F32);
+}
+
+static void *open_no_subgroups(test *t) {
+    return open_tier(t, TIER_NO_SUBGROUPS);
+}
+
+static void *open_plain(test *t) {
+    return open_tier(t, TIER_PLAIN);
+}
+
+static void close_device(void *device) {
+    dp_device_close(device);
+}
+
+static dp_device *device_of(test *t, int tier) {
+    static void *(*const open[])(test *) = { open_full, open_f32, open_no_subgroups, open_plain };
+    return test_shared(t, TIER_NAMES[tier], open[tier], close_device);
+}
+
+static const char *BUNDLED = "models/tale-8m";
+
+static dp_model *open_model(test *t, dp_device *device, const char *path, uint32_t context,
+                            uint32_t batch) {
+    const dp_model_options options = { .context = context, .batch = batch };
+    return dp_model_open(device, path, &options, &t->err);
+}
+
+/* ---- vectors ------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t n, vocab, rows; /* tokens; the logits have `rows` of them, the first or `positions` */
+    dp_token *tokens;
+    uint32_t *positions;
+    const float *logits;
+    double deviation;
+    dp_token *greedy;
+    uint32_t n_greedy;
+    double greedy_margin;
+    json *doc;
+} vectors;
+
+static uint32_t *read_ids(test *t, const json_value *v, uint32_t *n) {
+    uint32_t *ids = test_alloc(t, json_count(v) + 1, sizeof *ids);
+    *n = 0;
+    for (json_iter it = json_each(v); json_next(&it);) {
+        uint64_t id = 0;
+        CHECK(t, json_u64(it.value, &id));
+        ids[(*n)++] = (uint32_t)id;
+    }
+    return ids;
+}
+
+/* `folder` holds vectors.json and vectors.f32, or names the folder that does. */
+static bool read_vectors(test *t, const char *folder, vectors *v) {
+    *v = (vectors){ 0 };
+    const str text = test_read_file(t, test_vector(t, test_printf(t, "%s/vectors.json", folder)));
+    json *doc = text.data != NULL ? json_open(text, folder, &t->err) : NULL;
+    if (!CHECK(t, doc != NULL)) return false;
+    str other;
+    if (json_string(json_get(json_root(doc), "same_as"), &other)) {
+        const char *name = test_printf(t, "%.*s", (int)other.size, other.data);
+        json_close(doc);
+        return read_vectors(t, name, v);
+    }
+    const json_value *root = json_root(doc);
+    uint64_t vocab = 0;
+    CHECK(t, json_u64(json_get(root, "vocab"), &vocab));
+    v->vocab = (uint32_t)vocab;
+    v->tokens = read_ids(t, json_get(root, "tokens"), &v->n);
+    v->greedy = read_ids(t, json_get(root, "greedy"), &v->n_greedy);
+    (void)json_f64(json_get(root, "greedy_margin"), &v->greedy_margin);
+    v->positions = read_ids(t, json_get(root, "positions"), &v->rows);
+    if (v->rows == 0) {
+        v->rows = v->n;
+        v->positions = test_alloc(t, v->n, sizeof *v->positions);
+        for (uint32_t i = 0; i < v->n; i++) v->positions[i] = i;
+    }
+    const str raw = test_read_file(t, test_vector(t, test_printf(t, "%s/vectors.f32", folder)));
+    v->logits = (const float *)(const void *)raw.data;
+    json_close(doc);
+    if (!CHECK_U64(t, raw.size, (uint64_t)v->rows * v->vocab * sizeof(float))) return false;
+    double sum = 0, squares = 0;
+    const size_t n = (size_t)v->rows * v->vocab;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)v->logits[i];
+        squares += (double)v->logits[i] * (double)v->logits[i];
+    }
+    v->deviation = sqrt(squares / (double)n - sum / (double)n * (sum / (double)n));
+    return true;
+}
+
+/* The largest difference of a row from the reference's. */
+static double row_error(const float *got, const float *want, uint32_t n) {
+    double worst = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const double d = fabs((double)got[i] - (double)want[i]);
+        if (!(d <= worst)) worst = d; /* a NaN stays */
+    }
+    return worst;
+}
+
+static void check_rows(test *t, const vectors *v, const float *all, double bound,
+                       const char *what) {
+    double worst = 0;
+    for (uint32_t i = 0; i < v->rows; i++) {
+        const double e = row_error(all + (size_t)v->positions[i] * v->vocab,
+                                   v->logits + (size_t)i * v->vocab, v->vocab);
+        if (!(e <= worst)) worst = e;
+    }
+    CHECK_MSG(t, worst <= bound * v->deviation, "%s: worst logit off by %g deviations, bound %g",
+              what, worst / v->deviation, bound);
+}
+
+/* ---- models against transformers ----------------------------------------------------------- */
+
+static const char *const MODELS[] = {
+    "models/llama2-mha",
+    "models/llama3-gqa",
+    "models/llama3-rope-parameters",
+    "models/mistral-head-dim",
+    "models/smollm2-heads",
+    "models/mqa-head-256",
+    "models/stories-ffn-172",
+    "models/llama-bias",
+    "models/llama-rope-linear",
+    "gguf/llama2-mha-f32",
+    "gguf/llama3-gqa-bf16",
+    "gguf/llama3-gqa-split",
+    "gguf/smollm2-heads-f16",
+    "gguf/stories-ffn-172-f16",
+    "gguf/q4_0",
+    "gguf/q4_1",
+    "gguf/q5_0",
+    "gguf/q5_1",
+    "gguf/q8_0",
+    "gguf/q4_k",
+    "gguf/q5_k",
+    "gguf/q6_k",
+    "gguf/q4_k_m",
+    "gguf/q4_k_m-narrow",
+};
+
+static const char *model_path(test *t, const char *name) {
+    if (strncmp(name, "gguf/", 5) != 0) return test_vector(t, name);
+    const char *one = test_vector(t, test_printf(t, "%s/model.gguf", name));
+    return path_is_file(one)
+               ? one
+               : test_vector(t, test_printf(t, "%s/model-00001-of-00003.gguf", name));
+}
+
+/* All positions at once (tiled kernels), then the last tokens one by one (mat-vec kernels), then
+ * the greedy continuation by the N-token loop where the reference's margin allows. */
+static void check_model(test *t, dp_device *device, const char *name, double bound) {
+    vectors v;
+    if (!read_vectors(t, name, &v)) return;
+    dp_model *m = open_model(t, device, model_path(t, name), 256, 0);
+    if (!CHECK_MSG(t, m != NULL, "%s", t->err.message)) return;
+    dp_session *s = dp_session_new(m, &t->err);
+    float *all = test_floats(t, (size_t)v.n * v.vocab);
+    if (CHECK(t, s != NULL) && CHECK(t, dp_session_eval_all(s, v.tokens, v.n, all, &t->err))) {
+        check_rows(t, &v, all, bound, "prefill");
+        const uint32_t tail = 5;
+        CHECK(t, dp_session_rewind(s, v.n - tail, &t->err));
+        for (uint32_t i = v.n - tail; i < v.n; i++) {
+            CHECK(t, dp_session_eval(s, v.tokens + i, 1, &t->err));
+            CHECK(t, dp_session_get_logits(s, all + (size_t)i * v.vocab, &t->err));
+        }
+        check_rows(t, &v, all, bound, "step by step");
+        dp_token tokens[DP_STEPS_MAX];
+        uint32_t count = 0;
+        if (v.n_greedy > 0 && v.greedy_margin > 2 * bound * v.deviation &&
+            CHECK(t, dp_batch_generate(&s, 1, v.n_greedy, true, tokens, &count, &t->err))) {
+            CHECK_U64(t, count, v.n_greedy);
+            CHECK(t, memcmp(tokens, v.greedy, count * sizeof *tokens) == 0);
+        }
+    }
+    dp_session_free(s);
+    dp_model_close(m);
+}
+
+static void check_models(test *t, int tier) {
+    dp_device *device = device_of(t, tier);
+    if (!CHECK(t, device != NULL)) return;
+    for (size_t i = 0; i < ARRAY_LEN(MODELS); i++) {
+        test_row(t, "%s, %s", MODELS[i], TIER_NAMES[tier]);
+        check_model(t, device, MODELS[i], TIER_BOUND[tier]);
+    }
+}
+
+static void models_match_as_it_is(test *t) {
+    check_models(t, TIER_FULL);
+}
+
+static void models_match_without_f16(test *t) {
+    check_models(t, TIER_F32);
+}
+
+static void models_match_without_subgroups(test *t) {
+    check_models(t, TIER_NO_SUBGROUPS);
+}
+
+static void models_match_with_neither(test *t) {
+    check_models(t, TIER_PLAIN);
+}
+
+/* The checks above can fail: a model whose weights are not those of the vectors is noticed. */
+static void a_wrong_model_is_noticed(test *t) {
+    vectors v;
+    dp_device *device = device_of(t, TIER_FULL);
+    if (!CHECK(t, device != NULL) || !read_vectors(t, "gguf/q4_k", &v)) return;
+    dp_model *m = open_model(t, device, model_path(t, "gguf/q5_k"), 256, 0);
+    dp_session *s = m != NULL ? dp_session_new(m, &t->err) : NULL;
+    float *all = test_floats(t, (size_t)v.n * v.vocab);
+    if (CHECK(t, s != NULL) && CHECK(t, dp_session_eval_all(s, v.tokens, v.n, all, &t->err))) {
+        double worst = 0;
+        for (uint32_t i = 0; i < v.rows; i++) {
+            worst = fmax(worst, row_error(all + (size_t)v.positions[i] * v.vocab,
+                                          v.logits + (size_t)i * v.vocab, v.vocab));
+        }
+        CHECK(t, worst > 2e-2 * v.deviation);
+    }
+    dp_session_free(s);
+    dp_model_close(m);
+}
+
+/* 4,000 tokens in passes of 1, 7, 128 and 512 rows: the same logits at the end, past the original
+ * context of the scaled RoPE. */
+static void long_contexts_do_not_depend_on_the_batch(test *t) {
+    dp_device *device = device_of(t, TIER_F32);
+    const str text = test_read_file(t, test_vector(t, "models/llama3-gqa/long.json"));
+    const str raw = test_read_file(t, test_vector(t, "models/llama3-gqa/long.f32"));
+    json *doc = text.data != NULL ? json_open(text, "long.json", &t->err) : NULL;
+    if (!CHECK(t, device != NULL && doc != NULL && raw.data != NULL)) return;
+    uint32_t n = 0;
+    const dp_token *tokens = read_ids(t, json_get(json_root(doc), "tokens"), &n);
+    json_close(doc);
+    const uint32_t vocab = (uint32_t)(raw.size / sizeof(float) / 2); /* the last two positions */
+    const float *want = (const float *)(const void *)raw.data + vocab;
+    double squares = 0;
+    for (uint32_t i = 0; i < vocab; i++) squares += (double)want[i] * (double)want[i];
+    static const uint32_t chunks[] = { 1, 7, 128, 512 };
+    float *first = test_floats(t, vocab), *got = test_floats(t, vocab);
+    for (size_t c = 0; c < ARRAY_LEN(chunks); c++) {
+        test_row(t, "passes of %u", chunks[c]);
+        dp_model *m = open_model(t, device, test_vector(t, "models/llama3-gqa"), 4096, 512);
+        dp_session *s = m != NULL ? dp_session_new(m, &t->err) : NULL;
+        if (!CHECK(t, s != NULL)) break;
+        bool ok = true;
+        for (uint32_t i = 0; i < n && ok; i += chunks[c]) {
+            ok = CHECK(t, dp_session_eval(s, tokens + i, min_u32(chunks[c], n - i), &t->err));
+        }
+        if (ok && CHECK(t, dp_session_get_logits(s, got, &t->err))) {
+            /* angles at position 4,000 carry an f32 error of 2^-13 in either implementation */
+            CHECK_MSG(t, row_error(got, want, vocab) <= 5e-3 * sqrt(squares / vocab),
+                      "off the reference by %g deviations",
+                      row_error(got, want, vocab) / sqrt(squares / vocab));
+            if (c == 0) memcpy(first, got, vocab * sizeof *got);
+            CHECK_MSG(t, row_error(got, first, vocab) <= 1e-3 * sqrt(squares / vocab),
+                      "off the passes of 1 by %g deviations",
+                      row_error(got, first, vocab) / sqrt(squares / vocab));
+        }
+        dp_session_free(s);
+        dp_model_close(m);
+    }
+}
+
+/* ---- the bundled model --------------------------------------------------------------------- */
+
+enum { GOLDEN_MAX = 64 };
+
+typedef struct {
+    dp_token *ids, *answer;
+    uint32_t n_ids, n_answer;
+    double margin;
+    dp_token top[5];
+    float logit[5];
+} golden;
+
+static uint32_t read_golden(test *t, const dp_model *m, golden *cases) {
+    const str text = test_read_file(t, test_vector(t, "golden.json"));
+    json *doc = text.data != NULL ? json_open(text, "golden.json", &t->err) : NULL;
+    uint32_t n = 0;
+    for (json_iter it = json_each(json_get(json_root(doc), "cases")); json_next(&it);) {
+        golden *g = &cases[n++];
+        str prompt = { 0 };
+        bool adds_bos = false;
+        size_t got = 0;
+        CHECK(t, json_string(json_get(it.value, "prompt"), &prompt));
+        CHECK(t, json_bool(json_get(it.value, "adds_bos"), &adds_bos));
+        g->ids = read_ids(t, json_get(it.value, "prompt_ids"), &g->n_ids);
+        g->answer = read_ids(t, json_get(it.value, "continuation_ids"), &g->n_answer);
+        CHECK(t, json_f64(json_get(it.value, "min_margin"), &g->margin));
+        uint32_t k = 0;
+        for (json_iter best = json_each(json_get(it.value, "top5_at_prompt_end"));
+             json_next(&best) && k < 5; k++) {
+            uint64_t id = 0;
+            double logit = 0;
+            CHECK(t, json_u64(json_get(best.value, "id"), &id));
+            CHECK(t, json_f64(json_get(best.value, "logit"), &logit));
+            g->top[k] = (dp_token)id;
+            g->logit[k] = (float)logit;
+        }
+        dp_token *ids = test_alloc(t, g->n_ids + 1, sizeof *ids);
+        CHECK(t, dp_tokenize(m, prompt.data, prompt.size, adds_bos, true, ids, g->n_ids, &got,
+                             &t->err));
+        CHECK_U64(t, got, g->n_ids);
+        CHECK(t, memcmp(ids, g->ids, g->n_ids * sizeof *ids) == 0);
+    }
+    json_close(doc);
+    return n;
+}
+
+static double deviation_of(const float *x, uint32_t n) {
+    double sum = 0, squares = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += (double)x[i];
+        squares += (double)x[i] * (double)x[i];
+    }
+    return sqrt(squares / n - sum / n * (sum / n));
+}
+
+/* Compares a continuation. Where the reference's two best are closer than `safe`, the first
+ * difference is allowed where our own two best are closer than that too, and what follows is
+ * another text. */
+static void check_answer(test *t, dp_session *s, const golden *g, double safe) {
+    const uint32_t vocab = s->model->config.vocab_size;
+    float *logits = test_floats(t, vocab);
+    for (uint32_t i = 0; i < g->n_answer; i++) {
+        dp_token token = 0;
+        if (!CHECK(t, dp_session_get_logits(s, logits, &t->err)) ||
+            !CHECK(t, dp_session_sample(s, &token, &t->err))) {
+            return;
+        }
+        if (token != g->answer[i]) {
+            const double gap = fabs((double)logits[token] - (double)logits[g->answer[i]]);
+            CHECK_MSG(t, g->margin <= safe && gap <= safe,
+                      "token %u is %u, expected %u (margin %g, our gap %g)", i, token,
+                      g->answer[i], g->margin, gap);
+            return;
+        }
+        if (!CHECK(t, dp_session_eval(s, &token, 1, &t->err))) return;
+    }
+}
+
+static void check_golden(test *t, int tier) {
+    dp_device *device = device_of(t, tier);
+    dp_model *m = device != NULL ? open_model(t, device, BUNDLED, 2048, 0) : NULL;
+    if (!CHECK(t, m != NULL)) return;
+    static golden cases[GOLDEN_MAX];
+    const uint32_t n = read_golden(t, m, cases);
+    CHECK_U64(t, n, 24);
+    float *logits = test_floats(t, m->config.vocab_size);
+    const bool f32 = !m->shapes.f16;
+    for (uint32_t i = 0; i < n; i++) {
+        const golden *g = &cases[i];
+        test_row(t, "case %u, %s", i, TIER_NAMES[tier]);
+        dp_session *s = dp_session_new(m, &t->err);
+        if (CHECK(t, s != NULL) && CHECK(t, dp_session_eval(s, g->ids, g->n_ids, &t->err)) &&
+            CHECK(t, dp_session_get_logits(s, logits, &t->err))) {
+            const double deviation = deviation_of(logits, m->config.vocab_size);
+            const double bound = (f32 ? 1e-3 : 2e-2) * deviation;
+            for (uint32_t k = 0; k < 5; k++) {
+                const double d = fabs((double)logits[g->top[k]] - (double)g->logit[k]);
+                CHECK_MSG(t, d <= bound, "logit of %u off by %g, bound %g", g->top[k], d, bound);
+            }
+            check_answer(t, s, g, f32 ? 2e-3 : 10 * bound);
+        }
+        dp_session_free(s);
+    }
+    dp_model_close(m);
+}
+
+static void golden_texts_as_it_is(test *t) {
+    check_golden(t, TIER_FULL);
+}
+
+static void golden_texts_without_f16(test *t) {
+    check_golden(t, TIER_F32);
+}
+
+static void golden_texts_without_subgroups(test *t) {
+    check_golden(t, TIER_NO_SUBGROUPS);
+}
+
+static void golden_texts_with_neither(test *t) {
+    check_golden(t, TIER_PLAIN);
+}
+
+/* ---- paths against each other -------------------------------------------------------------- */
+
+static dp_model *open_bundled(test *t, uint32_t sessions) {
+    dp_device *device = device_of(t, TIER_FULL);
+    const dp_model_options options = { .context = 2048, .sessions = sessions };
+    return device != NULL ? dp_model_open(device, BUNDLED, &options, &t->err) : NULL;
+}
+
+static dp_session *begin_tale(test *t, dp_model *m, const char *text, const dp_sampling *how) {
+    dp_session *s = dp_session_new(m, &t->err);
+    if (!CHECK(t, s != NULL) || !CHECK(t, dp_session_eval_text(s, text, true, false, &t->err)) ||
+        !CHECK(t, dp_session_set_sampling(s, how, &t->err))) {
+        dp_session_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+/* 256 tokens by N a submit and one by one: the same tokens, greedy and with every sampler on. */
+static void loops_equal_single_steps(test *t) {
+    static const dp_sampling settings[] = {
+        { 0 },
+        { .repeat_penalty = 1.1f, .frequency_penalty = 0.2f },
+        { .temperature = 1.0f, .seed = 7 },
+        { .temperature = 1.3f, .top_k = 50, .top_p = 0.95f, .min_p = 0.02f, .repeat_penalty = 1.1f,
+          .presence_penalty = 0.3f, .frequency_penalty = 0.1f, .seed = 123456789012ull },
+    };
+    static const uint32_t lengths[] = { 256, 64, 64, 256 };
+    dp_model *m = open_bundled(t, 2);
+    if (!CHECK(t, m != NULL)) return;
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+        test_row(t, "setting %zu", i);
+        dp_session *loop = begin_tale(t, m, "Once upon a time", &settings[i]);
+        dp_session *single = begin_tale(t, m, "Once upon a time", &settings[i]);
+        dp_token want[256], got[256];
+        uint32_t n = 0, count = 0;
+        bool ok = loop != NULL && single != NULL;
+        static const uint32_t sizes[] = { 1, 2, 5, 32, 64, 31, 16 };
+        for (size_t k = 0; ok && n < lengths[i]; k++) {
+            const uint32_t steps = min_u32(sizes[k % ARRAY_LEN(sizes)], lengths[i] - n);
+            ok = CHECK(t, dp_batch_generate(&loop, 1, steps, true, got + n, &count, &t->err)) &&
+                 CHECK_U64(t, count, steps);
+            n += steps;
+        }
+        for (uint32_t k = 0; ok && k < n; k++) {
+            ok = CHECK(t, dp_session_sample(single, &want[k], &t->err)) &&
+                 CHECK(t, dp_session_eval(single, &want[k], 1, &t->err)) &&
+                 CHECK_MSG(t, want[k] == got[k], "token %u: %u by the loop, %u by steps", k, got[k],
+                           want[k]);
+        }
+        dp_session_free(loop);
+        dp_session_free(single);
+    }
+    dp_model_close(m);
+}
+
+/* What the other rows of a batch contain changes nothing; how many there are only the rounding. */
+static void batches_are_independent(test *t) {
+    dp_model *m = open_bundled(t, 8);
+    if (!CHECK(t, m != NULL)) return;
+    const uint32_t vocab = m->config.vocab_size;
+    float *want = test_floats(t, vocab), *got = test_floats(t, vocab);
+    static const uint32_t others[] = { 2, 2, 6, 6, 0 };
+    double deviation = 0;
+    for (size_t run = 0; run < ARRAY_LEN(others); run++) {
+        test_row(t, "run %zu with %u others", run, others[run]);
+        dp_session *s[8] = { 0 };
+        dp_batch_item items[8];
+        dp_token tokens[8][40];
+        for (uint32_t i = 0; i <= others[run]; i++) {
+            s[i] = dp_session_new(m, &t->err);
+            /* the first one's tokens are the same in every run, the others' are not */
+            const uint32_t n = i == 0 ? 33 : 20 + 3 * i;
+            for (uint32_t k = 0; k < n; k++) {
+                tokens[i][k] = (dp_token)(i == 0 ? 5 + 7 * k : test_below(t, vocab));
+            }
+            items[i] = (dp_batch_item){ .session = s[i], .tokens = tokens[i], .n = n };
+        }
+        CHECK(t, dp_batch_eval(items, others[run] + 1, &t->err));
+        /* and one more row each, through the decode kernels */
+        for (uint32_t i = 0; i <= others[run]; i++) {
+            tokens[i][0] = (dp_token)(i == 0 ? 99 : test_below(t, vocab));
+            items[i].n = 1;
+        }
+        CHECK(t, dp_batch_eval(items, others[run] + 1, &t->err));
+        CHECK(t, dp_session_get_logits(s[0], got, &t->err));
+        if (run == 0 || run == 2) {
+            if (run == 0) deviation = deviation_of(got, vocab);
+            if (run == 2) CHECK(t, row_error(got, want, vocab) <= 2e-2 * deviation);
+            memcpy(want, got, vocab * sizeof *want);
+        } else if (run < 4) {
+            CHECK(t, memcmp(got, want, vocab * sizeof *want) == 0);
+        } else {
+            CHECK(t, row_error(got, want, vocab) <= 2e-2 * deviation);
+        }
+        for (uint32_t i = 0; i < 8; i++) dp_session_free(s[i]);
+    }
+    dp_model_close(m);
+}
+
+/* A matrix over the binding limit is cut, not refused, and gives the same. */
+static void matrices_are_split_over_bindings(test *t) {
+    const dp_device_options small = { .webgpu = test_option("webgpu"),
+                                      .adapter = test_option("device"),
+                                      .no_f16 = true,
+                                      .max_binding = 24 * 1024 };
+    vectors v;
+    dp_device *device = dp_device_open(&small, &t->err);
+    if (!CHECK(t, device != NULL) || !read_vectors(t, "models/llama2-mha", &v)) return;
+    const dp_model_options options = { .context = 128, .batch = 16, .sessions = 2 };
+    dp_model *m =
+        dp_model_open(device, test_vector(t, "models/llama2-mha"), &options, &t->err);
+    if (CHECK_MSG(t, m != NULL, "%s", t->err.message)) {
+        CHECK(t, m->weights.embedding.n_parts > 1 && m->weights.head.n_parts > 1);
+        dp_session *s = dp_session_new(m, &t->err);
+        float *all = test_floats(t, (size_t)v.n * v.vocab);
+        if (CHECK(t, dp_session_eval_all(s, v.tokens, v.n, all, &t->err))) {
+            check_rows(t, &v, all, 1e-3, "split");
+        }
+        dp_session_free(s);
+        dp_model_close(m);
+    }
+    dp_device_close(device);
+}
+
+/* ---- generation ---------------------------------------------------------------------------- */
+
+static bool collect_text(void *user, const char *text, size_t size) {
+    buf_add(user, text, size);
+    return true;
+}
+
+static bool stop_after_first(void *user, const char *text, size_t size) {
+    (void)text;
+    (void)size;
+    ++*(uint32_t *)user;
+    return false;
+}
+
+static void stop_strings_are_never_given_out(test *t) {
+    dp_model *m = open_bundled(t, 1);
+    if (!CHECK(t, m != NULL)) return;
+    /* the greedy text goes on ", there was a young, curious fox named Mia who lived in the oak
+     * wood" */
+    static const struct {
+        const char *stop;
+        const char *text;
+    } cases[] = {
+        { "curious", ", there was a young, " },       /* one token */
+        { "g, curio", ", there was a youn" },         /* parts of several tokens */
+        { "Mia who lived in the", ", there was a young, curious fox named " },
+        { ",", "" },                                  /* at once */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        for (uint32_t steps = 1; steps <= 32; steps += 31) {
+            test_row(t, "stop %s, %u steps", cases[i].stop, steps);
+            dp_session *s = begin_tale(t, m, "Once upon a time", &(dp_sampling){ 0 });
+            buf text;
+            buf_init(&text, 65536);
+            const char *stops[] = { "never in the text", cases[i].stop };
+            const dp_generate_options how = { .max_tokens = 40, .steps = steps, .stop = stops,
+                                              .n_stop = 2, .on_text = collect_text, .user = &text };
+            dp_generate_result r = { 0 };
+            if (s != NULL && CHECK(t, dp_generate(s, &how, &r, &t->err))) {
+                CHECK_STR(t, ((str){ text.data, text.size }), cases[i].text);
+                CHECK_U64(t, r.finish, DP_FINISH_STOP);
+                size_t n = 0;
+                (void)dp_session_tokens(s, &n);
+                CHECK_U64(t, n, 5 + r.n_tokens); /* up to and with the token that completed it */
+            }
+            buf_free(&text);
+            dp_session_free(s);
+        }
+    }
+    dp_model_close(m);
+}
+
+static void generation_ends_as_told(test *t) {
+    dp_model *m = open_bundled(t, 1);
+    if (!CHECK(t, m != NULL)) return;
+    dp_generate_result r = { 0 };
+    dp_session *s = begin_tale(t, m, "Once upon a time", &(dp_sampling){ 0 });
+    CHECK(t, dp_generate(s, &(dp_generate_options){ .max_tokens = 5 }, &r, &t->err));
+    CHECK(t, r.finish == DP_FINISH_LENGTH && r.n_tokens == 5 && r.seconds >= r.first_seconds);
+    uint32_t calls = 0;
+    CHECK(t, dp_generate(s, &(dp_generate_options){ .max_tokens = 50, .on_text = stop_after_first,
+                                                    .user = &calls }, &r, &t->err));
+    CHECK(t, r.finish == DP_FINISH_CANCELLED && calls == 1);
+    dp_session_cancel(s);
+    CHECK(t, dp_generate(s, &(dp_generate_options){ .max_tokens = 50 }, &r, &t->err));
+    CHECK(t, r.finish == DP_FINISH_CANCELLED && r.n_tokens == 0);
+    dp_session_cancel(s);
+    const dp_token token = 5;
+    CHECK(t, !dp_session_eval(s, &token, 1, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_CANCELLED, "cancelled");
+    CHECK(t, dp_session_eval(s, &token, 1, &t->err));
+    dp_session_free(s);
+    /* an end-of-generation token ends it, is reported, not appended, and the session goes on */
+    s = dp_session_new(m, &t->err);
+    CHECK(t, dp_session_eval_text(s, "<|bos|><|user|>\nWhat is 47 + 38?<|end|>\n<|assistant|>\n",
+                                  false, true, &t->err));
+    size_t before = 0, after = 0;
+    (void)dp_session_tokens(s, &before);
+    buf text;
+    buf_init(&text, 65536);
+    CHECK(t, dp_generate(s, &(dp_generate_options){ .max_tokens = 50, .on_text = collect_text,
+                                                    .user = &text }, &r, &t->err));
+    (void)dp_session_tokens(s, &after);
+    CHECK(t, r.finish == DP_FINISH_STOP);
+    CHECK_U64(t, after - before, r.n_tokens - 1);
+    CHECK(t, text.size > 0 && strstr(text.data, "85") != NULL);
+    CHECK(t, dp_session_eval(s, &token, 1, &t->err));
+    buf_free(&text);
+    dp_session_free(s);
+    dp_model_close(m);
+}
+
+static void logprobs_are_logarithms_of_probabilities(test *t) {
+    dp_model *m = open_bundled(t, 1);
+    dp_session *s = m != NULL ? begin_tale(t, m, "Once upon a", &(dp_sampling){ 0 }) : NULL;
+    if (!CHECK(t, s != NULL)) return;
+    const uint32_t vocab = m->config.vocab_size;
+    float *logits = test_floats(t, vocab);
+    dp_logprob best[32];
+    CHECK(t, dp_session_get_logits(s, logits, &t->err));
+    CHECK(t, dp_session_get_logprobs(s, best, 32, &t->err));
+    double top = -1e30, sum = 0;
+    for (uint32_t i = 0; i < vocab; i++) top = fmax(top, (double)logits[i]);
+    for (uint32_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - top);
+    for (uint32_t k = 0; k < 32; k++) {
+        const double want = (double)logits[best[k].token] - top - log(sum);
+        /* f32 sums of 4,096 terms and exponentials: 1e-5 is a hundred roundings */
+        CHECK(t, fabs((double)best[k].logprob - want) < 1e-5 * (1 + fabs(want)));
+        CHECK(t, k == 0 || best[k].logprob <= best[k - 1].logprob);
+        uint32_t better = 0;
+        for (uint32_t i = 0; i < vocab; i++) better += logits[i] > logits[best[k].token];
+        CHECK(t, better <= k);
+    }
+    CHECK(t, !dp_session_get_logprobs(s, best, 33, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "33 logprobs");
+    dp_session_free(s);
+    dp_model_close(m);
+}
+
+/* ---- contracts ----------------------------------------------------------------------------- */
+
+static void limits_are_named_and_change_nothing(test *t) {
+    dp_device *device = device_of(t, TIER_FULL);
+    const dp_model_options options = { .context = 64, .sessions = 2, .batch = 16 };
+    dp_model *m = device != NULL ? dp_model_open(device, BUNDLED, &options, &t->err) : NULL;
+    if (!CHECK(t, m != NULL)) return;
+    dp_session *a = dp_session_new(m, &t->err), *b = dp_session_new(m, &t->err);
+    CHECK(t, dp_session_new(m, &t->err) == NULL);
+    CHECK_ERROR(t, &t->err, DP_E_LIMIT, "all 2 sessions");
+    dp_token tokens[65] = { 0 };
+    CHECK(t, !dp_session_eval(a, tokens, 65, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_LIMIT, "65 tokens after 0 are over the context of 64");
+    tokens[3] = m->config.vocab_size;
+    CHECK(t, !dp_session_eval(a, tokens, 5, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "token 3: id 4096, the vocabulary has 4096");
+    tokens[3] = 0;
+    float *want = test_floats(t, m->config.vocab_size), *got = test_floats(t, m->config.vocab_size);
+    CHECK(t, !dp_session_get_logits(a, got, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "no logits");
+    dp_token token;
+    CHECK(t, !dp_session_sample(a, &token, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "no logits");
+    CHECK(t, dp_session_eval(a, tokens, 40, &t->err));
+    CHECK(t, dp_session_get_logits(a, want, &t->err));
+    CHECK(t, !dp_session_eval(b, tokens, 40, &t->err)); /* the pool has one page left */
+    CHECK_ERROR(t, &t->err, DP_E_MEMORY, "KV cache is full");
+    const dp_batch_item twice[] = { { a, tokens, 1 }, { a, tokens, 1 } };
+    CHECK(t, !dp_batch_eval(twice, 2, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "also item 0");
+    uint32_t count;
+    CHECK(t, !dp_batch_generate(&a, 1, 65, false, tokens, &count, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "65 steps");
+    CHECK(t, !dp_batch_generate(&a, 1, 25, false, tokens, &count, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_LIMIT, "25 tokens after 40");
+    CHECK(t, dp_session_get_logits(a, got, &t->err));
+    CHECK(t, memcmp(want, got, m->config.vocab_size * sizeof *got) == 0);
+    CHECK(t, !dp_session_rewind(a, 41, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "41");
+    CHECK(t, dp_session_rewind(a, 10, &t->err)); /* gives pages back */
+    CHECK(t, dp_session_eval(b, tokens, 32, &t->err));
+    CHECK(t, dp_session_eval(a, tokens, 0, &t->err));
+    static const dp_sampling wrong[] = {
+        { .temperature = -1 },      { .temperature = NAN },   { .top_p = 1.5f },
+        { .min_p = -0.1f },         { .repeat_penalty = -2 }, { .presence_penalty = INFINITY },
+        { .frequency_penalty = NAN },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        CHECK(t, !dp_session_set_sampling(a, &wrong[i], &t->err));
+        CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "is not from");
+    }
+    dp_session_free(a);
+    dp_session_free(b);
+    dp_model_close(m);
+}
+
+static void too_large_models_are_refused_with_both_numbers(test *t) {
+    const dp_device_options small = { .webgpu = test_option("webgpu"),
+                                      .adapter = test_option("device"),
+                                      .max_memory = 1 << 20 };
+    dp_device *device = dp_device_open(&small, &t->err);
+    if (!CHECK(t, device != NULL)) return;
+    CHECK(t, dp_model_open(device, BUNDLED, NULL, &t->err) == NULL);
+    CHECK(t, strstr(t->err.message, "bytes on the device") != NULL);
+    CHECK_ERROR(t, &t->err, DP_E_MEMORY, "are there");
+    dp_device_close(device);
+    device = device_of(t, TIER_FULL);
+    CHECK(t, dp_model_open(device, BUNDLED, &(dp_model_options){ .batch = 9000 }, &t->err) == NULL);
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "batch: 9000");
+    CHECK(t, dp_model_open(device, "models/none", NULL, &t->err) == NULL);
+    CHECK_ERROR(t, &t->err, DP_E_FILE, "models/none");
+}
+
+/* Estimates are what is taken, and evaluation takes nothing more, on the host or on the device. */
+static void evaluation_allocates_nothing(test *t) {
+    dp_device *device = open_tier(t, TIER_FULL);
+    const dp_model_options options = { .context = 512, .sessions = 2 };
+    dp_model *m = device != NULL ? dp_model_open(device, BUNDLED, &options, &t->err) : NULL;
+    dp_session *s = m != NULL ? begin_tale(t, m, "Once upon a time", &(dp_sampling){ 0 }) : NULL;
+    if (!CHECK(t, s != NULL)) return;
+    dp_memory memory;
+    dp_stats before, after;
+    dp_token tokens[200] = { 0 };
+    uint32_t count = 0;
+    CHECK(t, dp_model_memory(m, &options, m->shapes.f16, &memory, &t->err));
+    dp_device_get_stats(device, &before);
+    /* upload and read-back rings and parameter blocks stand beside the estimate */
+    CHECK(t, before.device_bytes >= memory.total && before.device_bytes < memory.total + (8 << 20));
+    const uint64_t allocations = mem_count();
+    CHECK(t, dp_session_eval(s, tokens, 200, &t->err));
+    CHECK(t, dp_batch_generate(&s, 1, 32, true, tokens, &count, &t->err));
+    CHECK(t, dp_session_sample(s, tokens, &t->err));
+    CHECK_U64(t, mem_count() - allocations, 0);
+    dp_device_get_stats(device, &after);
+    CHECK_U64(t, after.device_bytes, before.device_bytes);
+    CHECK_U64(t, after.pipelines, before.pipelines);
+    CHECK_U64(t, after.submits - before.submits, 3);
+    CHECK(t, after.bytes_read - before.bytes_read < 32 * 64);
+    dp_session_free(s);
+    dp_model_close(m);
+    dp_device_close(device);
+}
+
+/* After a loss every call says so; a new device and model work. */
+static void a_lost_device_is_an_error(test *t) {
+    for (int round = 0; round < 2; round++) {
+        dp_device *device = open_tier(t, TIER_FULL);
+        dp_model *m = device != NULL ? open_model(t, device, BUNDLED, 256, 0) : NULL;
+        dp_session *s = m != NULL ? begin_tale(t, m, "Once", &(dp_sampling){ 0 }) : NULL;
+        if (!CHECK(t, s != NULL)) return;
+        dp_token token = 0;
+        CHECK(t, dp_session_sample(s, &token, &t->err));
+        gpu_lose(m->gpu);
+        CHECK(t, !dp_session_eval(s, &token, 1, &t->err));
+        CHECK_ERROR(t, &t->err, DP_E_DEVICE, "lost");
+        CHECK(t, !dp_session_sample(s, &token, &t->err));
+        CHECK_ERROR(t, &t->err, DP_E_DEVICE, "lost");
+        dp_session_free(s);
+        dp_model_close(m);
+        dp_device_close(device);
+    }
+}
+
+static void models_without_a_device_only_describe(test *t) {
+    dp_model *m = dp_model_open(NULL, BUNDLED, NULL, &t->err);
+    if (!CHECK(t, m != NULL)) return;
+    dp_model_info info;
+    dp_memory memory;
+    dp_model_get_info(m, &info);
+    CHECK_U64(t, info.n_layers, 8);
+    CHECK_U64(t, info.vocab_size, 4096);
+    CHECK_U64(t, info.n_parameters, 7344384);
+    CHECK(t, dp_model_memory(m, NULL, true, &memory, &t->err));
+    CHECK_U64(t, memory.kv_bytes_per_token, 8 * 2 * 2 * 64 * 2);
+    CHECK(t, dp_session_new(m, &t->err) == NULL);
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "without a device");
+    dp_model_close(m);
+}
+
+/* Every allocation of an open and of a session fails in turn: an error, nothing lost, nothing hung.
+ * */
+static void every_allocation_may_fail(test *t) {
+    dp_device *device = device_of(t, TIER_FULL);
+    if (!CHECK(t, device != NULL)) return;
+    const char *path = test_vector(t, "models/llama2-mha");
+    uint64_t n = 0;
+    for (uint64_t fail = 1;; fail++) {
+        mem_fail_from(fail);
+        dp_model *m = dp_model_open(NULL, path, NULL, &t->err);
+        mem_fail_from(0);
+        if (m != NULL) {
+            dp_model_close(m);
+            n = fail;
+            break;
+        }
+        if (!CHECK_ERROR(t, &t->err, DP_E_MEMORY, "memory")) return;
+    }
+    CHECK(t, n > 10);
+    /* with a device pipelines are made each time, so only some of the places are tried */
+    for (uint64_t fail = n / 2;; fail = fail + 1 + fail / 4) {
+        mem_fail_from(fail);
+        dp_model *m = dp_model_open(device, path, &(dp_model_options){ .context = 64 }, &t->err);
+        dp_session *s = m != NULL ? dp_session_new(m, &t->err) : NULL;
+        mem_fail_from(0);
+        const bool whole = s != NULL;
+        dp_session_free(s);
+        dp_model_close(m);
+        if (whole) break;
+        if (!CHECK_ERROR(t, &t->err, DP_E_MEMORY, "memory")) return;
+    }
+}
+
+static const test_case cases[] = {
+    { "models match transformers", models_match_as_it_is },
+    { "models match transformers without f16", models_match_without_f16 },
+    { "models match transformers without subgroups", models_match_without_subgroups },
+    { "models match transformers with neither", models_match_with_neither },
+    { "a wrong model is noticed", a_wrong_model_is_noticed },
+    { "long contexts do not depend on the batch", long_contexts_do_not_depend_on_the_batch },
+    { "golden texts of the bundled model", golden_texts_as_it_is },
+    { "golden texts without f16", golden_texts_without_f16 },
+    { "golden texts without subgroups", golden_texts_without_subgroups },
+    { "golden texts with neither", golden_texts_with_neither },
+    { "N-token loops equal single steps", loops_equal_single_steps },
+    { "batches are independent", batches_are_independent },
+    { "matrices are split over bindings", matrices_are_split_over_bindings },
+    { "stop strings are never given out", stop_strings_are_never_given_out },
+    { "generation ends as told", generation_ends_as_told },
+    { "logprobs are logarithms of probabilities", logprobs_are_logarithms_of_probabilities },
+    { "limits are named and change nothing", limits_are_named_and_change_nothing },
+    { "too large models are refused with both numbers",
+      too_large_models_are_refused_with_both_numbers },
+    { "evaluation allocates nothing", evaluation_allocates_nothing },
+    { "a lost device is an error", a_lost_device_is_an_error },
+    { "models without a device only describe", models_without_a_device_only_describe },
+    { "every allocation may fail", every_allocation_may_fail },
+};
+
+const test_group model_tests = { "model", cases, ARRAY_LEN(cases) };
