@@ -3,9 +3,11 @@
 // where one token of each sequence flows through.
 //   W [rows, K]  any weight format; K a multiple of the format's block and of 4
 //   x [n, K] f32    b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
-// TEAM lanes per weight row; each lane decodes 32 weights at a time and multiplies them with up to
-// TOKENS rows of x (at most 8). Bound by reading W: rows * K * bytes per weight. Accumulates in
-// f32.
+// TEAM lanes per weight row, WG / TEAM rows to a workgroup. Each lane decodes 32 weights at a time
+// and multiplies them with up to TOKENS rows of x (at most 8). The 32 * TEAM columns that a step
+// needs come through workgroup memory: read side by side, kept 9 vec4s apart per lane, so that
+// neither the global nor the workgroup reads collide. Bound by reading W: rows * K * bytes per
+// weight. Accumulates in f32.
 override K: u32;
 override TOKENS: u32;
 override BIAS: bool;
@@ -28,31 +30,46 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> p: Params;
 
+override X_SIZE: u32 = TEAM * 9;
+var<workgroup> x_tile: array<vec4f, X_SIZE>;
+
+// Columns [first, first + 32 TEAM) of row t of x into x_tile, zero past K.
+fn stage_x(t: u32, first: u32, lane: u32) {
+    for (var i = lane; i < TEAM * 8; i += WG) {
+        var v = vec4f();
+        if (first / 4 + i < K / 4) {
+            v = x[t * (K / 4) + first / 4 + i];
+        }
+        x_tile[(i / 8) * 9 + i % 8] = v;
+    }
+}
+
 @compute @workgroup_size(WG)
 fn matvec(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let row = (group.y * p.grid_x + group.x) * (WG / TEAM) + lane / TEAM;
+    let member = lane % TEAM;
     let n = sizes[p.counted];
     var sum: array<f32, 8>;
-    if (row < p.rows) {
-        for (var unit = lane % TEAM; unit < (K + 31) / 32; unit += TEAM) {
-            let v = weight_load(row, unit);
-            for (var t = 0u; t < TOKENS; t++) {
-                if (TOKENS == 1 || t < n) {
-                    let first = t * (K / 4) + unit * 8;
-                    var s = 0.0;
-                    for (var i = 0u; i < 8; i++) {
-                        if (K % 32 == 0 || unit * 32 + i * 4 < K) {
-                            s += dot(v[i], x[first + i]);
-                        }
-                    }
-                    sum[t] += s;
-                }
+    for (var first = 0u; first < K; first += 32 * TEAM) {
+        var v: array<vec4f, 8>;
+        if (row < p.rows && first + member * 32 < K) {
+            v = weight_load(row, first / 32 + member);
+        }
+        for (var t = 0u; t < TOKENS; t++) {
+            if (TOKENS > 1 && t >= n) {
+                break;
+            }
+            workgroupBarrier();
+            stage_x(t, first, lane);
+            workgroupBarrier();
+            for (var i = 0u; i < 8; i++) {
+                sum[t] += dot(v[i], x_tile[member * 9 + i]);
             }
         }
     }
     for (var t = 0u; t < TOKENS; t++) {
         var s = team_sum(sum[t], lane);
-        if (lane % TEAM == 0 && row < p.rows && t < n) {
+        if (member == 0 && row < p.rows && t < n) {
             if (BIAS) {
                 s += bias[p.bias_first + row];
             }

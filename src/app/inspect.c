@@ -186,7 +186,8 @@ static void info_text(buf *b, const dp_model *model, const dp_model_info *m) {
     buf_printf(b, "heads         %" PRIu32 " of %" PRIu32 ", %" PRIu32 " of keys and values\n",
                m->n_heads, m->head_dim, m->n_kv_heads);
     buf_printf(b, "context       %" PRIu32 " tokens\n", m->context);
-    buf_printf(b, "tokenizer     %s, %" PRIu32 " tokens", m->tokenizer, m->vocab_size);
+    buf_printf(b, "tokenizer     %s, %" PRIu32 " tokens",
+               m->tokenizer[0] != '\0' ? m->tokenizer : "none", m->vocab_size);
     add_token(b, "bos", dp_model_bos(model), false);
     add_token(b, "eos", dp_model_eos(model), false);
     buf_printf(b, "\nchat template %s\n", str_of(m->chat_template).size > 0 ? "yes" : "no");

@@ -26,6 +26,7 @@ enum {
     JSON_BYTES_MAX = 256 * 1024 * 1024,  /* tokenizer.json of the largest vocabularies is ~40 MB */
     TEXT_BYTES_MAX = 1024 * 1024 * 1024, /* a prompt, a text for perplexity */
     NAME_BYTES_MAX = 65535,              /* a key or a tensor name */
+    VOCAB_MAX = 1 << 20,  /* tokens; the largest published vocabulary has 262,400 */
 };
 
 /* ---- integers ------------------------------------------------------------------------------ */

@@ -191,7 +191,6 @@ struct gpu {
     dp_stats stats;
     log_sink log;
     uint64_t max_memory;
-    bool trusted; /* shaders without runtime checks, wgpu-native only; off: not yet proven safe */
     pthread_mutex_t lock;
 
     /* The first failure that the implementation reported by itself, and loss. Callbacks of the

@@ -165,9 +165,9 @@ typedef struct {
     const dp_batch_item *items;
     size_t n, i, t;
     bool all; /* logits of every row are wanted */
-} feed;
+} filling;
 
-static void fill_pass(pass *p, feed *f) {
+static void fill_pass(pass *p, filling *f) {
     const uint32_t max_out = f->all ? OUT_ROWS : p->m->shapes.n_out;
     while (f->i < f->n && p->n_rows < p->m->shapes.batch && p->n_out < max_out) {
         const dp_batch_item *item = &f->items[f->i];
@@ -219,7 +219,7 @@ static bool run_pass(pass *p, gpu_ticket *before, float **logits, dp_error *err)
 
 static bool run_passes(dp_model *m, const dp_batch_item *items, size_t n, float *logits,
                        dp_error *err) {
-    feed f = { .items = items, .n = n, .all = logits != NULL };
+    filling f = { .items = items, .n = n, .all = logits != NULL };
     gpu_ticket before = 0;
     bool ok = true;
     for (;;) {

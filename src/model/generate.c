@@ -224,6 +224,7 @@ bool dp_generate(dp_session *session, const dp_generate_options *options,
         return false;
     }
     decoder_init(&g.decoder, session->model->tokenizer, g.o->special);
+    g.decoder.started = session->n > 0; /* the answer goes on from the prompt */
     buf_init(&g.text, TEXT_PIECE_MAX);
     const bool ok = run_generation(&g, now_seconds(), &r, err);
     session->cancelled = false;

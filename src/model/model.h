@@ -21,7 +21,6 @@ enum {
     HEAD_DIM_MAX = 256,
     DIM_MAX = 65536,
     FFN_MAX = 1 << 20,
-    VOCAB_MAX = 1 << 20,
     CONTEXT_MAX = 1 << 24,
     SESSIONS_MAX = 256,
     BATCH_MAX = 8192,

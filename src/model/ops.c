@@ -10,7 +10,7 @@
 enum {
     GRID_MAX = 65535, /* workgroups in one dimension (WebGPU's limit) */
     NORM_LANES = 256,
-    MATVEC_LANES = 64,
+    MATVEC_LARGE = 4096, /* rows from which a workgroup takes 8 instead of 4 */
     SELECT_LANES = 256,
     TREE_TEAM = 16,     /* lanes to a matrix row without subgroups */
     SUBGROUP_TEAM = 32, /* at most, with them */
@@ -123,14 +123,15 @@ static void record_matvec(recorder *r, target y, const weight *w, uint32_t part,
                           const vector *bias, gpu_range x) {
     const weight_part *p = &w->parts[part];
     const uint32_t team = team_lanes(r->m->gpu);
-    const uint32_t groups = ceil_div(p->rows, MATVEC_LANES / team);
+    const uint32_t teams = p->rows >= MATVEC_LARGE ? 8 : 4;
+    const uint32_t groups = ceil_div(p->rows, teams);
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const matvec_consts consts = {
         .k = w->cols,
         .tokens = r->kind == PASS_ONE ? 1 : DECODE_ROWS,
         .bias = bias != NULL && bias->source != NULL,
         .add = y.add,
-        .wg = MATVEC_LANES,
+        .wg = teams * team,
         .team = team,
     };
     const matvec_params params = {

@@ -154,44 +154,53 @@ static bool encode_between(encoding *e, str text, bool normalized, bool at_start
     return normalize(e, text, at_start, &normal) && cut_at_added(e, normal, true, at_start);
 }
 
+/* The last run of whitespace that was walked over: many tokens may lie in one. */
+typedef struct {
+    size_t start, end;
+} blank_run;
+
+/* Takes the whitespace around a match as its token asks; on the left not what is done. */
+static void widen_match(str text, uint16_t flags, size_t done, blank_run *run, size_t *start,
+                        size_t *end) {
+    uint32_t code;
+    size_t n;
+    if (flags & TOKEN_LSTRIP) {
+        while (*start > done && (n = utf8_previous(text, *start, &code)) > 0 &&
+               code_is_space(code)) {
+            *start -= n;
+        }
+        *start = *start > done ? *start : done;
+    }
+    if (flags & TOKEN_RSTRIP) {
+        if (*end < run->start || *end > run->end) {
+            run->start = run->end = *end;
+            while ((n = utf8_next((str){ text.data + run->end, text.size - run->end }, &code)) >
+                       0 &&
+                   code_is_space(code)) {
+                run->end += n;
+            }
+        }
+        *end = run->end;
+    }
+}
+
 static bool cut_at_added(encoding *e, str text, bool normalized, bool at_start) {
     const tokenizer *t = e->t;
     const trie *r = normalized ? &t->added_normal : &t->added_raw;
     if (!(normalized ? t->has_added_normal : t->has_added_raw)) {
         return encode_between(e, text, normalized, at_start);
     }
-    size_t scan = 0, done = 0;
-    size_t blank = 0, blank_end = 0; /* the last run of whitespace that was walked over */
-    size_t start = 0, end = 0;
+    size_t scan = 0, done = 0, start = 0, end = 0;
+    blank_run run = { 0, 0 };
     dp_token id = DP_NO_TOKEN;
     while (trie_find(e, r, text, scan, &start, &end, &id)) {
-        const uint16_t flags = t->flags[id];
         scan = end;
-        if ((flags & TOKEN_SINGLE_WORD) && touches_word(text, start, end)) {
+        if ((t->flags[id] & TOKEN_SINGLE_WORD) && touches_word(text, start, end)) {
             continue;
         }
-        uint32_t code;
-        size_t n;
-        if (flags & TOKEN_LSTRIP) { /* not what an earlier token took */
-            while (start > done && (n = utf8_previous(text, start, &code)) > 0 &&
-                   code_is_space(code)) {
-                start -= n;
-            }
-            start = start > done ? start : done;
-        }
-        if (flags & TOKEN_RSTRIP) {
-            if (end < blank || end > blank_end) {
-                blank = blank_end = end;
-                while ((n = utf8_next((str){ text.data + blank_end, text.size - blank_end },
-                                      &code)) > 0 &&
-                       code_is_space(code)) {
-                    blank_end += n;
-                }
-            }
-            end = blank_end;
-        }
-        if (start > done && !encode_between(e, (str){ text.data + done, start - done }, normalized,
-                                            at_start && done == 0)) {
+        widen_match(text, t->flags[id], done, &run, &start, &end);
+        const str before = { text.data + done, start > done ? start - done : 0 };
+        if (!encode_between(e, before, normalized, at_start && done == 0)) {
             return false;
         }
         emit(e, id);

@@ -70,42 +70,46 @@ static str decode_strip(const decode_step *s, str in) {
     return in;
 }
 
+/* One step on a spelling; the result is `in` itself or lies in `out`. */
+static str decode_step_on(const decode_step *d, str in, bool first, buf *out) {
+    int byte;
+    buf_reset(out);
+    switch (d->kind) {
+    case DECODE_BYTES:
+        decode_bytes(in, out);
+        break;
+    case DECODE_REPLACE:
+        decode_replace(in, d->literal, d->content, out);
+        break;
+    case DECODE_FALLBACK:
+        byte = fallback_byte(in);
+        if (byte < 0) {
+            return in;
+        }
+        buf_add(out, &(char){ (char)byte }, 1);
+        break;
+    case DECODE_STRIP:
+        return decode_strip(d, in);
+    case DECODE_METASPACE:
+        decode_replace(in, d->literal, first && d->drop_first ? STR("") : STR(" "), out);
+        break;
+    }
+    return (str){ out->data, out->size };
+}
+
 /* The bytes of token `id`, in `spaces` or in the spelling. */
 static str spell_token(const tokenizer *t, dp_token id, bool first, buf spaces[2]) {
     str s = t->spelling[id];
     if (t->raw_bytes && (t->flags[id] & TOKEN_ADDED)) {
         return s; /* added tokens are spelt plainly beside GPT-2's characters */
     }
-    unsigned side = 0;
+    unsigned side = 0; /* the buffer that s does not lie in */
     for (uint32_t i = 0; i < t->n_decode; i++) {
-        const decode_step *d = &t->decode[i];
         buf *out = &spaces[side];
-        buf_reset(out);
-        switch (d->kind) {
-        case DECODE_BYTES:
-            decode_bytes(s, out);
-            break;
-        case DECODE_REPLACE:
-            decode_replace(s, d->literal, d->content, out);
-            break;
-        case DECODE_FALLBACK: {
-            const int byte = fallback_byte(s);
-            if (byte < 0) {
-                continue;
-            }
-            const char c = (char)byte;
-            buf_add(out, &c, 1);
-            break;
+        s = decode_step_on(&t->decode[i], s, first, out);
+        if (out->size > 0) {
+            side = 1 - side;
         }
-        case DECODE_STRIP:
-            s = decode_strip(d, s);
-            continue;
-        case DECODE_METASPACE:
-            decode_replace(s, d->literal, first && d->drop_first ? STR("") : STR(" "), out);
-            break;
-        }
-        s = (str){ out->data, out->size };
-        side = 1 - side;
     }
     return s;
 }

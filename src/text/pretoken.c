@@ -149,7 +149,7 @@ static bool hold(joiner *j, size_t start, size_t end, bool match) {
 }
 
 /* The text's parts in order, matches and what is between them, without gaps. */
-static bool feed(joiner *j, size_t start, size_t end, bool match) {
+static bool feed_part(joiner *j, size_t start, size_t end, bool match) {
     switch (j->kind) {
     case SPLIT_ISOLATED:
         return hand_on(j, start, end);
@@ -193,13 +193,13 @@ static bool split_piece(encoding *e, uint32_t level, const step *s, str piece, b
         if (!found) {
             break;
         }
-        if ((start > done && !feed(&j, done, start, s->invert)) ||
-            !feed(&j, start, end, !s->invert)) {
+        if ((start > done && !feed_part(&j, done, start, s->invert)) ||
+            !feed_part(&j, start, end, !s->invert)) {
             return false;
         }
         done = end;
     }
-    return (done == piece.size || feed(&j, done, piece.size, s->invert)) && release(&j);
+    return (done == piece.size || feed_part(&j, done, piece.size, s->invert)) && release(&j);
 }
 
 static bool run_step(encoding *e, uint32_t level, str piece, bool at_start) {

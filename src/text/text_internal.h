@@ -13,7 +13,6 @@
 #include "text/text.h"
 
 enum {
-    VOCAB_MAX = 1 << 20,             /* tokens; the largest published vocabulary has 262,400 */
     TOKEN_BYTES_MAX = 65535,         /* one token's spelling */
     ADDED_BYTES_MAX = 1024,          /* one added token's: the search walks as far at every byte */
     ADDED_TOTAL_MAX = (1 << 24) - 1, /* all added tokens together: a trie node has 24 bits */

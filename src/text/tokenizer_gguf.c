@@ -443,7 +443,7 @@ static bool read_llama(meta_reader *r) {
 
 static bool read_meta(meta_reader *r) {
     tokenizer *t = r->t;
-    str model = STR(""), text;
+    str model = STR(""), text = STR("");
     bool found;
     if (!meta_text(r, "tokenizer.ggml.model", &model, &found)) {
         return false;

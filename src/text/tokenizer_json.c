@@ -146,7 +146,7 @@ static bool read_vocabulary(reader *r, const json_value *model, const json_value
         (void)json_u64(json_get(it.value, "id"), &id); /* count_tokens saw it */
         uint16_t flags = TOKEN_ADDED;
         for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-            bool on;
+            bool on = false;
             if (!read_flag(r, it.value, "added_tokens", fields[i].key, false, &on)) {
                 return false;
             }
@@ -373,7 +373,7 @@ static bool read_metaspace(reader *r, const json_value *v, const char *what, str
 static bool read_pre_metaspace(reader *r, const json_value *v) {
     static const char what[] = "pre_tokenizer Metaspace";
     step_list *pre = &r->t->pre;
-    bool prepends, only_at_start, split;
+    bool prepends = false, only_at_start = false, split = true;
     str mark;
     if (!read_metaspace(r, v, what, &mark, &prepends, &only_at_start) ||
         !read_flag(r, v, what, "split", true, &split)) {
@@ -410,7 +410,7 @@ static bool read_pre_metaspace(reader *r, const json_value *v) {
 static bool read_byte_level(reader *r, const json_value *v) {
     static const char what[] = "pre_tokenizer ByteLevel";
     step_list *pre = &r->t->pre;
-    bool prefix, splits;
+    bool prefix = true, splits = true;
     if (!read_flag(r, v, what, "add_prefix_space", true, &prefix) ||
         !read_flag(r, v, what, "use_regex", true, &splits)) {
         return false;
@@ -442,8 +442,8 @@ static bool read_pre_tokenizer(reader *r, const json_value *v, unsigned depth) {
     static const char what[] = "pre_tokenizer";
     step_list *pre = &r->t->pre;
     const str type = type_of(v);
-    split_kind split;
-    bool flag;
+    split_kind split = SPLIT_ISOLATED;
+    bool flag = false;
     if (str_is(type, "Sequence") && depth < STEPS_MAX) {
         const json_value *list = json_get(v, "pretokenizers");
         if (!json_is_array(list)) {
@@ -578,7 +578,7 @@ static bool read_post_processor(reader *r, const json_value *v, unsigned depth) 
         return read_template_processing(r, v);
     }
     if (str_is(type, "RobertaProcessing") || str_is(type, "BertProcessing")) {
-        dp_token cls, sep; /* each ["spelling", id] */
+        dp_token cls = DP_NO_TOKEN, sep = DP_NO_TOKEN; /* each ["spelling", id] */
         r->has_template = true;
         return read_id(r, json_at(json_get(v, "cls"), 1), what, &cls) &&
                read_id(r, json_at(json_get(v, "sep"), 1), what, &sep) && add_affix(r, false, cls) &&
@@ -593,7 +593,7 @@ static bool read_strip(reader *r, const json_value *v) {
     static const char what[] = "decoder Strip";
     tokenizer *t = r->t;
     str content;
-    uint64_t start, stop;
+    uint64_t start = 0, stop = 0;
     if (!read_text(r, v, what, "content", &content)) {
         return false;
     }
@@ -678,7 +678,7 @@ static bool read_decoder(reader *r, const json_value *v, unsigned depth) {
         return read_text(r, v, "decoder Replace", "content", &d->content);
     }
     if (str_is(type, "Metaspace")) {
-        bool prepends, only_at_start;
+        bool prepends = false, only_at_start = false;
         decode_step *d = decode_add(t, DECODE_METASPACE, r->err);
         if (d == NULL ||
             !read_metaspace(r, v, "decoder Metaspace", &d->literal, &prepends, &only_at_start)) {
@@ -745,7 +745,7 @@ static bool read_configured_affixes(reader *r) {
     const json_value *config = r->files->tokenizer_config;
     str class = STR("");
     (void)json_string(json_get(config, "tokenizer_class"), &class);
-    bool bos, eos;
+    bool bos = false, eos = false;
     if (!read_flag(r, config, "tokenizer_config.json", "add_bos_token",
                    str_starts(class, "Llama") || str_starts(class, "Gemma"), &bos) ||
         !read_flag(r, config, "tokenizer_config.json", "add_eos_token", false, &eos)) {
