@@ -335,12 +335,13 @@ typedef struct {
  * of one do not depend on what the others contain. On false all sessions are as they were. */
 DP_API DP_CHECK_RESULT bool dp_batch_eval(const dp_batch_item *items, size_t n, dp_error *err);
 
-/* Up to n_steps (at most DP_STEPS_MAX) tokens for each of n sessions in one submit: every step
+/* Up to n_steps (at most DP_STEPS_MAX) tokens for each of n sessions, eight to a submit: every step
  * samples from the logits, appends, evaluates, all on the GPU. A session ends early after a token
  * of the model's stop set unless `ignore_stops`. tokens is [n, n_steps]; counts[i] says how many of
  * row i are filled, the stop token included. Every session must have logits. Afterwards a session
  * holds all its tokens and their logits, but for a stop token, which is reported and not
- * appended. */
+ * appended. On false the sessions of earlier submits keep theirs, as counts tells: it is 0 for the
+ * others, which are as they were. */
 enum { DP_STEPS_MAX = 64 };
 DP_API DP_CHECK_RESULT bool dp_batch_generate(dp_session *const *sessions, size_t n,
                                               uint32_t n_steps, bool ignore_stops,

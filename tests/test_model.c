@@ -477,6 +477,43 @@ static void loops_equal_single_steps(test *t) {
     dp_model_close(m);
 }
 
+/* More sessions than a submit takes, one of them met by a stop token: each gets what it gets alone.
+ * */
+static void many_sessions_generate_at_once(test *t) {
+    enum { N = 11, STEPS = 20 };
+    static const char *const starts[] = { "Once upon a time", "Long ago", "The fox", "One day" };
+    dp_model *m = open_bundled(t, N);
+    if (!CHECK(t, m != NULL)) return;
+    dp_session *s[N] = { 0 };
+    dp_token all[N * STEPS], alone[STEPS];
+    uint32_t counts[N], count = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        s[i] = i == 3 ? dp_session_new(m, &t->err)
+                      : begin_tale(t, m, starts[i % 4], &(dp_sampling){ 0 });
+        if (!CHECK(t, s[i] != NULL)) return;
+    }
+    CHECK(t, dp_session_eval_text(s[3], "<|bos|><|user|>\nSpell fox.<|end|>\n<|assistant|>\n",
+                                  false, true, &t->err));
+    size_t before[N], after;
+    for (uint32_t i = 0; i < N; i++) (void)dp_session_tokens(s[i], &before[i]);
+    CHECK(t, dp_batch_generate(s, N, STEPS, false, all, counts, &t->err));
+    for (uint32_t i = 0; i < N; i++) {
+        test_row(t, "session %u", i);
+        const bool stopped = counts[i] < STEPS;
+        CHECK(t, stopped == (i == 3));
+        (void)dp_session_tokens(s[i], &after);
+        CHECK_U64(t, after - before[i], counts[i] - stopped);
+        CHECK(t, dp_session_rewind(s[i], before[i] - 1, &t->err));
+        const dp_token last = dp_session_tokens(s[i], &after)[before[i] - 1];
+        CHECK(t, dp_session_eval(s[i], &last, 1, &t->err));
+        CHECK(t, dp_batch_generate(&s[i], 1, STEPS, false, alone, &count, &t->err));
+        CHECK_U64(t, counts[i], count);
+        CHECK(t, memcmp(alone, all + i * STEPS, count * sizeof *alone) == 0);
+        dp_session_free(s[i]);
+    }
+    dp_model_close(m);
+}
+
 /* What the other rows of a batch contain changes nothing; how many there are only the rounding. */
 static void batches_are_independent(test *t) {
     dp_model *m = open_bundled(t, 8);
@@ -853,6 +890,7 @@ static const test_case cases[] = {
     { "golden texts without subgroups", golden_texts_without_subgroups },
     { "golden texts with neither", golden_texts_with_neither },
     { "N-token loops equal single steps", loops_equal_single_steps },
+    { "many sessions generate at once", many_sessions_generate_at_once },
     { "batches are independent", batches_are_independent },
     { "matrices are split over bindings", matrices_are_split_over_bindings },
     { "stop strings are never given out", stop_strings_are_never_given_out },

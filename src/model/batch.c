@@ -427,16 +427,11 @@ static bool run_steps(dp_session *const *sessions, size_t n, uint32_t n_steps, b
     return submit_and_wait(m, e, m->answer, bytes, err);
 }
 
-bool dp_batch_generate(dp_session *const *sessions, size_t n, uint32_t n_steps, bool ignore_stops,
-                       dp_token *tokens, uint32_t *counts, dp_error *err) {
-    if (n == 0) {
-        return true;
-    }
-    if (!check_sessions(sessions, n, n_steps, err)) {
-        return false;
-    }
+/* One submit of at most DECODE_ROWS sessions: attend_prefill's tiles hold positions, which a loop
+ * on the device does not advance, so the loop stays with the kernels for a few rows. */
+static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_steps,
+                           bool ignore_stops, dp_token *tokens, uint32_t *counts, dp_error *err) {
     dp_model *m = sessions[0]->model;
-    gpu_lock(m->gpu);
     const bool ok = run_steps(sessions, n, n_steps, ignore_stops, err);
     for (size_t i = 0; i < n; i++) {
         dp_session *s = sessions[i];
@@ -455,6 +450,25 @@ bool dp_batch_generate(dp_session *const *sessions, size_t n, uint32_t n_steps, 
             m->slots[s->slot].recount = true;
         }
         kv_shrink(m, s->slot, s->n);
+    }
+    return ok;
+}
+
+bool dp_batch_generate(dp_session *const *sessions, size_t n, uint32_t n_steps, bool ignore_stops,
+                       dp_token *tokens, uint32_t *counts, dp_error *err) {
+    if (n == 0) {
+        return true;
+    }
+    memset(counts, 0, n * sizeof *counts);
+    if (!check_sessions(sessions, n, n_steps, err)) {
+        return false;
+    }
+    dp_model *m = sessions[0]->model;
+    bool ok = true;
+    gpu_lock(m->gpu);
+    for (size_t i = 0; i < n && ok; i += DECODE_ROWS) {
+        ok = generate_group(sessions + i, (size_t)min_u64(n - i, DECODE_ROWS), n_steps,
+                            ignore_stops, tokens + i * n_steps, counts + i, err);
     }
     gpu_unlock(m->gpu);
     return ok;

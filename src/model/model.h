@@ -13,6 +13,8 @@
 
 #include "kernels_gen.h"
 
+#include <stdatomic.h>
+
 /* ---- limits -------------------------------------------------------------------------------- */
 
 enum {
@@ -221,7 +223,7 @@ struct dp_session {
     dp_token pending;     /* drawn or accepted, not evaluated yet; DP_NO_TOKEN */
     dp_sampling sampling;
     uint32_t draws;
-    volatile bool cancelled; /* set by dp_session_cancel, from anywhere */
+    atomic_bool cancelled; /* set by dp_session_cancel, from anywhere */
     double token_seconds;    /* measured by dp_generate */
 };
 
