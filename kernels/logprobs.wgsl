@@ -56,18 +56,18 @@ fn logprobs(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     for (var i = lane; i < VOCAB; i += WG) {
         sum += exp(logits[base + i] - top);
     }
-    let normaliser = top + log(workgroup_sum(sum, lane));
+    let log_sum = log(workgroup_sum(sum, lane)); // apart from top: a sure token is 1e-6 from 0
     if (lane == 0) {
         let first = group.y * (1 + STEPS);
         let t = min(answer[first + min(answer[first], STEPS)], VOCAB - 1);
-        probs[group.y * (1 + BEST)] = vec2u(t, bitcast<u32>(logits[base + t] - normaliser));
+        probs[group.y * (1 + BEST)] = vec2u(t, bitcast<u32>(logits[base + t] - top - log_sum));
     }
     for (var i = 0u; i < min(sizes.w, BEST); i++) {
         let l = value[0];
         let t = token[0];
         workgroupBarrier();
         if (lane == 0) {
-            probs[group.y * (1 + BEST) + 1 + i] = vec2u(t, bitcast<u32>(l - normaliser));
+            probs[group.y * (1 + BEST) + 1 + i] = vec2u(t, bitcast<u32>(l - top - log_sum));
         }
         next_best(base, lane, l, t);
     }

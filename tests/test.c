@@ -14,11 +14,14 @@
 #include <time.h>
 #include <unistd.h>
 
-extern const test_group base_tests, format_tests, gpu_tests, model_tests, oom_tests, text_tests;
+extern const test_group base_tests, format_tests, gpu_tests, model_tests, oom_tests, ops_tests;
+extern const test_group ref_tests, sampling_tests, text_tests;
 
 /* Every table of the tests. */
-static const test_group *const groups[] = { &base_tests,  &format_tests, &gpu_tests,
-                                            &model_tests, &oom_tests,    &text_tests };
+static const test_group *const groups[] = {
+    &base_tests, &format_tests, &text_tests,     &oom_tests,   &ref_tests,
+    &gpu_tests,  &ops_tests,    &sampling_tests, &model_tests,
+};
 
 enum { SHARED_MAX = 32 };
 

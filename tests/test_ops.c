@@ -1,5 +1,5 @@
-/* test_ops: the table of src/ref/check.c on the runner's device and on the lesser devices that it can be
- * forced to be; and that its comparisons see a fault. */
+/* test_ops: the table of src/ref/check.c on the runner's device and on the lesser devices that it
+ * can be forced to be; and that its comparisons see a fault. */
 #include "gpu/gpu.h"
 #include "ref/check.h"
 #include "tests/test.h"
@@ -30,7 +30,8 @@ static bool must_hold(void *user, const check_row *row) {
     test *t = user;
     test_row(t, "%s: %s", row->kernel, row->shape);
     CHECK_MSG(t, row->ok, "%s: error %g, bound %g (%s)",
-              row->problem != NULL ? row->problem : "too far off", row->error, row->bound, row->reason);
+              row->problem != NULL ? row->problem : "too far off", row->error, row->bound,
+              row->reason);
     return true;
 }
 
@@ -48,8 +49,9 @@ static void on_the_device(test *t) {
     if (CHECK(t, g != NULL)) run_table(t, g, false);
 }
 
-/* The full table has gone through the fragments of a lesser device too, as the full one can run them; what
- * is left to show is that a device opened without the features takes and runs each of them. */
+/* The full table has gone through the fragments of a lesser device too, as the full one can run
+ * them; what is left to show is that a device opened without the features takes and runs each of
+ * them. */
 static void on_a_lesser_device(test *t, bool no_f16) {
     gpu *full = device(t);
     if (!CHECK(t, full != NULL)) return;
@@ -76,7 +78,8 @@ static void without_f16_and_subgroups(test *t) {
 static bool must_fail(void *user, const check_row *row) {
     test *t = user;
     test_row(t, "%s: %s", row->kernel, row->shape);
-    CHECK_MSG(t, !row->ok, "passes with a planted fault: error %g, bound %g", row->error, row->bound);
+    CHECK_MSG(t, !row->ok, "passes with a planted fault: error %g, bound %g", row->error,
+              row->bound);
     return true;
 }
 
@@ -105,7 +108,8 @@ static void stray_writes_are_seen(test *t) {
 static const test_case cases[] = {
     { "every kernel agrees with its reference", on_the_device },
     { "every kernel agrees with its reference without subgroups", without_subgroups },
-    { "every kernel agrees with its reference without f16 and subgroups", without_f16_and_subgroups },
+    { "every kernel agrees with its reference without f16 and subgroups",
+      without_f16_and_subgroups },
     { "one changed element of an input fails every row", wrong_inputs_are_seen },
     { "one changed element of the expected output fails every row", wrong_outputs_are_seen },
     { "a word written next to an output fails every row", stray_writes_are_seen },

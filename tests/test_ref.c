@@ -1,8 +1,8 @@
 /* test_ref: the double reference of the whole pass against transformers in float32, without a GPU.
  *
- * The vectors' own error is that of float32: their generator saw at most 4e-5 between float32 and float64
- * where logits deviate by 3, so 1e-4 of the deviation is what may differ. Anything mapped wrongly (a
- * transposed head, a bias, a RoPE spelling) differs by a deviation. */
+ * The vectors' own error is that of float32: their generator saw at most 4e-5 between float32 and
+ * float64 where logits deviate by 3, so 1e-4 of the deviation is what may differ. Anything mapped
+ * wrongly (a transposed head, a bias, a RoPE spelling) differs by a deviation. */
 #include "format/format.h"
 #include "ref/ref.h"
 #include "tests/test.h"
@@ -52,7 +52,8 @@ static vectors *read_vectors(test *t, const char *folder, const char *name) {
     json_f64(json_get(root, "greedy_margin"), &v->margin);
     json_close(doc);
     const str raw = test_read_file(t, test_vector(t, test_printf(t, "%s/%s.f32", folder, name)));
-    if (!CHECK(t, raw.data != NULL) || !CHECK_U64(t, raw.size, 4 * vocab * v->n_positions)) return NULL;
+    if (!CHECK(t, raw.data != NULL) || !CHECK_U64(t, raw.size, 4 * vocab * v->n_positions))
+        return NULL;
     float *logits = test_floats(t, raw.size / 4);
     memcpy(logits, raw.data, raw.size);
     v->logits = logits;
@@ -61,11 +62,13 @@ static vectors *read_vectors(test *t, const char *folder, const char *name) {
 
 static uint32_t best_of(const double *x, uint32_t n) {
     uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++) best = x[i] > x[best] ? i : best;
+    for (uint32_t i = 1; i < n; i++)
+        best = x[i] > x[best] ? i : best;
     return best;
 }
 
-/* Logits of the vectors' positions, and the greedy continuation as the best token after each of it. */
+/* Logits of the vectors' positions, and the greedy continuation as the best token after each of it.
+ */
 static void compare(test *t, const ref_model *m, const vectors *v) {
     const uint32_t n = v->n_tokens + v->n_greedy;
     uint32_t *tokens = test_alloc(t, n, sizeof(*tokens));
@@ -82,7 +85,8 @@ static void compare(test *t, const ref_model *m, const vectors *v) {
     CHECK_MSG(t, worst <= 1e-4 * v->deviation, "logits differ by %g, allowed %g", worst,
               1e-4 * v->deviation);
     for (uint32_t i = 0; i < v->n_greedy; i++) {
-        CHECK_U64(t, best_of(logits + (size_t)(v->n_tokens - 1 + i) * v->vocab, v->vocab), v->greedy[i]);
+        CHECK_U64(t, best_of(logits + (size_t)(v->n_tokens - 1 + i) * v->vocab, v->vocab),
+                  v->greedy[i]);
     }
 }
 
@@ -98,9 +102,9 @@ static void model_agrees(test *t, const char *folder, const char *inside) {
 
 static void folders_agree(test *t) {
     static const char *const names[] = {
-        "llama2-mha",       "llama3-gqa",      "llama3-rope-parameters",
-        "mistral-head-dim", "smollm2-heads",   "mqa-head-256",
-        "stories-ffn-172",  "llama-bias",      "llama-rope-linear",
+        "llama2-mha",       "llama3-gqa",    "llama3-rope-parameters",
+        "mistral-head-dim", "smollm2-heads", "mqa-head-256",
+        "stories-ffn-172",  "llama-bias",    "llama-rope-linear",
     };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         model_agrees(t, test_printf(t, "models/%s", names[i]), "");
@@ -109,8 +113,19 @@ static void folders_agree(test *t) {
 
 static void gguf_files_agree(test *t) {
     static const char *const names[] = {
-        "llama3-gqa-bf16", "smollm2-heads-f16", "stories-ffn-172-f16", "q4_0", "q4_1", "q5_0", "q5_1",
-        "q8_0",            "q4_k",              "q5_k",                "q6_k", "q4_k_m", "q4_k_m-narrow",
+        "llama3-gqa-bf16",
+        "smollm2-heads-f16",
+        "stories-ffn-172-f16",
+        "q4_0",
+        "q4_1",
+        "q5_0",
+        "q5_1",
+        "q8_0",
+        "q4_k",
+        "q5_k",
+        "q6_k",
+        "q4_k_m",
+        "q4_k_m-narrow",
     };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         model_agrees(t, test_printf(t, "gguf/%s", names[i]), "/model.gguf");
@@ -141,7 +156,8 @@ static void another_token_is_seen(test *t) {
             const size_t at = (size_t)i * v->vocab + j;
             worst = fmax(worst, fabs(logits[at] - (double)v->logits[at]));
         }
-        CHECK_MSG(t, (worst <= 1e-4 * v->deviation) == (i < 50), "position %u differs by %g", i, worst);
+        CHECK_MSG(t, (worst <= 1e-4 * v->deviation) == (i < 50), "position %u differs by %g", i,
+                  worst);
     }
     v->tokens[0] = v->vocab;
     CHECK(t, !ref_forward(m, v->tokens, 1, logits, &t->err));

@@ -1,9 +1,10 @@
 /* test_sampling: what the sampler draws, against the exact distribution.
  *
- * The four kernels run as in the engine (scan, select, draw, finish), many sequences in one dispatch and
- * many steps in one submit; draws are counted and compared by Pearson's chi-square with probabilities
- * that the CPU works out in double by sorting. Seeds are fixed, so a device gives the same verdict every
- * time; the threshold says how likely a right sampler would have failed with seeds chosen freely. */
+ * The four kernels run as in the engine (scan, select, draw, finish), many sequences in one
+ * dispatch and many steps in one submit; draws are counted and compared by Pearson's chi-square
+ * with probabilities that the CPU works out in double by sorting. Seeds are fixed, so a device
+ * gives the same verdict every time; the threshold says how likely a right sampler would have
+ * failed with seeds chosen freely. */
 #include "gpu/gpu.h"
 #include "kernels_gen.h"
 #include "ref/ref.h"
@@ -44,11 +45,12 @@ typedef struct {
     test *t;
     gpu *g;
     uint32_t vocab, n, chunk, chunks;
-    gpu_buffer *samplers, *logits, *z, *best, *rows, *pick, *counts, *before, *stops, *sizes, *answer;
+    gpu_buffer *samplers, *logits, *z, *best, *rows, *pick, *counts, *before, *stops, *sizes,
+        *answer;
     gpu_plan *step, *again; /* all four kernels; the last two over the same z */
     uint32_t *row, *slot;   /* of answer i */
     uint32_t (*row_list)[4];
-    ref_sampler *states;    /* by slot */
+    ref_sampler *states; /* by slot */
 } race;
 
 static gpu_buffer *buffer(race *q, const void *bytes, size_t size) {
@@ -84,11 +86,14 @@ static void add_filters(race *q, gpu_plan *plan) {
     const dp_device_info *info = gpu_info(q->g);
     if (info->subgroups) fragments[1] = &reduce_subgroup_part;
     const sample_select_consts select_consts = {
-        .vocab = q->vocab, .chunks = q->chunks, .wg = LANES,
+        .vocab = q->vocab,
+        .chunks = q->chunks,
+        .wg = LANES,
         .team = info->subgroups && info->subgroup_size < 32 ? info->subgroup_size : 32,
     };
     gpu_call select = { .groups = { { 0 }, { .times = q->n } } };
-    select.kernel = gpu_kernel_get(q->g, &sample_select_source, fragments, &select_consts, &q->t->err);
+    select.kernel =
+        gpu_kernel_get(q->g, &sample_select_source, fragments, &select_consts, &q->t->err);
     select.bind[0] = gpu_whole(q->samplers);
     select.bind[SAMPLE_SELECT_Z] = gpu_whole(q->z);
     select.bind[SAMPLE_SELECT_BEST] = gpu_whole(q->best);
@@ -111,7 +116,8 @@ static void add_draw(race *q, gpu_plan *plan) {
 
     const sample_finish_consts finish_consts = { .vocab = q->vocab, .chunks = q->chunks };
     gpu_call finish = { .groups = { { 0 }, { .times = q->n } } };
-    finish.kernel = gpu_kernel_get(q->g, &sample_finish_source, fragments, &finish_consts, &q->t->err);
+    finish.kernel =
+        gpu_kernel_get(q->g, &sample_finish_source, fragments, &finish_consts, &q->t->err);
     finish.bind[0] = gpu_whole(q->samplers);
     finish.bind[SAMPLE_FINISH_BEST] = gpu_whole(q->best);
     finish.bind[SAMPLE_FINISH_PICK] = gpu_whole(q->pick);
@@ -123,8 +129,8 @@ static void add_draw(race *q, gpu_plan *plan) {
     gpu_plan_add(plan, &finish);
 }
 
-/* All sequences have the same logits and the same occurrences before each draw; samplers[i] is that of
- * answer i. */
+/* All sequences have the same logits and the same occurrences before each draw; samplers[i] is that
+ * of answer i. */
 static bool race_open(race *q, test *t, uint32_t vocab, uint32_t n, const float *logits,
                       const uint32_t *counts, const ref_sampler *samplers) {
     /* A software GPU spends its time on a workgroup's barriers: few large chunks. */
@@ -173,12 +179,13 @@ static void race_close(race *q) {
     gpu_plan_free(q->again);
     gpu_buffer *const all[] = { q->samplers, q->logits, q->z,     q->best,  q->rows,  q->pick,
                                 q->counts,   q->before, q->stops, q->sizes, q->answer };
-    for (size_t i = 0; i < ARRAY_LEN(all); i++) gpu_buffer_free(all[i]);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        gpu_buffer_free(all[i]);
     gpu_unlock(q->g);
 }
 
-/* Draws `steps` tokens in each sequence, from the same distribution every time: tokens [n, steps] by
- * answer. The filters run at every step, or (`once`) only at the first. */
+/* Draws `steps` tokens in each sequence, from the same distribution every time: tokens [n, steps]
+ * by answer. The filters run at every step, or (`once`) only at the first. */
 static bool race_draw(race *q, uint32_t steps, bool once, uint32_t *tokens) {
     test *t = q->t;
     assert(steps <= STEPS_MAX);
@@ -206,16 +213,17 @@ static bool race_draw(race *q, uint32_t steps, bool once, uint32_t *tokens) {
 
 /* ---- statistics ---------------------------------------------------------------------------- */
 
-/* The value that chi-square with k degrees of freedom passes with probability 5e-8: 1e-6 for this whole
- * file, divided by the about 20 comparisons in it (Bonferroni). Wilson and Hilferty 1931; 5.327 is the
- * normal deviate of 5e-8. */
+/* The value that chi-square with k degrees of freedom passes with probability 5e-8: 1e-6 for this
+ * whole file, divided by the about 20 comparisons in it (Bonferroni). Wilson and Hilferty
+ * 1931; 5.327 is the normal deviate of 5e-8. */
 static double chi_square_limit(double k) {
     const double s = 2 / (9 * k), root = 1 - s + 5.327 * sqrt(s);
     return k * root * root * root;
 }
 
-/* Pearson's statistic over bins in which at least 20 draws are expected: tokens by falling probability,
- * the unlikely ones together. At most 4,000 bins: what is left over is the last one. */
+/* Pearson's statistic over bins in which at least 20 draws are expected: tokens by falling
+ * probability, the unlikely ones together. At most 4,000 bins: what is left over is the last one.
+ */
 static double chi_square(const uint32_t *drawn, const double *p, const uint32_t *order, uint32_t n,
                          double draws, double *freedom) {
     double statistic = 0, expected = 0, seen = 0, left = draws;
@@ -243,10 +251,12 @@ typedef struct {
     ref_sampler sampler;
 } setting;
 
-/* Logits with a deviation of 2, positive and negative: the best of 50 has a few tenths of the mass. */
+/* Logits with a deviation of 2, positive and negative: the best of 50 has a few tenths of the mass.
+ */
 static float *new_logits(test *t, uint32_t vocab) {
     float *x = test_randn(t, vocab);
-    for (uint32_t i = 0; i < vocab; i++) x[i] = 2 * x[i] + 0.5f;
+    for (uint32_t i = 0; i < vocab; i++)
+        x[i] = 2 * x[i] + 0.5f;
     return x;
 }
 
@@ -254,7 +264,8 @@ static float *new_logits(test *t, uint32_t vocab) {
 static uint32_t *new_counts(test *t, uint32_t vocab) {
     uint32_t *c = test_alloc(t, vocab, 4);
     for (uint32_t i = 0; i < vocab; i++) {
-        if (test_below(t, 3) == 0) c[i] = REF_SEEN | (test_below(t, 2) == 0 ? (uint32_t)test_below(t, 4) : 0);
+        if (test_below(t, 3) == 0)
+            c[i] = REF_SEEN | (test_below(t, 2) == 0 ? (uint32_t)test_below(t, 4) : 0);
     }
     return c;
 }
@@ -269,14 +280,15 @@ static ref_sampler *spread(test *t, const ref_sampler *s, uint32_t n, uint32_t s
     return list;
 }
 
-/* A token that should not have been drawn. The kept set is decided in f32: what lies at the edge of it
- * within the rounding may go either way. z: a few ULP of its terms; top-p: 2^-30 a token and the
+/* A token that should not have been drawn. The kept set is decided in f32: what lies at the edge of
+ * it within the rounding may go either way. z: a few ULP of its terms; top-p: 2^-30 a token and the
  * rounding of the exponentials, as in check_sample.c. */
 static bool is_forbidden(uint32_t v, const double *p, const double *z, const uint32_t *order,
                          const ref_sampler *s, double floor, uint32_t vocab) {
     if (p[v] > 0) return false;
     if (z[v] >= floor - 1e-5) return false;
-    if (!(s->top_p > 0 && s->top_p < 1) || (s->min_p > 0 && z[v] < z[order[0]] + log((double)s->min_p) - 1e-5)) {
+    if (!(s->top_p > 0 && s->top_p < 1) ||
+        (s->min_p > 0 && z[v] < z[order[0]] + log((double)s->min_p) - 1e-5)) {
         return true;
     }
     double all = 0, above = 0;
@@ -333,8 +345,14 @@ static const setting small_settings[] = {
     { "repetition penalty", { .temperature = 1, .repeat = 1.3f } },
     { "presence penalty", { .temperature = 1, .repeat = 1, .presence = 0.7f } },
     { "frequency penalty", { .temperature = 1, .repeat = 1, .frequency = 0.4f } },
-    { "all", { .temperature = 1.2f, .top_k = 30, .top_p = 0.95f, .min_p = 0.01f, .repeat = 1.1f,
-               .presence = 0.2f, .frequency = 0.1f } },
+    { "all",
+      { .temperature = 1.2f,
+        .top_k = 30,
+        .top_p = 0.95f,
+        .min_p = 0.01f,
+        .repeat = 1.1f,
+        .presence = 0.2f,
+        .frequency = 0.1f } },
 };
 
 static void small_vocabulary(test *t) {
@@ -351,12 +369,19 @@ static const setting large_settings[] = {
     { "repetition penalty", { .temperature = 0.6f, .repeat = 1.3f } },
     { "presence penalty", { .temperature = 0.6f, .repeat = 1, .presence = 0.7f } },
     { "frequency penalty", { .temperature = 0.6f, .repeat = 1, .frequency = 0.4f } },
-    { "all", { .temperature = 1.2f, .top_k = 3000, .top_p = 0.95f, .min_p = 0.01f, .repeat = 1.1f,
-               .presence = 0.2f, .frequency = 0.1f } },
+    { "all",
+      { .temperature = 1.2f,
+        .top_k = 3000,
+        .top_p = 0.95f,
+        .min_p = 0.01f,
+        .repeat = 1.1f,
+        .presence = 0.2f,
+        .frequency = 0.1f } },
 };
 
-/* 100,000 draws from so many tokens are 10^10 hashes and logarithms: a moment on a GPU, three minutes on a
- * CPU that plays one (it also computes what a filter masks). There 4,000 must do for each setting, unless
+/* 100,000 draws from so many tokens are 10^10 hashes and logarithms: a moment on a GPU, three
+ * minutes on a CPU that plays one (it also computes what a filter masks). There 4,000 must do for
+ * each setting, unless
  * --draws on the runner's command line asks for all of them. */
 static void large_vocabulary(test *t) {
     gpu *g = test_shared(t, "device of the sampler", open_shared, close_shared);
@@ -388,7 +413,8 @@ static void another_temperature_is_seen(test *t) {
     if (tokens == NULL) return;
     uint32_t drawn[SMALL] = { 0 }, order[SMALL];
     const uint32_t counts[SMALL] = { 0 };
-    for (uint32_t i = 0; i < SEQUENCES * LENGTH; i++) drawn[tokens[i]]++;
+    for (uint32_t i = 0; i < SEQUENCES * LENGTH; i++)
+        drawn[tokens[i]]++;
     static const float temperatures[] = { 1, 1.08f, 0.92f };
     for (size_t i = 0; i < ARRAY_LEN(temperatures); i++) {
         double z[SMALL], p[SMALL], freedom;
@@ -396,8 +422,9 @@ static void another_temperature_is_seen(test *t) {
         ref_adjust(z, logits, counts, &s, SMALL);
         ref_distribution(p, order, z, &s, SMALL);
         const double x = chi_square(drawn, p, order, SMALL, SEQUENCES * LENGTH, &freedom);
-        CHECK_MSG(t, (x <= chi_square_limit(freedom)) == (i == 0), "temperature %g: chi-square %g of %g",
-                  (double)temperatures[i], x, chi_square_limit(freedom));
+        CHECK_MSG(t, (x <= chi_square_limit(freedom)) == (i == 0),
+                  "temperature %g: chi-square %g of %g", (double)temperatures[i], x,
+                  chi_square_limit(freedom));
     }
 }
 
@@ -417,7 +444,8 @@ static void classes_of(const double *p, const uint32_t *order, uint32_t *class, 
 }
 
 /* Pairs of classes against the product of their probabilities. */
-static double pair_statistic(const double (*seen)[CLASSES], const double *mass, double n, double *freedom) {
+static double pair_statistic(const double (*seen)[CLASSES], const double *mass, double n,
+                             double *freedom) {
     double statistic = 0, bins = 0;
     for (uint32_t a = 0; a < CLASSES; a++) {
         for (uint32_t b = 0; b < CLASSES; b++) {
@@ -442,8 +470,8 @@ static void draws_are_independent(test *t) {
     ref_adjust(z, logits, counts, &s, SMALL);
     ref_distribution(p, order, z, &s, SMALL);
     classes_of(p, order, class, mass);
-    /* Draws 2 i and 2 i + 1 of a sequence; the same draw of sequences 2 i and 2 i + 1, whose seeds are
-     * neighbours; and, as a fault, every draw with itself. */
+    /* Draws 2 i and 2 i + 1 of a sequence; the same draw of sequences 2 i and 2 i + 1, whose seeds
+     * are neighbours; and, as a fault, every draw with itself. */
     static const struct {
         const char *what;
         uint32_t distance; /* to the other of a pair */
@@ -462,20 +490,22 @@ static void draws_are_independent(test *t) {
         }
         const double x = pair_statistic((const double(*)[CLASSES])seen, mass, n, &freedom);
         CHECK_MSG(t, (x <= chi_square_limit(freedom)) == kinds[k].independent,
-                  "%s: chi-square %g of %g over %g", kinds[k].what, x, chi_square_limit(freedom), freedom);
+                  "%s: chi-square %g of %g over %g", kinds[k].what, x, chi_square_limit(freedom),
+                  freedom);
     }
 }
 
 /* ---- exact statements ---------------------------------------------------------------------- */
 
 /* Draws `steps` tokens of one sampler as answer `place` of n; the others have other seeds. */
-static bool draw_beside(test *t, uint32_t vocab, const float *logits, const ref_sampler *s, uint32_t n,
-                        uint32_t place, uint32_t steps, uint32_t *tokens) {
+static bool draw_beside(test *t, uint32_t vocab, const float *logits, const ref_sampler *s,
+                        uint32_t n, uint32_t place, uint32_t steps, uint32_t *tokens) {
     ref_sampler *samplers = spread(t, s, n, 5000);
     samplers[place] = *s;
     uint32_t *all = test_alloc(t, (size_t)n * steps, 4);
     race q;
-    const bool ok = race_open(&q, t, vocab, n, logits, NULL, samplers) && race_draw(&q, steps, false, all);
+    const bool ok =
+        race_open(&q, t, vocab, n, logits, NULL, samplers) && race_draw(&q, steps, false, all);
     race_close(&q);
     memcpy(tokens, all + (size_t)place * steps, steps * 4);
     return ok;
@@ -483,8 +513,9 @@ static bool draw_beside(test *t, uint32_t vocab, const float *logits, const ref_
 
 enum { FEW = 40 };
 
-static const ref_sampler typical = { .temperature = 1, .top_k = 40, .top_p = 0.95f, .repeat = 1,
-                                     .seed_low = 12345 };
+static const ref_sampler typical = {
+    .temperature = 1, .top_k = 40, .top_p = 0.95f, .repeat = 1, .seed_low = 12345
+};
 
 static void seeds_decide(test *t) {
     const float *logits = new_logits(t, 2000);
@@ -500,7 +531,8 @@ static void seeds_decide(test *t) {
         if (!draw_beside(t, 2000, logits, &s, 1, 0, FEW, other)) return;
         CHECK_MSG(t, memcmp(first, other, sizeof(first)) != 0, "change %u changes nothing", i);
     }
-    /* The counter alone decides where in its numbers a sequence is: after 10 draws come draws 10, ... */
+    /* The counter alone decides where in its numbers a sequence is: after 10 draws come draws 10,
+     * ... */
     ref_sampler later = typical;
     later.draws = 10;
     if (!draw_beside(t, 2000, logits, &later, 1, 0, FEW, other)) return;
@@ -513,7 +545,8 @@ static void neighbours_do_not_matter(test *t) {
     if (!draw_beside(t, 2000, logits, &typical, 1, 0, FEW, alone)) return;
     static const uint32_t places[][2] = { { 2, 1 }, { 7, 3 }, { 16, 15 } };
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-        if (!draw_beside(t, 2000, logits, &typical, places[i][0], places[i][1], FEW, beside)) return;
+        if (!draw_beside(t, 2000, logits, &typical, places[i][0], places[i][1], FEW, beside))
+            return;
         CHECK(t, memcmp(alone, beside, sizeof(alone)) == 0);
     }
 }
@@ -531,7 +564,8 @@ static void one_is_greedy(test *t) {
     for (size_t i = 0; i < ARRAY_LEN(ones); i++) {
         uint32_t tokens[FEW];
         if (!draw_beside(t, 3000, logits, &ones[i], 3, 1, FEW, tokens)) return;
-        for (uint32_t j = 0; j < FEW; j++) CHECK_U64(t, tokens[j], 2500);
+        for (uint32_t j = 0; j < FEW; j++)
+            CHECK_U64(t, tokens[j], 2500);
     }
     /* Equal logits in three chunks and in one lane's turn: the lowest id. */
     logits[900] = logits[900 - LANES] = logits[2900] = 30;
@@ -550,7 +584,8 @@ static void one_is_greedy(test *t) {
         CHECK_MSG(t, known, "token %u is not among the best", tokens[j]);
     }
     /* One of four missing in 40 draws: 4 (3/4)^40 = 4e-5, and the seed is fixed. */
-    for (uint32_t k = 0; k < 4; k++) CHECK(t, drawn[k] > 0);
+    for (uint32_t k = 0; k < 4; k++)
+        CHECK(t, drawn[k] > 0);
 }
 
 static const test_case cases[] = {

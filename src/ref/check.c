@@ -1,8 +1,8 @@
 /* check: the rig and the list of what is checked.
  *
- * Every output is the middle of a buffer of its own, with guard words in front (outside the binding)
- * and behind (inside it, so that an index which the implementation clamps still lands there). Random
- * numbers depend on the row's name alone: a row can be run by itself. */
+ * Every output is the middle of a buffer of its own, with guard words in front (outside the
+ * binding) and behind (inside it, so that an index which the implementation clamps still lands
+ * there). Random numbers depend on the row's name alone: a row can be run by itself. */
 #include "ref/check_internal.h"
 
 #include <math.h>
@@ -39,7 +39,8 @@ double rig_normal(rig *r) {
 
 float *rig_normals(rig *r, size_t n, double scale) {
     float *x = rig_alloc(r, n, sizeof(float));
-    for (size_t i = 0; i < n; i++) x[i] = (float)(scale * rig_normal(r));
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(scale * rig_normal(r));
     return x;
 }
 
@@ -55,7 +56,8 @@ uint32_t *rig_shuffled(rig *r, uint32_t n) {
 
 double *rig_doubles(rig *r, const float *x, size_t n) {
     double *y = rig_alloc(r, n, sizeof(*y));
-    for (size_t i = 0; i < n; i++) y[i] = (double)x[i];
+    for (size_t i = 0; i < n; i++)
+        y[i] = (double)x[i];
     return y;
 }
 
@@ -124,7 +126,8 @@ rig_output *rig_out(rig *r, const void *before, size_t n) {
     assert(r->n_outputs < RIG_OPERANDS);
     const size_t front = gpu_alignment(r->g) / 4, total = front + n + RIG_GUARD / 4;
     uint32_t *words = rig_alloc(r, total, 4);
-    for (size_t i = 0; i < total; i++) words[i] = RIG_PATTERN;
+    for (size_t i = 0; i < total; i++)
+        words[i] = RIG_PATTERN;
     if (before != NULL) memcpy(words + front, before, n * 4);
     rig_output *o = &r->outputs[r->n_outputs++];
     *o = (rig_output){
@@ -144,19 +147,37 @@ float rig_float(const rig_output *o, size_t i) {
     return x;
 }
 
-/* Where a block of the type has its f16 scale and minimum (-1: none), and the greatest |w / scale|. */
+/* Where a block of the type has its f16 scale and minimum (-1: none), and the greatest |w / scale|.
+ */
 static void block_scales(dtype type, int *d, int *m, double *most) {
     *d = type == DTYPE_Q6_K ? 208 : 0;
-    *m = type == DTYPE_Q4_1 || type == DTYPE_Q5_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2 : -1;
+    *m = type == DTYPE_Q4_1 || type == DTYPE_Q5_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2
+                                                                                              : -1;
     switch (type) {
-    case DTYPE_Q4_0: *most = 8; break;
-    case DTYPE_Q4_1: *most = 15; break;
-    case DTYPE_Q5_0: *most = 16; break;
-    case DTYPE_Q5_1: *most = 31; break;
-    case DTYPE_Q8_0: *most = 128; break;
-    case DTYPE_Q4_K: *most = 63 * 15; break;
-    case DTYPE_Q5_K: *most = 63 * 31; break;
-    default: *most = 128 * 32; break;
+    case DTYPE_Q4_0:
+        *most = 8;
+        break;
+    case DTYPE_Q4_1:
+        *most = 15;
+        break;
+    case DTYPE_Q5_0:
+        *most = 16;
+        break;
+    case DTYPE_Q5_1:
+        *most = 31;
+        break;
+    case DTYPE_Q8_0:
+        *most = 128;
+        break;
+    case DTYPE_Q4_K:
+        *most = 63 * 15;
+        break;
+    case DTYPE_Q5_K:
+        *most = 63 * 31;
+        break;
+    default:
+        *most = 128 * 32;
+        break;
     }
 }
 
@@ -165,12 +186,14 @@ static void random_blocks(rig *r, dtype type, uint8_t *bytes, size_t n_bytes) {
     int at_d, at_m;
     double most;
     block_scales(type, &at_d, &at_m, &most);
-    for (size_t i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)rig_below(r, 256);
+    for (size_t i = 0; i < n_bytes; i++)
+        bytes[i] = (uint8_t)rig_below(r, 256);
     for (size_t b = 0; b < n_bytes; b += block) {
         const double sign = rig_below(r, 2) == 0 ? 1 : -1, d = (0.5 + rig_uniform(r)) * 2 / most;
         const uint16_t scale = f32_to_f16((float)(sign * d));
         memcpy(bytes + b + at_d, &scale, 2);
-        /* A minimum of the 6-bit kind is multiplied by up to 63, the other kind is added as it is. */
+        /* A minimum of the 6-bit kind is multiplied by up to 63, the other kind is added as it is.
+         */
         const double unit = dtype_get(type)->block_elements == 256 ? 2.0 / 63 : 1;
         const uint16_t minimum = f32_to_f16((float)((rig_uniform(r) - 0.5) * unit + unit));
         if (at_m >= 0) memcpy(bytes + b + at_m, &minimum, 2);
@@ -183,15 +206,17 @@ static void random_floats(rig *r, dtype type, uint8_t *bytes, size_t n) {
         float x = (float)rig_normal(r);
         if (fabsf(x) < 1e-3f) x = 1e-3f;
         const uint16_t half = type == DTYPE_F16 ? f32_to_f16(x) : f32_to_bf16(x);
-        if (type == DTYPE_F32) memcpy(bytes + 4 * i, &x, 4);
-        else memcpy(bytes + 2 * i, &half, 2);
+        if (type == DTYPE_F32)
+            memcpy(bytes + 4 * i, &x, 4);
+        else
+            memcpy(bytes + 2 * i, &half, 2);
     }
 }
 
 /* Flips bits of one byte among the first row's weights so that one of them moves by 1/4 or more. */
 static void corrupt(dtype type, uint8_t *bytes, size_t n_bytes) {
-    const size_t block = min_u64(dtype_get(type)->block_bytes * (dtype_is_quantised(type) ? 1 : 4),
-                                 n_bytes);
+    const size_t block =
+        min_u64(dtype_get(type)->block_bytes * (dtype_is_quantised(type) ? 1 : 4), n_bytes);
     const size_t n = block / dtype_get(type)->block_bytes * dtype_get(type)->block_elements;
     float was[256], is[256];
     quant_decode(type, bytes, was, n);
@@ -213,8 +238,10 @@ gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **deco
     assert(whole);
     const size_t n_bytes = rows * row_bytes, n = rows * cols;
     uint8_t *bytes = rig_alloc(r, n_bytes, 1);
-    if (dtype_is_quantised(type)) random_blocks(r, type, bytes, n_bytes);
-    else random_floats(r, type, bytes, n);
+    if (dtype_is_quantised(type))
+        random_blocks(r, type, bytes, n_bytes);
+    else
+        random_floats(r, type, bytes, n);
     *decoded = rig_alloc(r, n, sizeof(float));
     const bool known = quant_decode(type, bytes, *decoded, n);
     assert(known);
@@ -237,8 +264,8 @@ bool rig_begin(rig *r, const char *kernel, const char *reason, const char *shape
     va_end(args);
     r->reason = reason;
     static const uint64_t key[2] = { 1, 2 };
-    r->random = hash_bytes(key, r->kernel, strlen(r->kernel)) ^
-                hash_bytes(key, r->shape, strlen(r->shape));
+    r->random =
+        hash_bytes(key, r->kernel, strlen(r->kernel)) ^ hash_bytes(key, r->shape, strlen(r->shape));
     r->plan = gpu_plan_new(r->g, &r->err);
     return true;
 }
@@ -314,7 +341,8 @@ void rig_end(rig *r) {
     r->n_failed += !row.ok;
     r->stopped = !r->options->row(r->options->user, &row);
     gpu_plan_free(r->plan);
-    for (uint32_t i = 0; i < r->n_buffers; i++) gpu_buffer_free(r->buffers[i]);
+    for (uint32_t i = 0; i < r->n_buffers; i++)
+        gpu_buffer_free(r->buffers[i]);
     arena_free(&r->memory);
 }
 
@@ -359,7 +387,8 @@ void rig_bits(rig *r, uint32_t got, uint32_t want) {
 
 void rig_kept(rig *r, const rig_output *o, size_t first, size_t n) {
     assert(first + n <= o->n);
-    for (size_t i = first; i < first + n; i++) rig_bits(r, o->after[i], o->before[i]);
+    for (size_t i = first; i < first + n; i++)
+        rig_bits(r, o->after[i], o->before[i]);
 }
 
 void rig_skip(rig *r, size_t n) {
@@ -375,13 +404,14 @@ void rig_require(rig *r, bool holds, const char *problem) {
 bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
                dp_error *err) {
     static void (*const all[])(rig * r) = {
-        check_embed,   check_norm, check_matvec, check_matmul, check_rope,   check_decode,
-        check_prefill, check_glu,  check_scan,   check_select, check_draw,   check_finish,
-        check_logprobs,
+        check_embed,  check_norm,    check_matvec,   check_matmul, check_rope,
+        check_decode, check_prefill, check_glu,      check_scan,   check_select,
+        check_draw,   check_finish,  check_logprobs,
     };
     rig r = { .g = g, .options = o };
     gpu_lock(g);
-    for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(g); i++) all[i](&r);
+    for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(g); i++)
+        all[i](&r);
     gpu_unlock(g);
     *n = r.n;
     *n_failed = r.n_failed;

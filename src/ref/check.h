@@ -1,8 +1,9 @@
 /* check: every kernel against its double reference on one device. Needs base alone to be called.
  *
- * The same table serves tests/test_ops.c and the program's `check`: odd shapes, every weight format,
- * both cache types, both reductions, as far as the device has them. Inputs are random, outputs lie
- * between guard words and every element of them is compared, also those that must not change. */
+ * The same table serves tests/test_ops.c and the program's `check`: odd shapes, every weight
+ * format, both cache types, both reductions, as far as the device has them. Inputs are random,
+ * outputs lie between guard words and every element of them is compared, also those that must not
+ * change. */
 #ifndef REF_CHECK_H
 #define REF_CHECK_H
 
@@ -12,10 +13,11 @@ struct gpu;
 
 /* One kernel with its fragments at one shape. Texts live until the callback returns. */
 typedef struct {
-    const char *kernel;  /* "matvec q4_k tree" */
-    const char *shape;   /* "K 256, rows 65, n 3" */
-    const char *reason;  /* why this shape */
-    const char *problem; /* what else went wrong: a guard word, the device's message; NULL: nothing */
+    const char *kernel; /* "matvec q4_k tree" */
+    const char *shape;  /* "K 256, rows 65, n 3" */
+    const char *reason; /* why this shape */
+    const char
+        *problem; /* what else went wrong: a guard word, the device's message; NULL: nothing */
     double error, bound; /* of the element that comes closest to its bound, or passes it */
     bool ok;
 } check_row;

@@ -1,7 +1,7 @@
 /* check_attend: RoPE with the paged cache, and the two attentions that read it.
  *
- * Pages of a slot lie scattered over the pool. What no position has written holds NaN, so that a key
- * beyond a row's length cannot take part unseen. */
+ * Pages of a slot lie scattered over the pool. What no position has written holds NaN, so that a
+ * key beyond a row's length cannot take part unseen. */
 #include "ref/check_internal.h"
 
 #include <math.h>
@@ -18,7 +18,10 @@ typedef struct {
 } cache;
 
 static cache new_cache(rig *r, bool f16, uint32_t n_kv, uint32_t head_dim, uint32_t longest) {
-    cache c = { .f16 = f16, .n_kv = n_kv, .head_dim = head_dim, .d4 = ceil_div(head_dim, 4),
+    cache c = { .f16 = f16,
+                .n_kv = n_kv,
+                .head_dim = head_dim,
+                .d4 = ceil_div(head_dim, 4),
                 .table = ceil_div(longest, PAGE) };
     c.n_pages = SLOTS * c.table + 2; /* two belong to nobody */
     c.pages = rig_shuffled(r, c.n_pages);
@@ -58,7 +61,8 @@ static void expect_cached(rig *r, const cache *c, const rig_output *o, size_t i,
         rig_expect(r, rig_float(o, i), want, bound);
         return;
     }
-    /* f16 has 11 bits and WGSL leaves the direction of rounding open: 2^-10, or 2^-24 below 2^-14. */
+    /* f16 has 11 bits and WGSL leaves the direction of rounding open: 2^-10, or 2^-24 below 2^-14.
+     */
     uint16_t half;
     memcpy(&half, (const uint8_t *)o->after + 2 * i, 2);
     rig_expect_half(r, half, want, want == 0 ? 0 : bound + fabs(want) * 0x1p-10 + 0x1p-24);
@@ -75,8 +79,10 @@ static void expect_cache(rig *r, const rope_case *k, const cache *c, const rig_o
             const size_t at = cache_at(c, rope_rows[t][1], rope_rows[t][2], kv, d);
             const size_t from = (size_t)t * width + (first_head + kv) * k->head_dim + d;
             written[at] = true;
-            if (d < k->head_dim) expect_cached(r, c, o, at, rows[from], bounds[from]);
-            else expect_cached(r, c, o, at, 0, 0); /* the rest of the last vec4 */
+            if (d < k->head_dim)
+                expect_cached(r, c, o, at, rows[from], bounds[from]);
+            else
+                expect_cached(r, c, o, at, 0, 0); /* the rest of the last vec4 */
         }
     }
     const size_t halves = c->f16 ? 2 : 1; /* elements to a word; they are written by vec4s */
@@ -87,8 +93,8 @@ static void expect_cache(rig *r, const rope_case *k, const cache *c, const rig_o
 
 static void rope_row(rig *r, const rope_case *k, bool f16) {
     enum { ROWS = ARRAY_LEN(rope_rows) };
-    if (!rig_begin(r, f16 ? "rope f16" : "rope f32", k->reason,
-                   "heads %u/%u of %u, %u turned%s", k->n_heads, k->n_kv, k->head_dim, k->rope_dim,
+    if (!rig_begin(r, f16 ? "rope f16" : "rope f32", k->reason, "heads %u/%u of %u, %u turned%s",
+                   k->n_heads, k->n_kv, k->head_dim, k->rope_dim,
                    k->interleaved ? ", interleaved" : "")) {
         return;
     }
@@ -114,19 +120,26 @@ static void rope_row(rig *r, const rope_case *k, bool f16) {
             const size_t d = i % k->head_dim, head = i - d;
             if (d >= k->rope_dim) continue; /* copied: exact */
             const size_t pair = k->interleaved ? d / 2 : d % pairs;
-            const size_t a = k->interleaved ? 2 * pair : pair, b = k->interleaved ? a + 1 : a + pairs;
-            bounds[at + i] = 3 * U * (fabs((double)qkv[at + head + a]) + fabs((double)qkv[at + head + b]));
+            const size_t a = k->interleaved ? 2 * pair : pair,
+                         b = k->interleaved ? a + 1 : a + pairs;
+            bounds[at + i] =
+                3 * U * (fabs((double)qkv[at + head + a]) + fabs((double)qkv[at + head + b]));
         }
     }
     const size_t words = c.f16 ? c.n / 2 : c.n;
     rig_output *kc = rig_out(r, NULL, words), *vc = rig_out(r, NULL, words);
     rig_output *q = rig_out(r, NULL, (size_t)ROWS * k->n_heads * d4 * 4);
     const rope_consts consts = {
-        .n_heads = k->n_heads, .n_kv = k->n_kv, .head_dim = k->head_dim, .rope_dim = k->rope_dim,
-        .interleaved = k->interleaved, .page = PAGE, .table = c.table,
+        .n_heads = k->n_heads,
+        .n_kv = k->n_kv,
+        .head_dim = k->head_dim,
+        .rope_dim = k->rope_dim,
+        .interleaved = k->interleaved,
+        .page = PAGE,
+        .table = c.table,
     };
-    rig_call(r, &rope_source,
-             (const gpu_fragment *[]){ f16 ? &kvout_f16_part : &kvout_f32_part }, &consts,
+    rig_call(r, &rope_source, (const gpu_fragment *[]){ f16 ? &kvout_f16_part : &kvout_f32_part },
+             &consts,
              (gpu_call){
                  .bind = { kc->range, vc->range,
                            [ROPE_QKV] = rig_numbers(r, qkv, (size_t)ROWS * width, k->head_dim - 1),
@@ -140,7 +153,8 @@ static void rope_row(rig *r, const rope_case *k, bool f16) {
     if (rig_run(r)) {
         for (uint32_t i = 0; i < ROWS * k->n_heads * d4 * 4; i++) {
             const uint32_t d = i % (d4 * 4), head = i / (d4 * 4) % k->n_heads;
-            const size_t from = (size_t)(i / (d4 * 4) / k->n_heads) * width + head * k->head_dim + d;
+            const size_t from =
+                (size_t)(i / (d4 * 4) / k->n_heads) * width + head * k->head_dim + d;
             const bool inside = d < k->head_dim;
             rig_expect(r, rig_float(q, i), inside ? want[from] : 0, inside ? bounds[from] : 0);
         }
@@ -165,7 +179,8 @@ void check_rope(rig *r) {
         { 4, 1, 256, 256, false, "the largest head" },
     };
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {
-        for (size_t i = 0; i < ARRAY_LEN(cases); i++) rope_row(r, &cases[i], f16 != 0);
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+            rope_row(r, &cases[i], f16 != 0);
     }
 }
 
@@ -173,7 +188,7 @@ void check_rope(rig *r) {
 
 typedef struct {
     uint32_t n_kv, group, heads, head_dim, span, window;
-    double sharp; /* factor of the queries: how peaked the softmax is */
+    double sharp;              /* factor of the queries: how peaked the softmax is */
     const uint32_t (*rows)[2]; /* decode: (slot, position); prefill: (slot, first position) ... */
     const uint32_t *n_rows;    /* ... and rows of each tile */
     uint32_t n;
@@ -190,7 +205,8 @@ typedef struct {
 } history;
 
 /* `plant`: where PLANT_INPUT changes an element, slot * length + position; UINT32_MAX: not here. */
-static gpu_range put_cache(rig *r, const cache *c, const double *x, uint32_t length, uint32_t plant) {
+static gpu_range put_cache(rig *r, const cache *c, const double *x, uint32_t length,
+                           uint32_t plant) {
     const size_t size = c->f16 ? 2 : 4;
     uint8_t *bytes = rig_alloc(r, c->n, size);
     for (size_t i = 0; i < c->n; i++) {
@@ -221,7 +237,8 @@ static history new_history(rig *r, const attend_case *a, bool f16, uint32_t leng
         h.k[i] = (double)(f16 ? f16_to_f32(f32_to_f16(k)) : k); /* what the cache will hold */
         h.v[i] = (double)(f16 ? f16_to_f32(f32_to_f16(v)) : v);
     }
-    /* With a window of one key the softmax is 1 whatever the query: the fault goes into the value. */
+    /* With a window of one key the softmax is 1 whatever the query: the fault goes into the value.
+     */
     const uint32_t last = a->rows[a->n - 1][0] * length + a->rows[a->n - 1][1];
     h.keys = put_cache(r, &h.cache, h.k, length, UINT32_MAX);
     h.values = put_cache(r, &h.cache, h.v, length, a->window == 1 ? last : UINT32_MAX);
@@ -241,17 +258,18 @@ static float *new_queries(rig *r, const attend_case *a, uint32_t n) {
 
 /* Compares one head of one row, y [head_dim] at `at`.
  *
- * Error of a score: its dot product has head_dim products and about as many additions by vec4s, plus
- * the scaling: (d4 + 7) U sum |q k| scale =: ds. It moves exp(s - m) by that share, exp itself by
- * (3 + 2 |s - m|) U and the subtraction by |s - m| U; m cancels. Joining tiles and spans multiplies by
- * exp of differences that add up to at most the range of the scores. Sums of n terms: n U more. So
- * |dy| <= sum p_j e_j (|v_j| + |y|). */
-static void expect_head(rig *r, const attend_case *a, const history *h, const rig_output *y, size_t at,
-                        const float *q, uint32_t slot, uint32_t pos, uint32_t head) {
+ * Error of a score: its dot product has head_dim products and about as many additions by vec4s,
+ * plus the scaling: (d4 + 7) U sum |q k| scale =: ds. It moves exp(s - m) by that share, exp itself
+ * by (3 + 2 |s - m|) U and the subtraction by |s - m| U; m cancels. Joining tiles and spans
+ * multiplies by exp of differences that add up to at most the range of the scores. Sums of n terms:
+ * n U more. So |dy| <= sum p_j e_j (|v_j| + |y|). */
+static void expect_head(rig *r, const attend_case *a, const history *h, const rig_output *y,
+                        size_t at, const float *q, uint32_t slot, uint32_t pos, uint32_t head) {
     const size_t hd = a->head_dim, stride = a->n_kv * hd, n = pos + 1;
     const size_t from = (size_t)slot * h->length * stride + head / a->group * hd;
     const double scale = (double)(1.0f / sqrtf((float)hd));
-    const ref_keys keys = { h->k + from, h->v + from, n, ref_window(pos, a->window), stride, hd, scale };
+    const ref_keys keys = { h->k + from, h->v + from, n,    ref_window(pos, a->window),
+                            stride,      hd,          scale };
     double *p = rig_alloc(r, n, sizeof(double)), *want = rig_alloc(r, hd, sizeof(double));
     double *bound = rig_alloc(r, hd, sizeof(double));
     const double *qd = rig_doubles(r, q, hd);
@@ -270,14 +288,16 @@ static void expect_head(rig *r, const attend_case *a, const history *h, const ri
         most = fmax(most, magnitude);
     }
     const double seen = (double)(n - keys.first), tiles = seen / 16 + 2;
-    const double same = ((double)h->cache.d4 + 7) * most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16;
+    const double same =
+        ((double)h->cache.d4 + 7) * most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16;
     for (size_t j = keys.first; j < n; j++) {
         const double e = U * (same + 3 * (high - s[j]));
         for (size_t d = 0; d < hd; d++) {
             bound[d] += p[j] * e * (fabs(keys.v[j * stride + d]) + fabs(want[d]));
         }
     }
-    for (size_t d = 0; d < hd; d++) rig_expect(r, rig_float(y, at + d), want[d], bound[d]);
+    for (size_t d = 0; d < hd; d++)
+        rig_expect(r, rig_float(y, at + d), want[d], bound[d]);
 }
 
 static void begin_shape(const attend_case *a, char *shape, size_t size) {
@@ -288,42 +308,56 @@ static void begin_shape(const attend_case *a, char *shape, size_t size) {
 static void decode_row(rig *r, const attend_case *a, bool f16) {
     char shape[128];
     begin_shape(a, shape, sizeof(shape));
-    if (!rig_begin(r, f16 ? "attend_decode f16" : "attend_decode f32", a->reason, "%s", shape)) return;
+    if (!rig_begin(r, f16 ? "attend_decode f16" : "attend_decode f32", a->reason, "%s", shape))
+        return;
     uint32_t longest = 0;
-    for (uint32_t i = 0; i < a->n; i++) longest = max_u32(longest, a->rows[i][1] + 1);
+    for (uint32_t i = 0; i < a->n; i++)
+        longest = max_u32(longest, a->rows[i][1] + 1);
     /* The context has a span more than any row reaches, as when a session is young. */
     const uint32_t used = ceil_div(longest, a->span), splits = used + 1;
     const uint32_t n_heads = a->n_kv * a->group, d4 = ceil_div(a->head_dim, 4);
     const history h = new_history(r, a, f16, longest);
     const float *q = new_queries(r, a, a->n);
     uint32_t(*rows)[4] = rig_alloc(r, a->n, sizeof(*rows));
-    for (uint32_t i = 0; i < a->n; i++) rows[i][1] = a->rows[i][0], rows[i][2] = a->rows[i][1];
+    for (uint32_t i = 0; i < a->n; i++)
+        rows[i][1] = a->rows[i][0], rows[i][2] = a->rows[i][1];
     const size_t n_spans = (size_t)a->n * n_heads * splits;
     rig_output *o = rig_out(r, NULL, n_spans * d4 * 4), *ml = rig_out(r, NULL, n_spans * 2);
     rig_output *y = rig_out(r, NULL, (size_t)a->n * n_heads * a->head_dim);
     const attend_decode_consts consts = {
-        .n_kv = a->n_kv, .group = a->group, .heads = a->heads, .d4 = d4, .span = a->span,
-        .splits = splits, .window = a->window, .scale = 1.0f / sqrtf((float)a->head_dim),
-        .page = PAGE, .table = h.cache.table,
+        .n_kv = a->n_kv,
+        .group = a->group,
+        .heads = a->heads,
+        .d4 = d4,
+        .span = a->span,
+        .splits = splits,
+        .window = a->window,
+        .scale = 1.0f / sqrtf((float)a->head_dim),
+        .page = PAGE,
+        .table = h.cache.table,
     };
     const gpu_range row_list = rig_in(r, rows, a->n * sizeof(*rows));
-    rig_call(r, &attend_decode_source, (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part },
-             &consts,
+    rig_call(r, &attend_decode_source,
+             (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part }, &consts,
              (gpu_call){
                  .bind = { h.keys, h.values,
                            [ATTEND_DECODE_Q] = rig_numbers(r, q, (size_t)a->n * n_heads * d4 * 4,
                                                            (size_t)(a->n - 1) * n_heads * d4 * 4),
                            [ATTEND_DECODE_ROWS] = row_list, [ATTEND_DECODE_PAGES] = h.pages,
                            [ATTEND_DECODE_O] = o->range, [ATTEND_DECODE_ML] = ml->range },
-                 .groups = { { .times = a->n_kv * ceil_div(a->group, a->heads) }, { .times = used },
+                 .groups = { { .times = a->n_kv * ceil_div(a->group, a->heads) },
+                             { .times = used },
                              { .times = a->n } },
              });
-    const attend_combine_consts combine = { .n_heads = n_heads, .head_dim = a->head_dim,
-                                            .span = a->span, .splits = splits };
+    const attend_combine_consts combine = {
+        .n_heads = n_heads, .head_dim = a->head_dim, .span = a->span, .splits = splits
+    };
     rig_call(r, &attend_combine_source, NULL, &combine,
              (gpu_call){
-                 .bind = { [ATTEND_COMBINE_O] = o->range, [ATTEND_COMBINE_ML] = ml->range,
-                           [ATTEND_COMBINE_ROWS] = row_list, [ATTEND_COMBINE_Y] = y->range },
+                 .bind = { [ATTEND_COMBINE_O] = o->range,
+                           [ATTEND_COMBINE_ML] = ml->range,
+                           [ATTEND_COMBINE_ROWS] = row_list,
+                           [ATTEND_COMBINE_Y] = y->range },
                  .groups = { { .times = n_heads }, { .times = a->n } },
              });
     if (rig_run(r)) {
@@ -331,7 +365,8 @@ static void decode_row(rig *r, const attend_case *a, bool f16) {
             expect_head(r, a, &h, y, (size_t)i * a->head_dim, q + (size_t)i * d4 * 4,
                         rows[i / n_heads][1], rows[i / n_heads][2], i % n_heads);
         }
-        for (uint32_t i = 0; i < n_spans; i++) { /* the spans are seen through y; the last is free */
+        for (uint32_t i = 0; i < n_spans;
+             i++) { /* the spans are seen through y; the last is free */
             if (i % splits < used) {
                 rig_skip(r, d4 * 4 + 2);
             } else {
@@ -345,8 +380,8 @@ static void decode_row(rig *r, const attend_case *a, bool f16) {
 
 void check_decode(rig *r) {
     /* Lengths round the tile of 64 keys and the span, in one dispatch: rows are independent. */
-    static const uint32_t edges[][2] = { { 0, 0 },  { 1, 1 },   { 2, 62 },  { 0, 63 }, { 1, 64 },
-                                         { 2, 127 }, { 0, 128 }, { 1, 199 } };
+    static const uint32_t edges[][2] = { { 0, 0 },  { 1, 1 },   { 2, 62 },  { 0, 63 },
+                                         { 1, 64 }, { 2, 127 }, { 0, 128 }, { 1, 199 } };
     static const uint32_t longer[][2] = { { 0, 999 }, { 1, 511 }, { 2, 512 } };
     static const uint32_t few[][2] = { { 2, 69 }, { 0, 13 } };
 #define ROWS(list) .rows = list, .n = ARRAY_LEN(list)
@@ -367,15 +402,16 @@ void check_decode(rig *r) {
     };
 #undef ROWS
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {
-        for (size_t i = 0; i < ARRAY_LEN(cases); i++) decode_row(r, &cases[i], f16 != 0);
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+            decode_row(r, &cases[i], f16 != 0);
     }
 }
 
 static void prefill_row(rig *r, const attend_case *a, bool f16) {
     char shape[128];
     begin_shape(a, shape, sizeof(shape));
-    if (!rig_begin(r, f16 ? "attend_prefill f16" : "attend_prefill f32", a->reason, "%s, tiles %ux%u",
-                   shape, a->bq, a->bk)) {
+    if (!rig_begin(r, f16 ? "attend_prefill f16" : "attend_prefill f32", a->reason,
+                   "%s, tiles %ux%u", shape, a->bq, a->bk)) {
         return;
     }
     uint32_t longest = 0, n_rows = 0;
@@ -392,20 +428,27 @@ static void prefill_row(rig *r, const attend_case *a, bool f16) {
     const float *q = new_queries(r, a, n_rows);
     rig_output *y = rig_out(r, NULL, (size_t)n_rows * n_heads * a->head_dim);
     const attend_prefill_consts consts = {
-        .n_kv = a->n_kv, .group = a->group, .head_dim = a->head_dim, .window = a->window,
-        .scale = 1.0f / sqrtf((float)a->head_dim), .page = PAGE, .table = h.cache.table,
-        .bq = a->bq, .bk = a->bk,
+        .n_kv = a->n_kv,
+        .group = a->group,
+        .head_dim = a->head_dim,
+        .window = a->window,
+        .scale = 1.0f / sqrtf((float)a->head_dim),
+        .page = PAGE,
+        .table = h.cache.table,
+        .bq = a->bq,
+        .bk = a->bk,
     };
-    rig_call(r, &attend_prefill_source, (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part },
-             &consts,
-             (gpu_call){
-                 .bind = { h.keys, h.values,
-                           [ATTEND_PREFILL_Q] = rig_numbers(r, q, (size_t)n_rows * n_heads * d4 * 4,
-                                                            (size_t)(n_rows - 1) * n_heads * d4 * 4),
-                           [ATTEND_PREFILL_TILES] = rig_in(r, tiles, a->n * sizeof(*tiles)),
-                           [ATTEND_PREFILL_PAGES] = h.pages, [ATTEND_PREFILL_Y] = y->range },
-                 .groups = { { .times = n_heads }, { .times = a->n } },
-             });
+    rig_call(
+        r, &attend_prefill_source, (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part },
+        &consts,
+        (gpu_call){
+            .bind = { h.keys, h.values,
+                      [ATTEND_PREFILL_Q] = rig_numbers(r, q, (size_t)n_rows * n_heads * d4 * 4,
+                                                       (size_t)(n_rows - 1) * n_heads * d4 * 4),
+                      [ATTEND_PREFILL_TILES] = rig_in(r, tiles, a->n * sizeof(*tiles)),
+                      [ATTEND_PREFILL_PAGES] = h.pages, [ATTEND_PREFILL_Y] = y->range },
+            .groups = { { .times = n_heads }, { .times = a->n } },
+        });
     if (rig_run(r)) {
         for (uint32_t i = 0; i < a->n; i++) {
             for (uint32_t j = 0; j < tiles[i][1] * n_heads; j++) {
@@ -419,8 +462,8 @@ static void prefill_row(rig *r, const attend_case *a, bool f16) {
 }
 
 void check_prefill(rig *r) {
-    /* Tiles of three sequences: the start of one, one that continues over page and tile edges with full
-     * tiles and a last one that is not full, a single row. */
+    /* Tiles of three sequences: the start of one, one that continues over page and tile edges with
+     * full tiles and a last one that is not full, a single row. */
     static const uint32_t at[][2] = { { 0, 0 }, { 2, 61 }, { 2, 65 }, { 2, 69 }, { 1, 31 } };
     static const uint32_t small[] = { 3, 4, 4, 2, 1 };
     static const uint32_t start[][2] = { { 1, 0 }, { 1, 16 }, { 1, 32 }, { 0, 100 }, { 0, 116 } };
@@ -445,6 +488,7 @@ void check_prefill(rig *r) {
     };
 #undef TILES
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {
-        for (size_t i = 0; i < ARRAY_LEN(cases); i++) prefill_row(r, &cases[i], f16 != 0);
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+            prefill_row(r, &cases[i], f16 != 0);
     }
 }

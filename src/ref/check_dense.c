@@ -6,7 +6,6 @@
 
 enum { LANES_NORM = 256, LANES_MATVEC = 64 }; /* as in model/ops.c */
 
-
 static uint32_t log2_of(uint32_t n) {
     return n <= 1 ? 0 : 1 + log2_of(n / 2);
 }
@@ -27,17 +26,21 @@ static void embed_row(rig *r, const rig_format *f, uint32_t cols, const char *re
                    FIRST + COUNT - 1, VOCAB)) {
         return;
     }
-    /* Both ends of the part, both neighbours of it, one token twice in a slot and once in another. */
-    static const uint32_t tokens[ROWS] = { FIRST, FIRST + COUNT - 1, FIRST - 1, FIRST + COUNT, 0,
-                                           VOCAB - 1, 9, 9, 9 };
+    /* Both ends of the part, both neighbours of it, one token twice in a slot and once in another.
+     */
+    static const uint32_t tokens[ROWS] = { FIRST, FIRST + COUNT - 1, FIRST - 1, FIRST + COUNT,
+                                           0,     VOCAB - 1,         9,         9,
+                                           9 };
     uint32_t rows[ROWS][4], counts[SLOTS * VOCAB];
     for (uint32_t i = 0; i < ROWS; i++) {
         rows[i][0] = tokens[i], rows[i][1] = i % 2 + (i == 8), rows[i][2] = 100 + i, rows[i][3] = 0;
     }
-    for (uint32_t i = 0; i < SLOTS * VOCAB; i++) counts[i] = rig_below(r, 5);
+    for (uint32_t i = 0; i < SLOTS * VOCAB; i++)
+        counts[i] = rig_below(r, 5);
     float *w;
     const gpu_range table = rig_weights(r, f->type, COUNT, cols, &w);
-    rig_output *seen = rig_out(r, counts, SLOTS * VOCAB), *x = rig_out(r, NULL, (size_t)ROWS * cols);
+    rig_output *seen = rig_out(r, counts, SLOTS * VOCAB),
+               *x = rig_out(r, NULL, (size_t)ROWS * cols);
     rig_call(r, &embed_source, (const gpu_fragment *[]){ f->part },
              &(embed_consts){ .k = cols, .vocab = VOCAB },
              (gpu_call){
@@ -52,11 +55,13 @@ static void embed_row(rig *r, const rig_format *f, uint32_t cols, const char *re
             if (!inside) rig_kept(r, x, (size_t)i * cols, cols);
             for (uint32_t c = 0; c < cols && inside; c++) {
                 const float want = w[(tokens[i] - FIRST) * cols + c];
-                rig_expect(r, rig_float(x, i * cols + c), (double)want, decode_bound(f->type, want));
+                rig_expect(r, rig_float(x, i * cols + c), (double)want,
+                           decode_bound(f->type, want));
             }
             if (inside) counts[rows[i][1] * VOCAB + tokens[i]] |= REF_SEEN;
         }
-        for (uint32_t i = 0; i < SLOTS * VOCAB; i++) rig_bits(r, seen->after[i], counts[i]);
+        for (uint32_t i = 0; i < SLOTS * VOCAB; i++)
+            rig_bits(r, seen->after[i], counts[i]);
     }
     rig_end(r);
 }
@@ -122,7 +127,11 @@ static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
     const size_t plant = (c->pick ? pick[0] : 0) * dim + dim / 2;
     rig_output *y = rig_out(r, NULL, c->n * dim);
     const norm_consts consts = {
-        .dim = c->dim, .eps = eps, .pick = c->pick, .wg = LANES_NORM, .team = reduce->team,
+        .dim = c->dim,
+        .eps = eps,
+        .pick = c->pick,
+        .wg = LANES_NORM,
+        .team = reduce->team,
     };
     rig_call(r, &norm_source, (const gpu_fragment *[]){ reduce->part }, &consts,
              (gpu_call){
@@ -132,9 +141,9 @@ static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
                            [NORM_Y] = y->range },
                  .groups = { { .times = c->n } },
              });
-    /* Relative error of the sum of squares: a square, 4 additions of a dot product, those of a lane, of
-     * the tree and of the teams. The root halves it together with the mean's division (2.5) and the
-     * addition of eps (1); then inverseSqrt (2) and two products. */
+    /* Relative error of the sum of squares: a square, 4 additions of a dot product, those of a
+     * lane, of the tree and of the teams. The root halves it together with the mean's division
+     * (2.5) and the addition of eps (1); then inverseSqrt (2) and two products. */
     const double sum = 1 + 4 + ceil_div(c->dim / 4, LANES_NORM) + log2_of(reduce->team) +
                        LANES_NORM / reduce->team;
     const double relative = ((sum + 2.5 + 1) / 2 + 2 + 2) * U;
@@ -163,7 +172,8 @@ void check_norm(rig *r) {
     rig_reduce reduces[2];
     const uint32_t n = rig_reduces(r, reduces);
     for (uint32_t i = 0; i < n; i++) {
-        for (size_t j = 0; j < ARRAY_LEN(cases); j++) norm_row(r, &cases[j], &reduces[i]);
+        for (size_t j = 0; j < ARRAY_LEN(cases); j++)
+            norm_row(r, &cases[j], &reduces[i]);
     }
 }
 
@@ -171,16 +181,16 @@ void check_norm(rig *r) {
 
 typedef struct {
     const rig_format *format;
-    const rig_reduce *reduce; /* NULL: matmul */
+    const rig_reduce *reduce;       /* NULL: matmul */
     uint32_t cols, rows, tokens, n; /* tokens: TOKENS of matvec */
     bool bias, add;
     const char *reason;
 } product;
 
-/* What the roundings of W x add up to, by running error analysis (Higham 2002, 3.3) in the order of the
- * kernels: every addition errs by U times the partial sum it makes; before them a weight, its product and
- * a dot product of 4 by U |w x| each, six in all. Less generous than the length of the sum times the sum
- * of magnitudes, which at 11,008 columns would hide a wrong weight. */
+/* What the roundings of W x add up to, by running error analysis (Higham 2002, 3.3) in the order of
+ * the kernels: every addition errs by U times the partial sum it makes; before them a weight, its
+ * product and a dot product of 4 by U |w x| each, six in all. Less generous than the length of the
+ * sum times the sum of magnitudes, which at 11,008 columns would hide a wrong weight. */
 static double product_bound(const product *c, const float *w, const double *x) {
     const uint32_t team = c->reduce == NULL ? 1 : c->reduce->team;
     double sums[64] = { 0 }, error = 0, most = 0, all = 0;
@@ -199,7 +209,8 @@ static double product_bound(const product *c, const float *w, const double *x) {
         *sum += s;
         error += c->reduce == NULL ? 0 : fabs(*sum);
     }
-    for (uint32_t i = 0; i < team; i++) all += fabs(sums[i]);
+    for (uint32_t i = 0; i < team; i++)
+        all += fabs(sums[i]);
     return U * (error + log2_of(team) * all + 6 * most);
 }
 
@@ -209,24 +220,35 @@ static void call_product(rig *r, const product *c, gpu_range w, gpu_range x, gpu
     const uint32_t sizes[4] = { 77, c->n, 77, 77 };
     if (c->reduce == NULL) {
         const matmul_consts consts = { .k = c->cols, .bias = c->bias, .add = c->add };
-        const matmul_params params = { .rows = c->rows, .stride = stride, .column = column,
-                                       .bias_first = first, .counted = 1 };
-        rig_call(r, &matmul_source, (const gpu_fragment *[]){ c->format->part }, &consts,
-                 (gpu_call){
-                     .bind = { w, [MATMUL_X] = x, [MATMUL_BIAS] = bias,
-                               [MATMUL_SIZES] = rig_sizes(r, sizes), [MATMUL_Y] = y->range },
-                     .params = &params,
-                     .groups = { { .times = ceil_div(c->rows, 64) }, { .times = ceil_div(c->n, 32) } },
-                 });
+        const matmul_params params = {
+            .rows = c->rows, .stride = stride, .column = column, .bias_first = first, .counted = 1
+        };
+        rig_call(
+            r, &matmul_source, (const gpu_fragment *[]){ c->format->part }, &consts,
+            (gpu_call){
+                .bind = { w, [MATMUL_X] = x, [MATMUL_BIAS] = bias,
+                          [MATMUL_SIZES] = rig_sizes(r, sizes), [MATMUL_Y] = y->range },
+                .params = &params,
+                .groups = { { .times = ceil_div(c->rows, 64) }, { .times = ceil_div(c->n, 32) } },
+            });
         return;
     }
     const uint32_t groups = ceil_div(c->rows, LANES_MATVEC / c->reduce->team);
     const uint32_t grid_x = min_u32(groups, 5); /* so that the grid has a second row */
-    const matvec_consts consts = { .k = c->cols, .tokens = c->tokens, .bias = c->bias,
-                                   .add = c->add, .wg = LANES_MATVEC, .team = c->reduce->team };
-    const matvec_params params = { .rows = c->rows, .grid_x = grid_x, .stride = stride,
-                                   .column = column, .bias_first = first, .counted = 1 };
-    rig_call(r, &matvec_source, (const gpu_fragment *[]){ c->format->part, c->reduce->part }, &consts,
+    const matvec_consts consts = { .k = c->cols,
+                                   .tokens = c->tokens,
+                                   .bias = c->bias,
+                                   .add = c->add,
+                                   .wg = LANES_MATVEC,
+                                   .team = c->reduce->team };
+    const matvec_params params = { .rows = c->rows,
+                                   .grid_x = grid_x,
+                                   .stride = stride,
+                                   .column = column,
+                                   .bias_first = first,
+                                   .counted = 1 };
+    rig_call(r, &matvec_source, (const gpu_fragment *[]){ c->format->part, c->reduce->part },
+             &consts,
              (gpu_call){
                  .bind = { w, [MATVEC_X] = x, [MATVEC_BIAS] = bias,
                            [MATVEC_SIZES] = rig_sizes(r, sizes), [MATVEC_Y] = y->range },
@@ -244,7 +266,8 @@ static void product_row(rig *r, const product *c) {
                    c->tokens, c->bias ? ", bias" : "", c->add ? ", add" : "")) {
         return;
     }
-    /* A column and a stride of the kind that q, k and v have side by side, and a later part's bias. */
+    /* A column and a stride of the kind that q, k and v have side by side, and a later part's bias.
+     */
     const uint32_t column = 3, stride = c->rows + 5, first = 6;
     const size_t k = c->cols, rows = c->rows, n = c->n;
     float *w;
@@ -256,8 +279,8 @@ static void product_row(rig *r, const product *c) {
     ref_matmul(want, w, c->bias ? bias + first : NULL, xd, n, rows, k);
     rig_output *y = rig_out(r, c->add ? before : NULL, n * stride);
     call_product(r, c, matrix, rig_in(r, x, n * k * 4),
-                 c->bias ? rig_in(r, bias, (first + rows) * 4) : rig_in(r, bias, 4), y, stride, column,
-                 first);
+                 c->bias ? rig_in(r, bias, (first + rows) * 4) : rig_in(r, bias, 4), y, stride,
+                 column, first);
     if (rig_run(r)) {
         for (size_t t = 0; t < n; t++) {
             rig_kept(r, y, t * stride, column);
@@ -281,7 +304,8 @@ static void matvec_formats(rig *r, const rig_reduce *reduce) {
         width list[3];
         const uint32_t n = widths(f->type, list);
         for (uint32_t j = 0; j < n; j++) {
-            product_row(r, &(product){ f, reduce, list[j].cols, 13, 1, 1, .reason = list[j].reason });
+            product_row(r,
+                        &(product){ f, reduce, list[j].cols, 13, 1, 1, .reason = list[j].reason });
         }
         /* The first row's pipeline is as above but for TOKENS. */
         product_row(r, &(product){ f, reduce, list[0].cols, 13, 8, 5, .reason = "some of 8 rows" });
@@ -296,7 +320,8 @@ void check_matvec(rig *r) {
         matvec_formats(r, reduce);
         const rig_format *f = &rig_formats[0], *q4_0 = &rig_formats[3];
         for (uint32_t rows = 1; rows <= 8; rows++) {
-            product_row(r, &(product){ f, reduce, 172, 7, 8, rows, .reason = "every count of rows" });
+            product_row(r,
+                        &(product){ f, reduce, 172, 7, 8, rows, .reason = "every count of rows" });
         }
         static const uint32_t heights[] = { 1, 3, 4, 5, 65, 1001 };
         for (size_t j = 0; j < ARRAY_LEN(heights); j++) {
@@ -305,10 +330,12 @@ void check_matvec(rig *r) {
         }
         for (uint32_t tokens = 1; tokens <= 8; tokens += 7) {
             product_row(r, &(product){ f, reduce, 172, 7, tokens, tokens, true, false, "bias" });
-            product_row(r, &(product){ f, reduce, 172, 7, tokens, tokens, false, true, "residual" });
+            product_row(r,
+                        &(product){ f, reduce, 172, 7, tokens, tokens, false, true, "residual" });
             product_row(r, &(product){ q4_0, reduce, 96, 7, tokens, tokens, true, true, "both" });
         }
-        product_row(r, &(product){ f, reduce, 11008, 3, 1, 1, .reason = "a long row (Llama 2 7B)" });
+        product_row(r,
+                    &(product){ f, reduce, 11008, 3, 1, 1, .reason = "a long row (Llama 2 7B)" });
     }
 }
 
@@ -325,14 +352,14 @@ void check_matmul(rig *r) {
         uint32_t rows, n;
         const char *reason;
     } edges[] = {
-        { 64, 32, "one full tile" },        { 1, 1, "the least product" },
-        { 63, 31, "a tile short of one" },  { 65, 33, "one more than a tile" },
+        { 64, 32, "one full tile" },           { 1, 1, "the least product" },
+        { 63, 31, "a tile short of one" },     { 65, 33, "one more than a tile" },
         { 200, 100, "several tiles of both" },
     };
     const rig_format *f = &rig_formats[0], *q4_0 = &rig_formats[3];
     for (size_t i = 0; i < ARRAY_LEN(edges); i++) {
-        product_row(r, &(product){ f, NULL, 172, edges[i].rows, 0, edges[i].n,
-                                   .reason = edges[i].reason });
+        product_row(
+            r, &(product){ f, NULL, 172, edges[i].rows, 0, edges[i].n, .reason = edges[i].reason });
         product_row(r, &(product){ q4_0, NULL, 96, edges[i].rows, 0, edges[i].n,
                                    .reason = edges[i].reason });
     }

@@ -1,9 +1,10 @@
 /* check_internal: the rig that a row of the table is built in.
  *
  * A row: rig_begin, inputs and outputs, calls, rig_run, then one rig_expect (or rig_bits) for every
- * element of every output, rig_end. Outputs begin as a pattern that is a NaN, so an element that was
- * not written differs from any number; inputs are followed by the same pattern inside their binding,
- * so reading past one spoils the result. Memory of the rig_* functions lives until rig_end.
+ * element of every output, rig_end. Outputs begin as a pattern that is a NaN, so an element that
+ * was not written differs from any number; inputs are followed by the same pattern inside their
+ * binding, so reading past one spoils the result. Memory of the rig_* functions lives until
+ * rig_end.
  *
  * Errors are counted in U, WGSL's worst rounding of a basic operation: the unit in the last place,
  * 2^-23 of the result, as WGSL leaves the direction of rounding open. Divisions and inverseSqrt
@@ -32,7 +33,7 @@ typedef struct {
     const check_options *options;
     uint32_t n, n_failed; /* rows so far */
     bool stopped;
-    char last[96];        /* the kernel of the row before */
+    char last[96]; /* the kernel of the row before */
     /* of the row */
     char kernel[96], shape[160], problem[256];
     const char *reason;
@@ -63,8 +64,8 @@ float *rig_normals(rig *r, size_t n, double scale);
 uint32_t *rig_shuffled(rig *r, uint32_t n); /* 0 .. n - 1 */
 double *rig_doubles(rig *r, const float *x, size_t n);
 
-/* Weights [rows, cols] of random blocks: all codes, scales that keep |w| below about 2. `decoded` gets
- * their values in f32. */
+/* Weights [rows, cols] of random blocks: all codes, scales that keep |w| below about 2. `decoded`
+ * gets their values in f32. */
 gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded);
 /* Inputs: raw bytes; numbers, or words, of which PLANT_INPUT changes element `plant`. */
 gpu_range rig_in(rig *r, const void *bytes, size_t size);
@@ -78,7 +79,8 @@ rig_output *rig_out(rig *r, const void *before, size_t n);
 
 void rig_call(rig *r, const gpu_source *source, const gpu_fragment *const *fragments,
               const void *consts, gpu_call call);
-/* False if the device refused something: the row is reported by rig_end, nothing can be compared. */
+/* False if the device refused something: the row is reported by rig_end, nothing can be compared.
+ */
 bool rig_run(rig *r);
 
 void rig_expect(rig *r, float got, double want, double bound);
@@ -98,7 +100,8 @@ typedef struct {
 enum { RIG_FORMATS = 11 };
 extern const rig_format rig_formats[RIG_FORMATS];
 
-/* The reductions that the device has: tree always, subgroup where it can. Lanes to a team for both. */
+/* The reductions that the device has: tree always, subgroup where it can. Lanes to a team for both.
+ */
 typedef struct {
     const gpu_fragment *part;
     uint32_t team;

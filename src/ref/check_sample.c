@@ -1,8 +1,8 @@
 /* check_sample: the four kernels of the sampler, each from inputs of its own, and the logprobs.
  *
- * Several answers in one dispatch, each with its sampler, in slots and rows of another order than the
- * answers (`pick`). What a kernel selects is compared exactly where its input decides it (f32 in, no
- * arithmetic), else against the exact answer with the width of its own roundings. */
+ * Several answers in one dispatch, each with its sampler, in slots and rows of another order than
+ * the answers (`pick`). What a kernel selects is compared exactly where its input decides it (f32
+ * in, no arithmetic), else against the exact answer with the width of its own roundings. */
 #include "ref/check_internal.h"
 
 #include <math.h>
@@ -27,7 +27,8 @@ static draws *new_draws(rig *r, uint32_t vocab, const ref_sampler *samplers, siz
     for (uint32_t i = 0; i < SLOTS; i++) {
         d->samplers[i] = (ref_sampler){ .temperature = 99, .top_k = 99, .draws = 99, .top = 99 };
     }
-    for (uint32_t i = 0; i < ROWS; i++) d->rows[i][1] = slots[i % SLOTS];
+    for (uint32_t i = 0; i < ROWS; i++)
+        d->rows[i][1] = slots[i % SLOTS];
     for (uint32_t i = 0; i < ANSWERS; i++) {
         d->pick[i] = rows[i];
         d->rows[rows[i]][1] = d->slot[i] = slots[i];
@@ -69,22 +70,24 @@ static void scan_row(rig *r, uint32_t vocab, const char *reason) {
     const float *logits = new_logits(r, vocab, 3);
     uint32_t *counts = rig_alloc(r, (size_t)SLOTS * vocab, 4);
     for (size_t i = 0; i < (size_t)SLOTS * vocab; i++) {
-        counts[i] = (rig_below(r, 2) == 0 ? REF_SEEN : 0) | (rig_below(r, 3) == 0 ? rig_below(r, 9) : 0);
+        counts[i] =
+            (rig_below(r, 2) == 0 ? REF_SEEN : 0) | (rig_below(r, 3) == 0 ? rig_below(r, 9) : 0);
     }
     rig_output *samplers = rig_out(r, d->samplers, sizeof(d->samplers) / 4);
     rig_output *z = rig_out(r, NULL, (size_t)ANSWERS * vocab);
     rig_output *best = rig_out(r, NULL, (size_t)ANSWERS * d->chunks * 2);
-    rig_call(r, &sample_scan_source, (const gpu_fragment *[]){ &sampler_state_part },
-             &(sample_scan_consts){ .vocab = vocab, .chunk = CHUNK },
-             (gpu_call){
-                 .bind = { samplers->range,
-                           [SAMPLE_SCAN_LOGITS] = rig_numbers(r, logits, (size_t)ANSWERS * vocab, 0),
-                           [SAMPLE_SCAN_ROWS] = rig_in(r, d->rows, sizeof(d->rows)),
-                           [SAMPLE_SCAN_PICK] = rig_in(r, d->pick, sizeof(d->pick)),
-                           [SAMPLE_SCAN_COUNTS] = rig_in(r, counts, (size_t)SLOTS * vocab * 4),
-                           [SAMPLE_SCAN_Z] = z->range, [SAMPLE_SCAN_BEST] = best->range },
-                 .groups = { { .times = d->chunks }, { .times = ANSWERS } },
-             });
+    rig_call(
+        r, &sample_scan_source, (const gpu_fragment *[]){ &sampler_state_part },
+        &(sample_scan_consts){ .vocab = vocab, .chunk = CHUNK },
+        (gpu_call){
+            .bind = { samplers->range,
+                      [SAMPLE_SCAN_LOGITS] = rig_numbers(r, logits, (size_t)ANSWERS * vocab, 0),
+                      [SAMPLE_SCAN_ROWS] = rig_in(r, d->rows, sizeof(d->rows)),
+                      [SAMPLE_SCAN_PICK] = rig_in(r, d->pick, sizeof(d->pick)),
+                      [SAMPLE_SCAN_COUNTS] = rig_in(r, counts, (size_t)SLOTS * vocab * 4),
+                      [SAMPLE_SCAN_Z] = z->range, [SAMPLE_SCAN_BEST] = best->range },
+            .groups = { { .times = d->chunks }, { .times = ANSWERS } },
+        });
     double *want = rig_alloc(r, vocab, sizeof(double));
     const bool ran = rig_run(r);
     for (uint32_t a = 0; ran && a < ANSWERS; a++) {
@@ -92,18 +95,21 @@ static void scan_row(rig *r, uint32_t vocab, const char *reason) {
         const uint32_t *seen = counts + (size_t)d->slot[a] * vocab;
         ref_adjust(want, logits + (size_t)a * vocab, seen, s, vocab);
         for (uint32_t v = 0; v < vocab; v++) {
-            /* Penalty: a quotient (2.5); then three roundings of the sum's terms; temperature: 2.5. */
+            /* Penalty: a quotient (2.5); then three roundings of the sum's terms; temperature: 2.5.
+             */
             const double l = fabs((double)logits[(size_t)a * vocab + v]);
             const double n = (double)(seen[v] & ~REF_SEEN);
             const double terms = fmax(l, fmax(l / (double)s->repeat, l * (double)s->repeat)) +
                                  fabs((double)s->presence) + n * fabs((double)s->frequency);
             const double t = s->temperature > 0 ? (double)s->temperature : 1;
-            rig_expect(r, rig_float(z, (size_t)a * vocab + v), want[v], U * (2.5 + 3 + 2.5) * terms / t);
+            rig_expect(r, rig_float(z, (size_t)a * vocab + v), want[v],
+                       U * (2.5 + 3 + 2.5) * terms / t);
         }
         for (uint32_t c = 0; c < d->chunks; c++) { /* the best of the kernel's own z */
             uint32_t top = c * CHUNK;
             for (uint32_t v = top; v < min_u32(vocab, (c + 1) * CHUNK); v++) {
-                if (rig_float(z, (size_t)a * vocab + v) > rig_float(z, (size_t)a * vocab + top)) top = v;
+                if (rig_float(z, (size_t)a * vocab + v) > rig_float(z, (size_t)a * vocab + top))
+                    top = v;
             }
             const size_t at = ((size_t)a * d->chunks + c) * 2;
             rig_bits(r, best->after[at], z->after[(size_t)a * vocab + top]);
@@ -124,19 +130,22 @@ void check_scan(rig *r) {
 /* ---- select -------------------------------------------------------------------------------- */
 
 /* Does the kernel's floor keep what top-k and top-p ask for? Everything but top-p is exact. The
- * probabilities are cut down to multiples of 2^-30, so their sum is short by at most 2^-30 a token, and
- * carry the errors of exp, of the sum that scales them and of the product; the target is rounded once. */
+ * probabilities are cut down to multiples of 2^-30, so their sum is short by at most 2^-30 a token,
+ * and carry the errors of exp, of the sum that scales them and of the product; the target is
+ * rounded once. */
 static bool floor_holds(const ref_sampler *s, const float *z, uint32_t vocab, float floor,
                         double *scratch, uint32_t *order) {
     double *zd = scratch, *p = scratch + vocab;
-    for (uint32_t v = 0; v < vocab; v++) zd[v] = (double)z[v];
+    for (uint32_t v = 0; v < vocab; v++)
+        zd[v] = (double)z[v];
     if (!(s->temperature > 0)) return floor == -3e38f;
     ref_sampler only = *s;
     only.top_p = only.min_p = 0;
     const double after_k = ref_distribution(p, order, zd, &only, vocab), top = zd[order[0]];
     double limit = -3e38; /* of min-p */
     if (s->min_p > 0) limit = top + log((double)s->min_p);
-    const double min_p_error = U * (3 * fabs(log((double)s->min_p + 1e-30)) + fabs(limit)) + 0x1p-21;
+    const double min_p_error =
+        U * (3 * fabs(log((double)s->min_p + 1e-30)) + fabs(limit)) + 0x1p-21;
     const bool by_min_p = s->min_p > 0 && fabs((double)floor - limit) <= min_p_error;
     if (!(s->top_p > 0 && s->top_p < 1)) {
         if (by_min_p) return after_k <= (double)floor + min_p_error || s->top_k == 0;
@@ -144,7 +153,8 @@ static bool floor_holds(const ref_sampler *s, const float *z, uint32_t vocab, fl
         return cut ? (double)floor == after_k && limit <= after_k + min_p_error : floor == -3e38f;
     }
     double slack = vocab * 0x1p-30 + U * (1 + 2 * (vocab / LANES + 16));
-    for (uint32_t v = 0; v < vocab; v++) slack += 2 * U * p[v] * (3 + 3 * fabs(zd[v] - top));
+    for (uint32_t v = 0; v < vocab; v++)
+        slack += 2 * U * p[v] * (3 + 3 * fabs(zd[v] - top));
     double above = 0, from = 0; /* probability of what is over the floor, and with what is at it */
     bool exists = false;
     for (uint32_t v = 0; v < vocab; v++) {
@@ -171,21 +181,23 @@ static void select_row(rig *r, uint32_t vocab, double scale, double grid, const 
         z[i] = (float)(grid * floor((double)z[i] / grid));
     }
     float(*best)[2] = rig_alloc(r, (size_t)ANSWERS * d->chunks, sizeof(*best));
-    for (uint32_t i = 0; i < ANSWERS * d->chunks; i++) best[i][0] = -3e38f;
+    for (uint32_t i = 0; i < ANSWERS * d->chunks; i++)
+        best[i][0] = -3e38f;
     for (size_t i = 0; i < (size_t)ANSWERS * vocab; i++) {
         const size_t at = i / vocab * d->chunks + i % vocab / CHUNK;
         best[at][0] = fmaxf(best[at][0], z[i]);
     }
     rig_output *samplers = rig_out(r, d->samplers, sizeof(d->samplers) / 4);
-    const sample_select_consts consts = { .vocab = vocab, .chunks = d->chunks, .wg = LANES,
-                                          .team = reduce->team };
-    rig_call(r, &sample_select_source, (const gpu_fragment *[]){ &sampler_state_part, reduce->part },
-             &consts,
+    const sample_select_consts consts = {
+        .vocab = vocab, .chunks = d->chunks, .wg = LANES, .team = reduce->team
+    };
+    rig_call(r, &sample_select_source,
+             (const gpu_fragment *[]){ &sampler_state_part, reduce->part }, &consts,
              (gpu_call){
                  .bind = { samplers->range,
                            [SAMPLE_SELECT_Z] = rig_in(r, z, (size_t)ANSWERS * vocab * 4),
-                           [SAMPLE_SELECT_BEST] = rig_numbers(r, best[0], (size_t)ANSWERS * d->chunks * 2,
-                                                              vocab / 3 / CHUNK * 2),
+                           [SAMPLE_SELECT_BEST] = rig_numbers(
+                               r, best[0], (size_t)ANSWERS * d->chunks * 2, vocab / 3 / CHUNK * 2),
                            [SAMPLE_SELECT_ROWS] = rig_in(r, d->rows, sizeof(d->rows)),
                            [SAMPLE_SELECT_PICK] = rig_in(r, d->pick, sizeof(d->pick)) },
                  .groups = { { 0 }, { .times = ANSWERS } },
@@ -200,12 +212,14 @@ static void select_row(rig *r, uint32_t vocab, double scale, double grid, const 
         used[d->slot[a]] = true;
         const float *own = z + (size_t)a * vocab;
         float top = own[0];
-        for (uint32_t v = 0; v < vocab; v++) top = fmaxf(top, own[v]);
+        for (uint32_t v = 0; v < vocab; v++)
+            top = fmaxf(top, own[v]);
         rig_kept(r, samplers, at, WORDS - 2);
         rig_bits(r, samplers->after[at + WORDS - 2], bits_of(top));
-        rig_require(r,
-                    floor_holds(d->of[a], own, vocab, rig_float(samplers, at + WORDS - 1), scratch, order),
-                    "the floor keeps too much or too little");
+        rig_require(
+            r,
+            floor_holds(d->of[a], own, vocab, rig_float(samplers, at + WORDS - 1), scratch, order),
+            "the floor keeps too much or too little");
         rig_skip(r, 1);
     }
     for (uint32_t i = 0; i < SLOTS; i++) {
@@ -216,13 +230,18 @@ static void select_row(rig *r, uint32_t vocab, double scale, double grid, const 
 
 void check_select(rig *r) {
     static const ref_sampler none[] = { { .temperature = 1 }, { .temperature = 0, .top_k = 5 } };
-    static const ref_sampler ks[] = { { .temperature = 1, .top_k = 1 }, { .temperature = 1, .top_k = 2 },
-                                      { .temperature = 1, .top_k = 40 }, { .temperature = 1, .top_k = 49 },
-                                      { .temperature = 1, .top_k = 50 }, { .temperature = 1, .top_k = ~0u } };
-    static const ref_sampler ps[] = { { .temperature = 1, .top_p = 1e-6f }, { .temperature = 1, .top_p = 0.1f },
-                                      { .temperature = 1, .top_p = 0.5f }, { .temperature = 1, .top_p = 0.9f },
-                                      { .temperature = 1, .top_p = 0.999f }, { .temperature = 1, .top_p = 1 } };
-    static const ref_sampler mins[] = { { .temperature = 1, .min_p = 0.05f }, { .temperature = 1, .min_p = 1 },
+    static const ref_sampler ks[] = {
+        { .temperature = 1, .top_k = 1 },  { .temperature = 1, .top_k = 2 },
+        { .temperature = 1, .top_k = 40 }, { .temperature = 1, .top_k = 49 },
+        { .temperature = 1, .top_k = 50 }, { .temperature = 1, .top_k = ~0u }
+    };
+    static const ref_sampler ps[] = {
+        { .temperature = 1, .top_p = 1e-6f },  { .temperature = 1, .top_p = 0.1f },
+        { .temperature = 1, .top_p = 0.5f },   { .temperature = 1, .top_p = 0.9f },
+        { .temperature = 1, .top_p = 0.999f }, { .temperature = 1, .top_p = 1 }
+    };
+    static const ref_sampler mins[] = { { .temperature = 1, .min_p = 0.05f },
+                                        { .temperature = 1, .min_p = 1 },
                                         { .temperature = 1, .min_p = 1e-4f } };
     static const ref_sampler mixed[] = {
         { .temperature = 1, .top_k = 20, .top_p = 0.8f },
@@ -254,8 +273,8 @@ void check_select(rig *r) {
     for (uint32_t i = 0; i < n; i++) {
         for (size_t j = 0; j < ARRAY_LEN(shapes); j++) {
             for (size_t k = 0; k < ARRAY_LEN(lists); k++) {
-                select_row(r, shapes[j].vocab, shapes[j].scale, shapes[j].grid, &reduces[i], lists[k].list,
-                           lists[k].n, lists[k].name, shapes[j].reason);
+                select_row(r, shapes[j].vocab, shapes[j].scale, shapes[j].grid, &reduces[i],
+                           lists[k].list, lists[k].n, lists[k].name, shapes[j].reason);
             }
         }
     }
@@ -263,8 +282,8 @@ void check_select(rig *r) {
 
 /* ---- draw ---------------------------------------------------------------------------------- */
 
-/* Score of token v in the race and how far f32 may be off: z - top and the last subtraction round once;
- * u carries three roundings; log is 3 ULP, or 2^-21 near 1 (between 1/2 and 2). */
+/* Score of token v in the race and how far f32 may be off: z - top and the last subtraction round
+ * once; u carries three roundings; log is 3 ULP, or 2^-21 near 1 (between 1/2 and 2). */
 static double score_of(const ref_sampler *s, float z, uint32_t v, double *bound) {
     const uint32_t random = ref_random(s, v);
     const double u = ((double)random + 0.5) / 4294967296.0, e = -log1p(-u), le = log(e);
@@ -308,12 +327,14 @@ static void draw_row(rig *r, uint32_t vocab, const char *reason) {
         uint32_t top = 0, n = 0;
         for (uint32_t v = first; v < last; v++) {
             if (own[v] < s->floor) continue;
-            const double score = s->temperature > 0 ? score_of(s, own[v], v, &bound) : (double)own[v];
+            const double score =
+                s->temperature > 0 ? score_of(s, own[v], v, &bound) : (double)own[v];
             if (!(s->temperature > 0)) bound = 0;
             if (n++ == 0 || score - bound > most) most = score - bound, top = v;
         }
         if (n == 0) { /* nothing of the chunk may win */
-            rig_require(r, rig_float(best, 2 * (size_t)i) < -1e38f, "a token below the floor takes part");
+            rig_require(r, rig_float(best, 2 * (size_t)i) < -1e38f,
+                        "a token below the floor takes part");
             rig_skip(r, 2);
             continue;
         }
@@ -349,7 +370,8 @@ static void finish_row(rig *r, uint32_t vocab, uint32_t flags, const char *reaso
     static const ref_sampler any[] = { { .temperature = 1, .draws = 3 } };
     draws *d = new_draws(r, vocab, any, 1);
     const uint32_t chunks = d->chunks;
-    /* Answers: the first, the last there is room for, one done before, one that meets a stop token now. */
+    /* Answers: the first, the last there is room for, one done before, one that meets a stop token
+     * now. */
     for (uint32_t i = 0; i < ROWS; i++) {
         d->rows[i][0] = 1, d->rows[i][2] = 10 * i, d->rows[i][3] = i;
     }
@@ -370,7 +392,8 @@ static void finish_row(rig *r, uint32_t vocab, uint32_t flags, const char *reaso
     }
     const uint32_t stops[] = { 3, vocab, winner[3], vocab + 1 };
     uint32_t *counts = rig_alloc(r, (size_t)SLOTS * vocab, 4);
-    for (uint32_t a = 0; a < ANSWERS; a++) counts[(size_t)d->slot[a] * vocab + winner[a]] = REF_SEEN | a;
+    for (uint32_t a = 0; a < ANSWERS; a++)
+        counts[(size_t)d->slot[a] * vocab + winner[a]] = REF_SEEN | a;
     const uint32_t sizes[4] = { ROWS, ANSWERS, flags, 0 };
     rig_output *samplers = rig_out(r, d->samplers, sizeof(d->samplers) / 4);
     rig_output *rows = rig_out(r, d->rows, ROWS * 4);
@@ -406,11 +429,15 @@ static void finish_row(rig *r, uint32_t vocab, uint32_t flags, const char *reaso
             row[0] = winner[a];
             row[2]++;
         }
-        for (size_t i = 0; i < answer->n; i++) rig_bits(r, answer->after[i], said[i]);
-        for (size_t i = 0; i < rows->n; i++) rig_bits(r, rows->after[i], d->rows[i / 4][i % 4]);
-        for (size_t i = 0; i < seen->n; i++) rig_bits(r, seen->after[i], counts[i]);
+        for (size_t i = 0; i < answer->n; i++)
+            rig_bits(r, answer->after[i], said[i]);
+        for (size_t i = 0; i < rows->n; i++)
+            rig_bits(r, rows->after[i], d->rows[i / 4][i % 4]);
+        for (size_t i = 0; i < seen->n; i++)
+            rig_bits(r, seen->after[i], counts[i]);
         const uint32_t *state = (const uint32_t *)(const void *)d->samplers;
-        for (size_t i = 0; i < samplers->n; i++) rig_bits(r, samplers->after[i], state[i]);
+        for (size_t i = 0; i < samplers->n; i++)
+            rig_bits(r, samplers->after[i], state[i]);
     }
     rig_end(r);
 }
@@ -443,9 +470,11 @@ static void logprobs_row(rig *r, uint32_t vocab, uint32_t wanted, const rig_redu
     /* PLANT_INPUT: the first answer's best token is more likely. */
     rig_call(r, &logprobs_source, (const gpu_fragment *[]){ reduce->part }, &consts,
              (gpu_call){
-                 .bind = { [LOGPROBS_LOGITS] = rig_numbers(r, logits, (size_t)ANSWERS * vocab, vocab / 3),
+                 .bind = { [LOGPROBS_LOGITS] =
+                               rig_numbers(r, logits, (size_t)ANSWERS * vocab, vocab / 3),
                            [LOGPROBS_ANSWER] = rig_in(r, answer, sizeof(answer)),
-                           [LOGPROBS_SIZES] = rig_sizes(r, sizes), [LOGPROBS_PROBS] = probs->range },
+                           [LOGPROBS_SIZES] = rig_sizes(r, sizes),
+                           [LOGPROBS_PROBS] = probs->range },
                  .groups = { { 0 }, { .times = ANSWERS } },
              });
     double *p = rig_alloc(r, vocab, sizeof(double)), *want = rig_alloc(r, vocab, sizeof(double));
@@ -458,7 +487,8 @@ static void logprobs_row(rig *r, uint32_t vocab, uint32_t wanted, const rig_redu
         ref_logprobs(want, own, vocab);
         /* log of the sum: its terms' exp and additions, then the log itself and two roundings. */
         double sum = U * (vocab / LANES + 16.0), top = z[order[0]];
-        for (uint32_t v = 0; v < vocab; v++) sum += p[v] * U * (3 + 3 * fabs(z[v] - top));
+        for (uint32_t v = 0; v < vocab; v++)
+            sum += p[v] * U * (3 + 3 * fabs(z[v] - top));
         for (uint32_t i = 0; i <= BEST; i++) {
             const size_t at = 2 * ((size_t)a * (1 + BEST) + i);
             if (i > wanted) {
@@ -468,7 +498,8 @@ static void logprobs_row(rig *r, uint32_t vocab, uint32_t wanted, const rig_redu
             const uint32_t token = i == 0 ? answer[a][answer[a][0]] : order[i - 1];
             rig_bits(r, probs->after[at], token);
             rig_expect(r, rig_float(probs, at + 1), want[token],
-                       sum + 0x1p-21 + U * (fabs(z[token]) + 3 * fabs(top) + 3 * fabs(want[token])));
+                       sum + 0x1p-21 +
+                           U * (fabs(z[token]) + 3 * fabs(top) + 3 * fabs(want[token])));
         }
     }
     rig_end(r);

@@ -1,8 +1,8 @@
 /* pass: a whole Llama forward pass in double over one sequence.
  *
- * Which tensor is which comes from the engine's own config.c and weights.c, so that this checks their
- * mapping against other implementations without a GPU; the arithmetic shares nothing with the kernels.
- * All positions go through a layer at once, keys and values are simply kept. */
+ * Which tensor is which comes from the engine's own config.c and weights.c, so that this checks
+ * their mapping against other implementations without a GPU; the arithmetic shares nothing with the
+ * kernels. All positions go through a layer at once, keys and values are simply kept. */
 #include "model/model.h"
 #include "ref/ref.h"
 
@@ -41,7 +41,8 @@ static bool load(ref_model *m, dp_error *err) {
     m->embedding = decode(m, w->embedding.source, err);
     m->output_norm = decode(m, w->output_norm.source, err);
     m->head = w->head.source == w->embedding.source ? m->embedding : decode(m, w->head.source, err);
-    m->layers = arena_new(&m->arena, m->config.n_layers, sizeof(ref_layer), "reference layers", err);
+    m->layers =
+        arena_new(&m->arena, m->config.n_layers, sizeof(ref_layer), "reference layers", err);
     for (uint32_t i = 0; i < m->config.n_layers && err->status == DP_OK; i++) {
         const layer_weights *from = &w->layers[i];
         m->layers[i] = (ref_layer){
@@ -112,14 +113,15 @@ typedef struct {
 } activations;
 
 static bool allocate(activations *a, arena *memory, const config *c, size_t n, dp_error *err) {
-    const size_t q_dim = (size_t)c->n_heads * c->head_dim, kv_dim = (size_t)c->n_kv_heads * c->head_dim;
+    const size_t q_dim = (size_t)c->n_heads * c->head_dim,
+                 kv_dim = (size_t)c->n_kv_heads * c->head_dim;
     const struct {
         double **to;
         size_t width;
     } all[] = {
-        { &a->x, c->dim },      { &a->xn, c->dim },     { &a->y, c->dim },    { &a->q, q_dim },
-        { &a->k, kv_dim },      { &a->v, kv_dim },      { &a->att, q_dim },   { &a->gate, c->ffn_dim },
-        { &a->up, c->ffn_dim }, { &a->h, c->ffn_dim },  { &a->scores, 1 },
+        { &a->x, c->dim },      { &a->xn, c->dim },    { &a->y, c->dim },  { &a->q, q_dim },
+        { &a->k, kv_dim },      { &a->v, kv_dim },     { &a->att, q_dim }, { &a->gate, c->ffn_dim },
+        { &a->up, c->ffn_dim }, { &a->h, c->ffn_dim }, { &a->scores, 1 },
     };
     *a = (activations){ .n = n };
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
@@ -138,7 +140,8 @@ static bool allocate(activations *a, arena *memory, const config *c, size_t n, d
 }
 
 static void add(double *x, const double *y, size_t n) {
-    for (size_t i = 0; i < n; i++) x[i] += y[i];
+    for (size_t i = 0; i < n; i++)
+        x[i] += y[i];
 }
 
 static void attention(activations *a, const config *c, const ref_layer *l) {
@@ -155,8 +158,10 @@ static void attention(activations *a, const config *c, const ref_layer *l) {
     for (size_t t = 0; t < n; t++) {
         for (size_t h = 0; h < c->n_heads; h++) {
             const size_t kv = h / (c->n_heads / c->n_kv_heads) * hd;
-            const ref_keys keys = { a->k + kv, a->v + kv, t + 1, ref_window(t, c->window), kv_dim, hd,
-                                    1 / sqrt((double)hd) };
+            const ref_keys keys = {
+                a->k + kv, a->v + kv,           t + 1, ref_window(t, c->window), kv_dim,
+                hd,        1 / sqrt((double)hd)
+            };
             ref_attend(a->att + t * q_dim + h * hd, a->q + t * q_dim + h * hd, &keys, a->scores);
         }
     }
@@ -178,8 +183,8 @@ bool ref_forward(const ref_model *m, const uint32_t *tokens, size_t n, double *l
     const config *c = &m->config;
     for (size_t t = 0; t < n; t++) {
         if (tokens[t] >= c->vocab_size) {
-            return err_set(err, DP_E_ARGUMENT, "token %u is outside the vocabulary of %u", tokens[t],
-                           c->vocab_size);
+            return err_set(err, DP_E_ARGUMENT, "token %u is outside the vocabulary of %u",
+                           tokens[t], c->vocab_size);
         }
     }
     arena memory = { 0 };

@@ -10,25 +10,28 @@
 void ref_norm(double *y, const double *x, const float *w, size_t rows, size_t dim, double eps) {
     for (size_t r = 0; r < rows; r++) {
         double sum = 0;
-        for (size_t i = 0; i < dim; i++) sum += x[r * dim + i] * x[r * dim + i];
+        for (size_t i = 0; i < dim; i++)
+            sum += x[r * dim + i] * x[r * dim + i];
         const double scale = 1 / sqrt(sum / (double)dim + eps);
-        for (size_t i = 0; i < dim; i++) y[r * dim + i] = x[r * dim + i] * scale * (double)w[i];
+        for (size_t i = 0; i < dim; i++)
+            y[r * dim + i] = x[r * dim + i] * scale * (double)w[i];
     }
 }
 
-void ref_matmul(double *y, const float *w, const float *bias, const double *x, size_t n, size_t rows,
-                size_t cols) {
+void ref_matmul(double *y, const float *w, const float *bias, const double *x, size_t n,
+                size_t rows, size_t cols) {
     for (size_t t = 0; t < n; t++) {
         for (size_t r = 0; r < rows; r++) {
             double sum = bias != NULL ? (double)bias[r] : 0;
-            for (size_t i = 0; i < cols; i++) sum += (double)w[r * cols + i] * x[t * cols + i];
+            for (size_t i = 0; i < cols; i++)
+                sum += (double)w[r * cols + i] * x[t * cols + i];
             y[t * rows + r] = sum;
         }
     }
 }
 
-void ref_rope(double *x, const double (*angles)[2], size_t n_heads, size_t head_dim, size_t rope_dim,
-              bool interleaved) {
+void ref_rope(double *x, const double (*angles)[2], size_t n_heads, size_t head_dim,
+              size_t rope_dim, bool interleaved) {
     for (size_t h = 0; h < n_heads; h++) {
         double *head = x + h * head_dim;
         for (size_t i = 0; i < rope_dim / 2; i++) {
@@ -51,7 +54,8 @@ void ref_attend(double *y, const double *q, const ref_keys *keys, double *scores
         scores[j] = -INFINITY;
         if (j < keys->first) continue;
         double s = 0;
-        for (size_t d = 0; d < keys->head_dim; d++) s += q[d] * keys->k[j * keys->stride + d];
+        for (size_t d = 0; d < keys->head_dim; d++)
+            s += q[d] * keys->k[j * keys->stride + d];
         scores[j] = s * keys->scale;
         top = fmax(top, scores[j]);
     }
@@ -62,10 +66,12 @@ void ref_attend(double *y, const double *q, const ref_keys *keys, double *scores
     memset(y, 0, keys->head_dim * sizeof(double));
     for (size_t j = keys->first; j < keys->n; j++) {
         scores[j] /= sum;
-        for (size_t d = 0; d < keys->head_dim; d++) y[d] += scores[j] * keys->v[j * keys->stride + d];
+        for (size_t d = 0; d < keys->head_dim; d++)
+            y[d] += scores[j] * keys->v[j * keys->stride + d];
     }
 }
 
 void ref_glu(double *h, const double *g, const double *u, size_t n) {
-    for (size_t i = 0; i < n; i++) h[i] = g[i] / (1 + exp(-g[i])) * u[i];
+    for (size_t i = 0; i < n; i++)
+        h[i] = g[i] / (1 + exp(-g[i])) * u[i];
 }

@@ -14,13 +14,14 @@
 
 /* y[r, :] = x[r, :] / sqrt(mean(x[r, :]^2) + eps) * w; x, y [rows, dim], w [dim]. */
 void ref_norm(double *y, const double *x, const float *w, size_t rows, size_t dim, double eps);
-/* y[t, r] = W[r, :] . x[t, :] + b[r]; W [rows, cols], x [n, cols], y [n, rows]; bias may be NULL. */
-void ref_matmul(double *y, const float *w, const float *bias, const double *x, size_t n, size_t rows,
-                size_t cols);
+/* y[t, r] = W[r, :] . x[t, :] + b[r]; W [rows, cols], x [n, cols], y [n, rows]; bias may be NULL.
+ */
+void ref_matmul(double *y, const float *w, const float *bias, const double *x, size_t n,
+                size_t rows, size_t cols);
 /* Turns the pairs (i, i + rope_dim / 2), or (2i, 2i + 1) if interleaved, of n_heads heads in place:
  * x [n_heads, head_dim], angles [rope_dim / 2] (cos, sin). */
-void ref_rope(double *x, const double (*angles)[2], size_t n_heads, size_t head_dim, size_t rope_dim,
-              bool interleaved);
+void ref_rope(double *x, const double (*angles)[2], size_t n_heads, size_t head_dim,
+              size_t rope_dim, bool interleaved);
 /* What attention sees: keys and values [n, stride] with head_dim used; `first`: keys before it are
  * hidden by the window. */
 typedef struct {
@@ -46,14 +47,15 @@ typedef struct {
 } ref_sampler;
 _Static_assert(sizeof(ref_sampler) == 48, "twelve words");
 
-#define REF_SEEN 0x80000000u /* in counts: the token occurred; below it, how often in the answer */
+#define REF_SEEN 0x80000000u /* in counts: the token occurred; below it, how often in the answer \
+                              */
 
 /* z = penalised(logits) / temperature; counts [vocab] as in kernels/embed.wgsl. */
 void ref_adjust(double *z, const float *logits, const uint32_t *counts, const ref_sampler *s,
                 size_t vocab);
 /* p [vocab]: the probability of each token to be drawn, exactly; order [vocab] is scratch and holds
- * the tokens by falling z afterwards, the lower id first on ties. Greedy: 1 for the best. Returns the
- * least z that is kept. */
+ * the tokens by falling z afterwards, the lower id first on ties. Greedy: 1 for the best. Returns
+ * the least z that is kept. */
 double ref_distribution(double *p, uint32_t *order, const double *z, const ref_sampler *s,
                         size_t vocab);
 /* The random numbers of token v in the s->draws-th draw: 32 uniform bits (pcg4d). */

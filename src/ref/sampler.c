@@ -1,7 +1,8 @@
 /* sampler: which token is drawn with which probability, worked out by sorting.
  *
- * Penalties (Keskar et al. 2019 and the OpenAI API's two), temperature, then top-k, top-p (Holtzman et
- * al. 2020) over what top-k left, min-p (Nguyen et al. 2024); ties with the last token kept are kept. */
+ * Penalties (Keskar et al. 2019 and the OpenAI API's two), temperature, then top-k, top-p (Holtzman
+ * et al. 2020) over what top-k left, min-p (Nguyen et al. 2024); ties with the last token kept are
+ * kept. */
 #include "ref/ref.h"
 
 #include <math.h>
@@ -34,9 +35,11 @@ double ref_distribution(double *p, uint32_t *order, const double *z, const ref_s
                         size_t vocab) {
     ranked *list = mem_new(vocab, sizeof(ranked), "a sorted vocabulary", NULL);
     assert(list != NULL); /* a test tool: there is nothing to compare with without memory */
-    for (size_t i = 0; i < vocab; i++) list[i] = (ranked){ z[i], (uint32_t)i };
+    for (size_t i = 0; i < vocab; i++)
+        list[i] = (ranked){ z[i], (uint32_t)i };
     qsort(list, vocab, sizeof(ranked), by_falling_z);
-    for (size_t i = 0; i < vocab; i++) order[i] = list[i].token;
+    for (size_t i = 0; i < vocab; i++)
+        order[i] = list[i].token;
     mem_free(list);
 
     memset(p, 0, vocab * sizeof(double));
@@ -48,33 +51,42 @@ double ref_distribution(double *p, uint32_t *order, const double *z, const ref_s
     size_t n = vocab;
     if (s->top_k > 0 && s->top_k < vocab) {
         n = s->top_k;
-        while (n < vocab && z[order[n]] == z[order[n - 1]]) n++;
+        while (n < vocab && z[order[n]] == z[order[n - 1]])
+            n++;
     }
     if (s->top_p > 0 && s->top_p < 1) {
         double all = 0, sum = 0;
-        for (size_t i = n; i-- > 0;) all += exp(z[order[i]] - top);
+        for (size_t i = n; i-- > 0;)
+            all += exp(z[order[i]] - top);
         size_t kept = 0;
-        while (kept < n && sum < (double)s->top_p * all) sum += exp(z[order[kept++]] - top);
-        while (kept < n && z[order[kept]] == z[order[kept - 1]]) kept++;
+        while (kept < n && sum < (double)s->top_p * all)
+            sum += exp(z[order[kept++]] - top);
+        while (kept < n && z[order[kept]] == z[order[kept - 1]])
+            kept++;
         n = kept;
     }
-    while (s->min_p > 0 && n > 1 && z[order[n - 1]] < top + log((double)s->min_p)) n--;
+    while (s->min_p > 0 && n > 1 && z[order[n - 1]] < top + log((double)s->min_p))
+        n--;
     double all = 0;
-    for (size_t i = n; i-- > 0;) all += exp(z[order[i]] - top);
-    for (size_t i = 0; i < n; i++) p[order[i]] = exp(z[order[i]] - top) / all;
+    for (size_t i = n; i-- > 0;)
+        all += exp(z[order[i]] - top);
+    for (size_t i = 0; i < n; i++)
+        p[order[i]] = exp(z[order[i]] - top) / all;
     return z[order[n - 1]];
 }
 
 /* Jarzynski and Olano, "Hash functions for GPU rendering" (2020), listing of pcg4d; first word. */
 uint32_t ref_random(const ref_sampler *s, uint32_t v) {
     uint32_t x[4] = { v, s->draws, s->seed_low, s->seed_high };
-    for (int i = 0; i < 4; i++) x[i] = x[i] * 1664525u + 1013904223u;
+    for (int i = 0; i < 4; i++)
+        x[i] = x[i] * 1664525u + 1013904223u;
     for (int round = 0; round < 2; round++) {
         x[0] += x[1] * x[3];
         x[1] += x[2] * x[0];
         x[2] += x[0] * x[1];
         x[3] += x[1] * x[2];
-        for (int i = 0; i < 4 && round == 0; i++) x[i] ^= x[i] >> 16;
+        for (int i = 0; i < 4 && round == 0; i++)
+            x[i] ^= x[i] >> 16;
     }
     return x[0];
 }
@@ -86,7 +98,10 @@ double ref_log_exponential(uint32_t r) {
 
 void ref_logprobs(double *p, const float *logits, size_t vocab) {
     double top = -INFINITY, sum = 0;
-    for (size_t i = 0; i < vocab; i++) top = fmax(top, (double)logits[i]);
-    for (size_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - top);
-    for (size_t i = 0; i < vocab; i++) p[i] = (double)logits[i] - top - log(sum);
+    for (size_t i = 0; i < vocab; i++)
+        top = fmax(top, (double)logits[i]);
+    for (size_t i = 0; i < vocab; i++)
+        sum += exp((double)logits[i] - top);
+    for (size_t i = 0; i < vocab; i++)
+        p[i] = (double)logits[i] - top - log(sum);
 }
