@@ -154,14 +154,15 @@ typedef uint32_t dp_token;
 
 typedef struct dp_model dp_model;
 
-/* Share of the loading that is done, bytes of weights. False cancels. */
+/* Share of the loading that is done, bytes of weights. False cancels. Called while the device is
+ * locked: it must not call the library. */
 typedef bool dp_progress_fn(void *user, uint64_t done, uint64_t total);
 
 typedef struct {
     uint32_t context;  /* tokens that all sessions' KV caches hold together;
                         * 0: the model's own context, at most 8,192 */
     uint32_t sessions; /* most sessions at a time; 0: 8 */
-    uint32_t batch;    /* most rows in one prefill pass; 0: 512 */
+    uint32_t batch;    /* most rows in one prefill pass, at least 16; 0: 512 */
     dp_progress_fn *progress;
     void *progress_user;
     dp_log_fn *log; /* NULL: silent */
@@ -256,26 +257,29 @@ DP_API void dp_session_free(dp_session *session);
 /* How the next token is chosen, applied in this order: penalties, temperature, top_k, top_p, min_p,
  * draw. Ties with the last token that a filter keeps are kept. */
 typedef struct {
-    float temperature;        /* 0: greedy, the most likely token (lowest id on a tie) */
+    float temperature;        /* 0 (and below 1e-6): greedy, the most likely token, of equals the
+                               * one with the lowest id */
     uint32_t top_k;           /* keep the k most likely; 0: all */
     float top_p;              /* keep the most likely whose probabilities reach p; 0 or 1: all */
     float min_p;              /* drop what is less likely than min_p times the most likely; 0:
                                * none */
     float repeat_penalty;     /* divides positive and multiplies negative logits of tokens seen in
-                               * the prompt or the answer; 0 or 1: none (Keskar et al. 2019) */
+                               * the prompt or the answer, from 0.01; 0 or 1: none (Keskar et al.
+                               * 2019) */
     float presence_penalty;   /* subtracted from logits of tokens in the answer */
     float frequency_penalty;  /* the same times how often they occur in it */
     uint64_t seed;            /* same device, model, tokens and seed: same draws */
 } dp_sampling;
 
 /* Sets the sampler of a session and starts its answer (for the penalties) and its random numbers
- * anew. DP_E_ARGUMENT names a field that is NaN, infinite, negative or out of range. A new session
+ * anew. DP_E_ARGUMENT names a field that is NaN, infinite or out of range. A new session
  * is greedy. */
 DP_API DP_CHECK_RESULT bool dp_session_set_sampling(dp_session *session,
                                                     const dp_sampling *sampling, dp_error *err);
 
 /* Appends tokens[0..n) and computes the logits of the last one; n = 0 does nothing. Longer inputs
- * are cut into passes of dp_model_options.batch rows. On false the session is as it was:
+ * are cut into passes of dp_model_options.batch rows. On false the session holds the tokens that it
+ * held, and its logits too unless a pass had begun:
  * DP_E_ARGUMENT for an id that is no token, DP_E_LIMIT over the model's context, DP_E_MEMORY if the
  * KV pool is full, DP_E_DEVICE if the GPU was lost (then only free and close are allowed),
  * DP_E_CANCELLED. */
@@ -332,7 +336,8 @@ typedef struct {
 } dp_batch_item;
 
 /* dp_session_eval for several sessions at once: rows of different sessions share passes, the logits
- * of one do not depend on what the others contain. On false all sessions are as they were. */
+ * of one do not depend on what the others contain. On false all sessions hold the tokens that
+ * they held, and their logits too unless a pass had begun. */
 DP_API DP_CHECK_RESULT bool dp_batch_eval(const dp_batch_item *items, size_t n, dp_error *err);
 
 /* Up to n_steps (at most DP_STEPS_MAX) tokens for each of n sessions, eight to a submit: every step
@@ -383,7 +388,8 @@ typedef struct {
 } dp_generate_result;
 
 /* Continues the session from its logits until something ends it. After a stop string the session
- * holds the tokens up to and with the one that completed it. `result` may be NULL; on false it is
+ * holds the tokens up to and with the one that completed it, and their logits. DP_E_FORMAT if the
+ * logits are not numbers. `result` may be NULL; on false it is
  * not written. */
 DP_API DP_CHECK_RESULT bool dp_generate(dp_session *session, const dp_generate_options *options,
                                         dp_generate_result *result, dp_error *err);

@@ -59,8 +59,10 @@ fn logprobs(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     let log_sum = log(workgroup_sum(sum, lane)); // apart from top: a sure token is 1e-6 from 0
     if (lane == 0) {
         let first = group.y * (1 + STEPS);
-        let t = min(answer[first + min(answer[first], STEPS)], VOCAB - 1);
-        probs[group.y * (1 + BEST)] = vec2u(t, bitcast<u32>(logits[base + t] - top - log_sum));
+        let reported = answer[first + min(answer[first], STEPS)];
+        let t = min(reported, VOCAB - 1);
+        let l = logits[base + t] - top - log_sum;
+        probs[group.y * (1 + BEST)] = vec2u(reported, bitcast<u32>(l));
     }
     for (var i = 0u; i < min(sizes.w, BEST); i++) {
         let l = value[0];

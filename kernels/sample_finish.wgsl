@@ -53,7 +53,10 @@ fn sample_finish(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
     if (lane != 0 || (state.w & DONE) != 0) {
         return;
     }
-    let next = token[0];
+    var next = token[0];
+    if (!(value[0] > -2.9e38)) { // no logit is a number: said by an id that is no token
+        next = 0xffffffffu;
+    }
     let n = state.w + 1;
     answer[group.y * (1 + STEPS)] = n;
     answer[group.y * (1 + STEPS) + n] = next;
@@ -65,6 +68,10 @@ fn sample_finish(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
                 return;
             }
         }
+    }
+    if (next == 0xffffffffu) {
+        rows[row].w = n | DONE;
+        return;
     }
     counts[state.y * VOCAB + next] += 1;
     rows[row] = vec4u(next, state.y, state.z + 1, n);

@@ -306,6 +306,8 @@ int main(int argc, char **argv) {
             run.shared[run.n_shared].close(run.shared[run.n_shared].data);
         }
     }
+    const bool none = passed + failed + skipped == 0;
+    if (none) printf("no test matches\n");
     printf("%u passed, %u failed, %u skipped\n", passed, failed, skipped);
-    return failed > 0;
+    return failed > 0 || none;
 }

@@ -856,6 +856,102 @@ static void models_without_a_device_only_describe(test *t) {
     dp_model_close(m);
 }
 
+/* Configurations that pass the JSON reader and cannot be run. */
+static void impossible_configurations_are_refused(test *t) {
+    static const struct {
+        const char *from, *to; /* of the fixture's config.json */
+        dp_status status;
+        const char *part;
+    } cases[] = {
+        { "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", DP_E_UNSUPPORTED, "gelu" },
+        { "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"", DP_E_UNSUPPORTED, "mamba" },
+        { "\"max_position_embeddings\"", "\"other\"", DP_E_FORMAT, "max_position_embeddings" },
+        { "\"hidden_size\"", "\"other\"", DP_E_FORMAT, "hidden_size" },
+        { "\"num_attention_heads\": ", "\"num_attention_heads\": 1e9", DP_E_FORMAT, "1e+" },
+        { "\"num_hidden_layers\": ", "\"num_hidden_layers\": -", DP_E_FORMAT, "num_hidden_layers" },
+        { "\"vocab_size\": ", "\"vocab_size\": 1", DP_E_FORMAT, "expected [1" },
+        { "\"tie_word_embeddings\": false", "\"head_dim\": 3, \"other\": 0", DP_E_UNSUPPORTED,
+          "head size 3" },
+    };
+    dp_device *device = device_of(t, TIER_FULL);
+    const str config_json = test_read_file(t, test_vector(t, "models/llama2-mha/config.json"));
+    const str weights_file =
+        test_read_file(t, test_vector(t, "models/llama2-mha/model.safetensors"));
+    if (!CHECK(t, device != NULL && config_json.data != NULL && weights_file.data != NULL)) return;
+    (void)test_write(t, "model.safetensors", weights_file.data, weights_file.size);
+    const char *text = test_printf(t, "%.*s", (int)config_json.size, config_json.data);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        test_row(t, "%s", cases[i].to);
+        const char *at = strstr(text, cases[i].from);
+        if (!CHECK(t, at != NULL)) continue;
+        const char *changed = test_printf(t, "%.*s%s%s", (int)(at - text), text, cases[i].to,
+                                          at + strlen(cases[i].from));
+        (void)test_write(t, "config.json", changed, strlen(changed));
+        CHECK(t, dp_model_open(device, test_folder(t), NULL, &t->err) == NULL);
+        CHECK_ERROR(t, &t->err, cases[i].status, cases[i].part);
+        dp_model_close(dp_model_open(NULL, test_folder(t), NULL, NULL)); /* describes or refuses */
+    }
+}
+
+/* Weights that are no numbers end a generation with a sentence, not with token 0 for ever. */
+static void logits_that_are_not_numbers_are_an_error(test *t) {
+    dp_device *device = device_of(t, TIER_FULL);
+    const str config_json = test_read_file(t, test_vector(t, "models/llama2-mha/config.json"));
+    const str weights_file =
+        test_read_file(t, test_vector(t, "models/llama2-mha/model.safetensors"));
+    if (!CHECK(t, device != NULL && config_json.data != NULL && weights_file.size > 4)) return;
+    char *broken = test_alloc(t, weights_file.size, 1);
+    memcpy(broken, weights_file.data, weights_file.size);
+    memset(broken + weights_file.size - 4, 0xff, 4); /* in the last norm: the names are sorted */
+    (void)test_write(t, "model.safetensors", broken, weights_file.size);
+    (void)test_write(t, "config.json", config_json.data, config_json.size);
+    dp_model *m = open_model(t, device, test_folder(t), 64, 0);
+    dp_session *s = m != NULL ? dp_session_new(m, &t->err) : NULL;
+    dp_token tokens[4] = { 1, 2, 3 };
+    uint32_t count = 0;
+    if (CHECK(t, s != NULL) && CHECK(t, dp_session_eval(s, tokens, 3, &t->err))) {
+        for (int drawn = 0; drawn < 2; drawn++) {
+            CHECK(t, dp_session_set_sampling(s, &(dp_sampling){ .temperature = (float)drawn },
+                                             &t->err));
+            CHECK(t, !dp_session_sample(s, tokens, &t->err));
+            CHECK_ERROR(t, &t->err, DP_E_FORMAT, "not numbers");
+        }
+        CHECK(t, !dp_batch_generate(&s, 1, 4, true, tokens, &count, &t->err));
+        CHECK_ERROR(t, &t->err, DP_E_FORMAT, "not numbers");
+        size_t n = 0;
+        (void)dp_session_tokens(s, &n);
+        CHECK_U64(t, n, 3);
+    }
+    dp_session_free(s);
+    dp_model_close(m);
+}
+
+/* What comes after a stop string does not depend on how many tokens a submit made. */
+static void answers_go_on_alike_after_a_stop_string(test *t) {
+    dp_model *m = open_bundled(t, 1);
+    if (!CHECK(t, m != NULL)) return;
+    char texts[2][512];
+    for (uint32_t run = 0; run < 2; run++) {
+        const dp_sampling how = { .temperature = 1.2f, .frequency_penalty = 0.3f, .seed = 3 };
+        dp_session *s = begin_tale(t, m, "Once upon a time", &how);
+        buf text;
+        buf_init(&text, 65536);
+        const char *stop = ",";
+        const dp_generate_options o = { .max_tokens = 30, .steps = run == 0 ? 1 : 32, .stop = &stop,
+                                        .n_stop = 1, .on_text = collect_text, .user = &text };
+        for (int part = 0; part < 3 && s != NULL; part++) {
+            CHECK(t, dp_generate(s, &o, NULL, &t->err));
+            buf_add(&text, "|", 1);
+        }
+        snprintf(texts[run], sizeof texts[run], "%s", text.data != NULL ? text.data : "");
+        buf_free(&text);
+        dp_session_free(s);
+    }
+    CHECK_MSG(t, strcmp(texts[0], texts[1]) == 0 && strlen(texts[0]) > 10, "\"%s\" and \"%s\"",
+              texts[0], texts[1]);
+    dp_model_close(m);
+}
+
 /* Every allocation of an open and of a session fails in turn: an error, nothing lost, nothing hung.
  * */
 static void every_allocation_may_fail(test *t) {
@@ -913,6 +1009,9 @@ static const test_case cases[] = {
     { "evaluation allocates nothing", evaluation_allocates_nothing },
     { "a lost device is an error", a_lost_device_is_an_error },
     { "models without a device only describe", models_without_a_device_only_describe },
+    { "impossible configurations are refused", impossible_configurations_are_refused },
+    { "logits that are not numbers are an error", logits_that_are_not_numbers_are_an_error },
+    { "answers go on alike after a stop string", answers_go_on_alike_after_a_stop_string },
     { "every allocation may fail", every_allocation_may_fail },
 };
 

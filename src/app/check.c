@@ -62,6 +62,11 @@ int cmd_check(const options *o) {
         buf_free(&t.text);
         return fail(&t.err);
     }
+    if (n == 0) {
+        buf_free(&t.text);
+        err_set(&t.err, DP_E_ARGUMENT, "no kernel matches '%s'", what.filter);
+        return fail(&t.err);
+    }
     if (o->json) {
         buf_printf(&t.text, "]");
         json_text(&t.text, "device", str_of(info.name));

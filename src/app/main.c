@@ -34,7 +34,7 @@ const option common_options[] = {
     { "-c", "N", "tokens that the context holds; without it what is needed", OPT_COUNT,
       FIELD(context), .min = 1, .max = UINT32_MAX },
     { "--batch", "N", "most prompt tokens in one pass", OPT_COUNT, FIELD(batch), .initial = "512",
-      .min = 1, .max = 65536 },
+      .min = 1, .max = 8192 },
     { "--device", "N|NAME", "GPU by number in `devices` or a part of its name", OPT_TEXT,
       FIELD(device) },
     { "--webgpu", "PATH", "another WebGPU library", OPT_TEXT, FIELD(webgpu) },

@@ -78,10 +78,12 @@ static gpu_range logits_row(gpu_range rows, const dp_model *m, uint32_t i) {
     return gpu_part(rows, i * bytes, bytes);
 }
 
-/* Logits of the pass to where the slots keep theirs. */
+/* Logits of the pass to where the slots keep theirs. Until the call has succeeded a slot has none:
+ * they may be those of tokens that are not kept. */
 static void encode_save(const pass *p, gpu_encoder *e) {
     for (uint32_t i = 0; i < p->n_out; i++) {
         if (p->saved[i] != UINT32_MAX) {
+            p->m->slots[p->saved[i]].has_logits = false;
             gpu_encode_copy(e, logits_row(p->m->buffers.saved, p->m, p->saved[i]),
                             logits_row(p->m->buffers.logits, p->m, i));
         }
@@ -168,7 +170,10 @@ typedef struct {
 } filling;
 
 static void fill_pass(pass *p, filling *f) {
-    const uint32_t max_out = f->all ? OUT_ROWS : p->m->shapes.n_out;
+    /* all logits go through one read-back */
+    const uint64_t row = (uint64_t)p->m->config.vocab_size * sizeof(float);
+    const uint32_t max_out =
+        f->all ? (uint32_t)min_u64(OUT_ROWS, GPU_READBACK_MAX / row) : p->m->shapes.n_out;
     while (f->i < f->n && p->n_rows < p->m->shapes.batch && p->n_out < max_out) {
         const dp_batch_item *item = &f->items[f->i];
         if (f->t == item->n) {
@@ -336,6 +341,17 @@ static bool submit_and_wait(dp_model *m, gpu_encoder *e, void *out, size_t bytes
     return gpu_collect(m->gpu, ticket, out, bytes, err);
 }
 
+/* The sampler's word for "no token has a number for a logit". */
+static bool check_answer(const dp_model *m, const uint32_t *tokens, uint32_t n, dp_error *err) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (tokens[i] >= m->config.vocab_size) {
+            return err_set(err, DP_E_FORMAT, "%s: the logits are not numbers",
+                           container_path(m->files));
+        }
+    }
+    return true;
+}
+
 static bool sample_locked(dp_session *s, dp_token *token, dp_error *err) {
     dp_model *m = s->model;
     pass p;
@@ -350,6 +366,9 @@ static bool sample_locked(dp_session *s, dp_token *token, dp_error *err) {
     gpu_encode_read(e, gpu_part(m->buffers.answer, 0, 8));
     uint32_t answer[2];
     if (!submit_and_wait(m, e, answer, sizeof answer, err)) {
+        return false;
+    }
+    if (!check_answer(m, &answer[1], 1, err)) {
         return false;
     }
     *token = answer[1];
@@ -403,8 +422,10 @@ static bool run_steps(dp_session *const *sessions, size_t n, uint32_t n_steps, b
     }
     for (size_t i = 0; i < n; i++) {
         dp_session *s = sessions[i];
-        m->slots[s->slot].recount |= s->pending != DP_NO_TOKEN;
-        s->pending = DP_NO_TOKEN;
+        if (s->pending != DP_NO_TOKEN) { /* drawn and not evaluated: it does not count */
+            m->slots[s->slot].recount = true;
+            s->pending = DP_NO_TOKEN;
+        }
         if (!kv_grow(m, s->slot, s->n + n_steps, err) || !recount(s, err)) {
             return false;
         }
@@ -432,11 +453,16 @@ static bool run_steps(dp_session *const *sessions, size_t n, uint32_t n_steps, b
 static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_steps,
                            bool ignore_stops, dp_token *tokens, uint32_t *counts, dp_error *err) {
     dp_model *m = sessions[0]->model;
-    const bool ok = run_steps(sessions, n, n_steps, ignore_stops, err);
+    bool ok = run_steps(sessions, n, n_steps, ignore_stops, err);
+    for (size_t i = 0; i < n && ok; i++) {
+        const uint32_t *answer = m->answer + i * (1 + DP_STEPS_MAX);
+        ok = check_answer(m, answer + 1, min_u32(answer[0], n_steps), err);
+    }
     for (size_t i = 0; i < n; i++) {
         dp_session *s = sessions[i];
         const uint32_t *answer = m->answer + i * (1 + DP_STEPS_MAX);
         if (ok) {
+            m->slots[s->slot].has_logits = true;
             counts[i] = min_u32(answer[0], n_steps);
             memcpy(tokens + i * n_steps, answer + 1, counts[i] * sizeof *tokens);
             s->draws += counts[i];
@@ -519,6 +545,9 @@ static bool logprobs_locked(dp_session *s, dp_logprob *best, uint32_t n, dp_toke
         best[i] = logprob_of(pairs[1 + i]);
     }
     if (drawn != NULL) {
+        if (!check_answer(m, &pairs[0][0], 1, err)) {
+            return false;
+        }
         *drawn = pairs[0][0];
         *drawn_logprob = logprob_of(pairs[0]).logprob;
         s->draws++;
@@ -544,5 +573,32 @@ bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_
     gpu_lock(s->model->gpu);
     const bool ok = logprobs_locked(s, best, n, token, logprob, err);
     gpu_unlock(s->model->gpu);
+    return ok;
+}
+
+bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws, dp_error *err) {
+    assert(n_tokens < s->n);
+    const dp_token last = s->tokens[s->n - n_tokens - 1];
+    const bool answered = s->answered[s->n - n_tokens - 1];
+    if (n_tokens > 0) {
+        const bool cancelled = atomic_exchange(&s->cancelled, false); /* not of this evaluation */
+        if (!dp_session_rewind(s, s->n - n_tokens - 1, err)) {
+            return false;
+        }
+        s->pending = answered ? last : DP_NO_TOKEN;
+        if (!dp_session_eval(s, &last, 1, err)) {
+            return false;
+        }
+        if (cancelled) {
+            s->cancelled = true;
+        }
+    }
+    s->draws -= n_draws;
+    dp_model *m = s->model;
+    const uint64_t at = s->slot * sizeof(sampler_state) + offsetof(sampler_state, draws);
+    gpu_lock(m->gpu);
+    const bool ok = gpu_write(m->gpu, gpu_part(m->buffers.samplers, at, sizeof s->draws), &s->draws,
+                              err);
+    gpu_unlock(m->gpu);
     return ok;
 }

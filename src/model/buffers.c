@@ -88,6 +88,9 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
                       "context", err)) {
         return false;
     }
+    if (s->context == 0) {
+        return err_set(err, DP_E_FORMAT, "the model does not say its context: ask for one");
+    }
     s->n_pages = ceil_div(s->context, KV_PAGE);
     s->context = s->n_pages * KV_PAGE;
     s->n_out = max_u32(OUT_ROWS, s->sessions);

@@ -15,7 +15,9 @@ static const double PI = 3.14159265358979323846;
 typedef struct {
     str type; /* "default", "linear", "llama3", "yarn", "dynamic" */
     double theta, factor, low_factor, high_factor, original_context;
-    double beta_fast, beta_slow, attention_factor; /* 0: by the formula */
+    double beta_fast, beta_slow;
+    double attention_factor; /* instead of YaRN's formula; 0: by the formula */
+    double magnitude;        /* times the formula */
 } rope_scaling;
 
 /* ---- reading numbers from either kind of metadata ------------------------------------------ */
@@ -130,9 +132,9 @@ static void yarn_frequencies(config *c, const rope_scaling *r) {
         const double f = c->rope_frequency[i];
         c->rope_frequency[i] = f / r->factor * (1 - keep) + f * keep;
     }
-    c->rope_magnitude = (float)(r->attention_factor > 0 ? r->attention_factor
-                                : r->factor > 1         ? 0.1 * log(r->factor) + 1
-                                                        : 1);
+    const double formula = r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1;
+    c->rope_magnitude =
+        (float)(r->attention_factor > 0 ? r->attention_factor : r->magnitude * formula);
 }
 
 /* Llama 3.1: long waves are slowed down by `factor`, short ones stay, those between are mixed. */
@@ -172,6 +174,9 @@ static bool rope_fill(config *c, const rope_scaling *r, source *s, arena *a) {
         }
         llama3_frequencies(c, r);
     } else if (str_is(r->type, "yarn")) {
+        if (!(r->theta > 1)) {
+            return source_fail(s, DP_E_FORMAT, "rope_theta", "not above 1, which YaRN needs");
+        }
         yarn_frequencies(c, r);
     } else if (!str_is(r->type, "default") && !str_is(r->type, "none") &&
                !str_is(r->type, "dynamic")) { /* dynamic: as it is up to the model's own context */
@@ -228,7 +233,7 @@ static void read_rope_gguf(source *s, rope_scaling *r) {
         read_positive(s, "rope.scaling.original_context_length", NULL, r->original_context);
     r->beta_fast = read_positive(s, "rope.scaling.yarn_beta_fast", NULL, 32);
     r->beta_slow = read_positive(s, "rope.scaling.yarn_beta_slow", NULL, 1);
-    r->attention_factor = read_positive(s, "rope.scaling.attn_factor", NULL, 0);
+    r->magnitude = read_positive(s, "rope.scaling.attn_factor", NULL, 1);
 }
 
 /* Llama 3.1 GGUF files hold its scaling as divisors of the frequencies. */
@@ -288,10 +293,11 @@ static bool check_shapes(source *s, const config *c) {
                        "%s: %u RoPE dimensions in heads of %u: an even number up to that expected",
                        path, c->rope_dim, c->head_dim);
     }
-    if (c->dim % 4 != 0 || c->ffn_dim % 4 != 0) {
+    if (c->dim % 4 != 0 || c->ffn_dim % 4 != 0 || c->n_heads * c->head_dim % 4 != 0) {
         return err_set(s->err, DP_E_UNSUPPORTED,
-                       "%s: width %u and feed-forward width %u: multiples of 4 are supported", path,
-                       c->dim, c->ffn_dim);
+                       "%s: width %u, feed-forward width %u, %u heads of %u: widths that are "
+                       "multiples of 4 are supported",
+                       path, c->dim, c->ffn_dim, c->n_heads, c->head_dim);
     }
     return true;
 }
@@ -325,13 +331,16 @@ static bool read_config_gguf(source *s, config *c, arena *a) {
     if (s->failed || s->vocab_only) {
         return !s->failed;
     }
-    rope_scaling r = { .type = STR("none"), .factor = 1, .original_context = c->context };
+    rope_scaling r = { .type = STR("none"),
+                       .factor = 1,
+                       .magnitude = 1,
+                       .original_context = c->context };
     read_rope_gguf(s, &r);
     return !s->failed && check_shapes(s, c) && rope_fill(c, &r, s, a) && apply_rope_divisors(c, s);
 }
 
 /* Fields of config.json that would change the mathematics if they held anything else. */
-static bool check_json_fields(source *s) {
+static bool check_json_fields(source *s, config *c) {
     str act = { 0 };
     const json_value *quantised = json_get(s->json, "quantization_config");
     if (json_string(json_get(s->json, "hidden_act"), &act) && !str_is(act, "silu")) {
@@ -342,6 +351,10 @@ static bool check_json_fields(source *s) {
     if (json_is_object(quantised)) {
         return source_fail(s, DP_E_UNSUPPORTED, "quantization_config",
                            "quantised safetensors folders are not supported");
+    }
+    bool tied = false;
+    if (json_bool(json_get(s->json, "tie_word_embeddings"), &tied)) {
+        c->head = tied ? HEAD_TIED : HEAD_OWN;
     }
     double partial = 1;
     if (read_number(s, NULL, "partial_rotary_factor", &partial) && partial != 1) {
@@ -374,9 +387,12 @@ static bool read_config_json(source *s, config *c, arena *a) {
     if (s->failed || s->vocab_only) {
         return !s->failed;
     }
-    rope_scaling r = { .type = STR("default"), .factor = 1, .original_context = c->context };
+    rope_scaling r = { .type = STR("default"),
+                       .factor = 1,
+                       .magnitude = 1,
+                       .original_context = c->context };
     read_rope_json(s, &r);
-    return !s->failed && check_json_fields(s) && check_shapes(s, c) && rope_fill(c, &r, s, a);
+    return !s->failed && check_json_fields(s, c) && check_shapes(s, c) && rope_fill(c, &r, s, a);
 }
 
 static bool read_defaults(container *files, config *c, dp_error *err) {

@@ -214,6 +214,8 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, dp_error *
     dp_error unplanned = { 0 };
     if (m->gpu == NULL &&
         (m->config.n_layers == 0 || m->config.n_kv_heads == 0 || m->config.vocab_size == 0 ||
+         m->config.dim == 0 || m->config.ffn_dim == 0 || m->config.head_dim == 0 ||
+         m->config.context == 0 ||
          container_n_tensors(m->files) == 0)) {
         return true;
     }
@@ -294,7 +296,9 @@ static bool open_on_device(dp_model *m, const dp_model_options *options, dp_erro
                                    err) &&
                     finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_bytes, err);
     gpu_unlock(m->gpu);
-    return ok;
+    return ok || (err != NULL && err->status == DP_E_MEMORY &&
+                  err_prefix(err, "%s: needs %llu bytes on the device in all: ",
+                             container_path(m->files), (unsigned long long)m->memory.total));
 }
 
 dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,

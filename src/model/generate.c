@@ -80,7 +80,10 @@ static size_t held_tail(const generation *g) {
 }
 
 static void give_out(generation *g, size_t n) {
-    if (n > 0 && g->o->on_text != NULL && !g->cancelled &&
+    if (n == 0) {
+        return;
+    }
+    if ( g->o->on_text != NULL && !g->cancelled &&
         !g->o->on_text(g->o->user, g->text.data, n)) {
         g->cancelled = true;
     }
@@ -131,7 +134,15 @@ static bool next_token(generation *g, chunk *c, dp_error *err) {
     if (g->o->on_token != NULL) {
         g->o->on_token(g->o->user, c->tokens[0], logprob, best);
     }
-    return c->ended || dp_session_eval(g->s, c->tokens, 1, err);
+    dp_error why = { 0 };
+    if (c->ended || dp_session_eval(g->s, c->tokens, 1, &why)) {
+        return true;
+    }
+    if (why.status == DP_E_CANCELLED) { /* the token was given out: take it in, then end */
+        g->cancelled = true;
+        return dp_session_eval(g->s, c->tokens, 1, err);
+    }
+    return err_set(err, why.status, "%s", why.message);
 }
 
 static bool next_tokens(generation *g, uint32_t steps, chunk *c, dp_error *err) {
@@ -171,8 +182,9 @@ static bool take_chunk(generation *g, const chunk *c, dp_error *err) {
         } else if (!take_token(g, c->tokens[i], err)) {
             return false;
         }
-        const uint32_t behind = c->n - i - 1 - (c->ended && i + 1 < c->n ? 1 : 0);
-        if (g->stopped && behind > 0 && !dp_session_rewind(g->s, g->s->n - behind, err)) {
+        const uint32_t draws = c->n - i - 1; /* behind this token; a stop token is not appended */
+        const uint32_t tokens = draws - (c->ended && draws > 0);
+        if (g->stopped && draws > 0 && !session_take_back(g->s, tokens, draws, err)) {
             return false;
         }
     }
@@ -203,7 +215,8 @@ static bool run_generation(generation *g, double start, dp_generate_result *resu
             return false;
         }
     }
-    if (!g->stopped && g->s->model->tokenizer != NULL) { /* half a character or half a stop string: it will not be completed */
+    if (!g->stopped && g->s->model->tokenizer != NULL) {
+        /* half a character or half a stop string: it will not be completed */
         decoder_finish(&g->decoder, &g->text);
         give_out(g, g->text.size);
     }

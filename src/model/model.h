@@ -36,6 +36,9 @@ enum {
 
 /* ---- config (config.c) --------------------------------------------------------------------- */
 
+/* Where the output matrix is: its own, the embedding, or whichever the files have. */
+typedef enum { HEAD_FOUND, HEAD_OWN, HEAD_TIED } head_kind;
+
 /* What the files say of the architecture, checked against the limits above. */
 typedef struct {
     const char *architecture; /* "llama" */
@@ -45,6 +48,7 @@ typedef struct {
     bool rope_interleaved;  /* pairs (2i, 2i + 1) instead of (i, i + rope_dim / 2) */
     float rope_magnitude;   /* cos and sin are multiplied by it (YaRN); 1 */
     double *rope_frequency; /* [rope_dim / 2] radians per position, scaling applied; in the arena */
+    head_kind head;
     uint32_t window;        /* keys a token sees, itself included; 0: all before it */
     float temperature, top_p; /* generation defaults; 0: not given */
     uint32_t top_k;
@@ -284,6 +288,11 @@ bool sample_record(dp_model *m, dp_error *err) CHECK_RESULT;
  * one submit (batch.c). */
 bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_logprob *best,
                              uint32_t n, dp_error *err) CHECK_RESULT;
+
+/* Forgets the last n_tokens and the random numbers of n_draws, and evaluates the token before them
+ * again, so that the session goes on as if they had not been (batch.c). */
+bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws,
+                       dp_error *err) CHECK_RESULT;
 
 /* KV pages (kvcache.c): makes the slot's list hold n_tokens, or gives back what is over. kv_grow
  * fails with DP_E_MEMORY and changes nothing if the pool has too few. */

@@ -54,6 +54,9 @@ void dp_session_free(dp_session *s) {
     mem_free(s);
 }
 
+/* Below it the division overflows, and the most likely token is certain long before. */
+static const float LEAST_TEMPERATURE = 1e-6f;
+
 /* ---- sampling ------------------------------------------------------------------------------ */
 
 static bool check_field(const char *name, float x, float low, float high, dp_error *err) {
@@ -65,14 +68,15 @@ static bool check_field(const char *name, float x, float low, float high, dp_err
 bool dp_session_set_sampling(dp_session *s, const dp_sampling *p, dp_error *err) {
     if (!check_field("temperature", p->temperature, 0, 100, err) ||
         !check_field("top_p", p->top_p, 0, 1, err) || !check_field("min_p", p->min_p, 0, 1, err) ||
-        !check_field("repeat_penalty", p->repeat_penalty, 0, 100, err) ||
+        (p->repeat_penalty != 0 && /* smaller ones overflow the logits */
+         !check_field("repeat_penalty", p->repeat_penalty, 0.01f, 100, err)) ||
         !check_field("presence_penalty", p->presence_penalty, -100, 100, err) ||
         !check_field("frequency_penalty", p->frequency_penalty, -100, 100, err)) {
         return false;
     }
     dp_model *m = s->model;
     const sampler_state state = {
-        .temperature = p->temperature,
+        .temperature = p->temperature >= LEAST_TEMPERATURE ? p->temperature : 0,
         .top_p = p->top_p,
         .min_p = p->min_p,
         .repeat = p->repeat_penalty > 0 ? p->repeat_penalty : 1,

@@ -174,7 +174,7 @@ static bool place_matrix(layout *l, weight *w) {
 }
 
 static bool find_matrix(layout *l, weight *w, const tensor *t, uint64_t rows, uint64_t cols) {
-    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols) {
+    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols || rows == 0 || cols == 0) {
         return shape_error(l, t, rows, cols);
     }
     if (!type_is_usable(t->type)) {
@@ -257,9 +257,13 @@ bool weights_plan(weights *w, const config *c, const container *files, uint64_t 
     if (t == NULL || !find_vector(&l, &w->output_norm, t, c->dim)) {
         return false;
     }
-    t = container_find(files, gguf ? "output.weight" : "lm_head.weight");
-    w->head = w->embedding; /* tied unless the file has a head of its own */
-    if (t != NULL && !find_matrix(&l, &w->head, t, c->vocab_size, c->dim)) {
+    const char *head = gguf ? "output.weight" : "lm_head.weight";
+    t = c->head == HEAD_OWN ? require_tensor(&l, head) : container_find(files, head);
+    if (c->head == HEAD_OWN && t == NULL) {
+        return false;
+    }
+    w->head = w->embedding;
+    if (c->head != HEAD_TIED && t != NULL && !find_matrix(&l, &w->head, t, c->vocab_size, c->dim)) {
         return false;
     }
     return true;
