@@ -47,8 +47,8 @@ typedef struct {
 } ref_sampler;
 _Static_assert(sizeof(ref_sampler) == 48, "twelve words");
 
-#define REF_SEEN 0x80000000u /* in counts: the token occurred; below it, how often in the answer \
-                              */
+/* In counts: the token occurred. The bits below say how often in the answer. */
+#define REF_SEEN 0x80000000u
 
 /* z = penalised(logits) / temperature; counts [vocab] as in kernels/embed.wgsl. */
 void ref_adjust(double *z, const float *logits, const uint32_t *counts, const ref_sampler *s,
