@@ -44,7 +44,7 @@ fn load_x(token0: u32, unit: u32, lane: u32, n: u32) {
 }
 
 fn load_w(row: u32, unit: u32, lane: u32) {
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     if (row < p.rows) {
         v = weight_load(row, unit);
     }

@@ -51,7 +51,7 @@ fn matvec(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
     let n = sizes[p.counted];
     var sum: array<f32, 8>;
     for (var first = 0u; first < K; first += 32 * TEAM) {
-        var v: array<vec4f, 8>;
+        var v = array<vec4f, 8>(); // naga zeroes a var without initialiser only once
         if (row < p.rows && first + member * 32 < K) {
             v = weight_load(row, first / 32 + member);
         }

@@ -3,7 +3,7 @@
 
 // W[row, 32 * unit .. +32], zero past K.
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 8; i++) {
         if (K % 32 == 0 || unit * 32 + i * 4 < K) {
             v[i] = w[row * (K / 4) + unit * 8 + i];

@@ -15,7 +15,7 @@ fn word_at(byte: u32) -> u32 {
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let block = (row * (K / 32) + unit) * 18;
     let d = unpack2x16float(word_at(block)).x;
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 4; i++) {
         let q = vec4u(word_at(block + 2 + 4 * i)) >> vec4u(0, 8, 16, 24);
         v[i] = d * (vec4f(q & vec4u(15)) - 8.0);

@@ -6,7 +6,7 @@
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let block = (row * (K / 32) + unit) * 5;
     let dm = unpack2x16float(w[block]);
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 4; i++) {
         let q = vec4u(w[block + 1 + i]) >> vec4u(0, 8, 16, 24);
         v[i] = dm.x * vec4f(q & vec4u(15)) + dm.y;

@@ -23,7 +23,7 @@ fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let pair = vec2f(scale_pair(head, j)) * unpack2x16float(head.x);
     let shift = vec4u(0, 8, 16, 24) + vec4u(4 * (j & 1));
     let first = block + 1 + (j / 2) * 2;
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 2; i++) {
         let q = w[first + i];
         v[4 * i] = pair.x * vec4f((vec4u(q.x) >> shift) & vec4u(15)) - pair.y;

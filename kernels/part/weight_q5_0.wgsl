@@ -16,7 +16,7 @@ fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let block = (row * (K / 32) + unit) * 22;
     let d = unpack2x16float(word_at(block)).x;
     let high = word_at(block + 2);
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 4; i++) {
         let q = vec4u(word_at(block + 6 + 4 * i)) >> vec4u(0, 8, 16, 24);
         let bit = vec4u(high) >> (vec4u(4 * i) + vec4u(0, 1, 2, 3));

@@ -7,7 +7,7 @@ fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let block = (row * (K / 32) + unit) * 6;
     let dm = unpack2x16float(w[block]);
     let high = w[block + 1];
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 4; i++) {
         let q = vec4u(w[block + 2 + i]) >> vec4u(0, 8, 16, 24);
         let bit = vec4u(high) >> (vec4u(4 * i) + vec4u(0, 1, 2, 3));

@@ -25,7 +25,7 @@ fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let nibble = byte + vec4u(4 * (j & 1));
     let fifth = byte + vec4u(j);
     let first = block + 3 + (j / 2) * 2;
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 2; i++) {
         let q = w[first + i];
         let h = w[block + 1 + i];

@@ -23,7 +23,7 @@ fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let d = unpack2x16float(word_at(block + 208)).x;
     let scales = word_at(block + 192 + 8 * half + 2 * j);
     let scale = vec2f(vec2i(vec2u(scales) << vec2u(24, 16)) >> vec2u(24)) * d;
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 8; i++) {
         let q = ((vec4u(word_at(low + 4 * i)) >> nibble) & vec4u(15)) |
             (((vec4u(word_at(high + 4 * i)) >> pair) & vec4u(3)) << vec4u(4));

@@ -15,7 +15,7 @@ fn word_at(byte: u32) -> u32 {
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
     let block = (row * (K / 32) + unit) * 34;
     let d = unpack2x16float(word_at(block)).x;
-    var v: array<vec4f, 8>;
+    var v = array<vec4f, 8>();
     for (var i = 0u; i < 8; i++) {
         let q = bitcast<vec4i>(vec4u(word_at(block + 2 + 4 * i)) << vec4u(24, 16, 8, 0));
         v[i] = d * vec4f(q >> vec4u(24));
