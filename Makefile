@@ -85,7 +85,7 @@ help:
 
 # Files that change only when their text does: another flag or PREFIX rebuilds what it touches.
 remember = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
-$(B)/flags: FORCE
+$(B)/flags: FORCE | deps/stamp
 	$(call remember,$(CC) $(CFLAGS) $(CPPFLAGS) $(WARNINGS) $(COMMON) $(INCLUDES) $(DEFINES))
 $(B)/dirs: FORCE
 	$(call remember,$(WEBGPU_DIRS) $(MODEL_DIRS))

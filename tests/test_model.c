@@ -368,51 +368,79 @@ static double deviation_of(const float *x, uint32_t n) {
 /* Compares a continuation. Where the reference's two best are closer than `safe`, the first
  * difference is allowed where our own two best are closer than that too, and what follows is
  * another text. */
-static void check_answer(test *t, dp_session *s, const golden *g, double safe) {
-    const uint32_t vocab = s->model->config.vocab_size;
-    float *logits = test_floats(t, vocab);
-    for (uint32_t i = 0; i < g->n_answer; i++) {
-        dp_token token = 0;
-        if (!CHECK(t, dp_session_get_logits(s, logits, &t->err)) ||
-            !CHECK(t, dp_session_sample(s, &token, &t->err))) {
-            return;
+static void check_answer_tokens(test *t, dp_session *s, const golden *g, const dp_token *tokens,
+                                uint32_t n, double safe) {
+    uint32_t i = 0;
+    while (i < g->n_answer && i < n && tokens[i] == g->answer[i]) i++;
+    if (i == g->n_answer) return;
+    if (!CHECK_MSG(t, i < n && g->margin <= safe, "token %u is %u, expected %u (margin %g)", i,
+                   i < n ? tokens[i] : DP_NO_TOKEN, g->answer[i], g->margin)) {
+        return;
+    }
+    const uint32_t at = g->n_ids + i - 1;
+    const dp_token last = i == 0 ? g->ids[at] : g->answer[i - 1];
+    float *logits = test_floats(t, s->model->config.vocab_size);
+    CHECK(t, dp_session_rewind(s, at, &t->err));
+    CHECK(t, dp_session_eval(s, &last, 1, &t->err));
+    CHECK(t, dp_session_get_logits(s, logits, &t->err));
+    const double gap = fabs((double)logits[tokens[i]] - (double)logits[g->answer[i]]);
+    CHECK_MSG(t, gap <= safe, "token %u is %u, expected %u (our gap %g)", i, tokens[i],
+              g->answer[i], gap);
+}
+
+enum { TOGETHER = 8, GOLDEN_STEPS = 16, GOLDEN_TOKENS = 48 };
+
+/* Up to TOGETHER cases side by side: their prompts, the reference's best five, their answers. */
+static void check_golden_cases(test *t, dp_model *m, const golden *cases, uint32_t n) {
+    dp_session *s[TOGETHER] = { 0 };
+    dp_token part[TOGETHER * GOLDEN_STEPS], answers[TOGETHER][GOLDEN_TOKENS];
+    uint32_t counts[TOGETHER], lengths[TOGETHER] = { 0 };
+    double bound[TOGETHER] = { 0 };
+    const bool f32 = !m->shapes.f16;
+    float *logits = test_floats(t, m->config.vocab_size);
+    bool ok = true;
+    for (uint32_t i = 0; i < n && ok; i++) {
+        const golden *g = &cases[i];
+        s[i] = dp_session_new(m, &t->err);
+        ok = CHECK(t, s[i] != NULL) && CHECK(t, dp_session_eval(s[i], g->ids, g->n_ids, &t->err)) &&
+             CHECK(t, dp_session_get_logits(s[i], logits, &t->err));
+        bound[i] = (f32 ? 1e-3 : 2e-2) * deviation_of(logits, m->config.vocab_size);
+        for (uint32_t k = 0; k < 5 && ok; k++) {
+            const double d = fabs((double)logits[g->top[k]] - (double)g->logit[k]);
+            CHECK_MSG(t, d <= bound[i], "%u: logit of %u off by %g, bound %g", i, g->top[k], d,
+                      bound[i]);
         }
-        if (token != g->answer[i]) {
-            const double gap = fabs((double)logits[token] - (double)logits[g->answer[i]]);
-            CHECK_MSG(t, g->margin <= safe && gap <= safe,
-                      "token %u is %u, expected %u (margin %g, our gap %g)", i, token,
-                      g->answer[i], g->margin, gap);
-            return;
+    }
+    for (uint32_t at = 0; at < GOLDEN_TOKENS && ok; at += GOLDEN_STEPS) {
+        ok = CHECK(t, dp_batch_generate(s, n, GOLDEN_STEPS, false, part, counts, &t->err));
+        for (uint32_t i = 0; i < n && ok; i++) {
+            if (lengths[i] < at) continue; /* it has met its stop token */
+            memcpy(answers[i] + at, part + i * GOLDEN_STEPS, counts[i] * sizeof *part);
+            lengths[i] = at + counts[i];
         }
-        if (!CHECK(t, dp_session_eval(s, &token, 1, &t->err))) return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        test_row(t, "answer to token %u and %u more", cases[i].ids[0], cases[i].n_ids - 1);
+        if (ok) {
+            check_answer_tokens(t, s[i], &cases[i], answers[i], lengths[i],
+                                f32 ? 2e-3 : 10 * bound[i]);
+        }
+        dp_session_free(s[i]);
     }
 }
 
 static void check_golden(test *t, int tier) {
     SKIP_LESSER_TIER(t, tier);
     dp_device *device = device_of(t, tier);
-    dp_model *m = device != NULL ? open_model(t, device, BUNDLED, 2048, 0) : NULL;
+    const dp_model_options options = { .context = 4096, .sessions = TOGETHER };
+    dp_model *m = device != NULL ? dp_model_open(device, BUNDLED, &options, &t->err) : NULL;
     if (!CHECK(t, m != NULL)) return;
     static golden cases[GOLDEN_MAX];
     const uint32_t n = read_golden(t, m, cases);
     CHECK_U64(t, n, 24);
-    float *logits = test_floats(t, m->config.vocab_size);
-    const bool f32 = !m->shapes.f16;
-    for (uint32_t i = 0; i < n; i++) {
-        const golden *g = &cases[i];
-        test_row(t, "case %u, %s", i, TIER_NAMES[tier]);
-        dp_session *s = dp_session_new(m, &t->err);
-        if (CHECK(t, s != NULL) && CHECK(t, dp_session_eval(s, g->ids, g->n_ids, &t->err)) &&
-            CHECK(t, dp_session_get_logits(s, logits, &t->err))) {
-            const double deviation = deviation_of(logits, m->config.vocab_size);
-            const double bound = (f32 ? 1e-3 : 2e-2) * deviation;
-            for (uint32_t k = 0; k < 5; k++) {
-                const double d = fabs((double)logits[g->top[k]] - (double)g->logit[k]);
-                CHECK_MSG(t, d <= bound, "logit of %u off by %g, bound %g", g->top[k], d, bound);
-            }
-            check_answer(t, s, g, f32 ? 2e-3 : 10 * bound);
-        }
-        dp_session_free(s);
+    for (uint32_t i = 0; i < n; i += TOGETHER) {
+        test_row(t, "cases from %u, %s", i, TIER_NAMES[tier]);
+        check_golden_cases(t, m, cases + i, min_u32(TOGETHER, n - i));
     }
     dp_model_close(m);
 }
