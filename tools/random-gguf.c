@@ -95,7 +95,9 @@ static float next_normal(void) {
 
 /* Which type a matrix has in a Q4_K_M file. */
 static dtype q4_k_m_type(const char *name, uint32_t layer, uint32_t layers, uint64_t cols) {
-    const bool more = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
+    const uint32_t eighth = layers / 8;
+    const bool more =
+        layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
     const bool large = strstr(name, "attn_v") != NULL || strstr(name, "ffn_down") != NULL;
     const bool head = strstr(name, "output.weight") != NULL && strstr(name, "attn") == NULL;
     const bool six = head || (large && more);

@@ -126,7 +126,7 @@ static bool make_module(gpu_kernel *k, dp_error *err) {
 #ifdef DP_DEBUG
     const bool checked = true;
 #else
-    /* Our own kernels: every index follows from sizes, tokens and pages that the host has checked. */
+    /* Our own kernels: every index follows from sizes, tokens and pages that the host checked. */
     const bool checked = g->api.kind != LIBRARY_WGPU;
 #endif
     if (!checked) {
