@@ -448,6 +448,15 @@ static bool run_steps(dp_session *const *sessions, size_t n, uint32_t n_steps, b
     return submit_and_wait(m, e, m->answer, bytes, err);
 }
 
+static void append_answer(dp_session *s, const uint32_t *tokens, uint32_t n, bool ignore_stops) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (ignore_stops || !dp_model_is_stop(s->model, tokens[i])) {
+            s->answered[s->n] = true;
+            s->tokens[s->n++] = tokens[i];
+        }
+    }
+}
+
 /* One submit of at most DECODE_ROWS sessions: attend_prefill's tiles hold positions, which a loop
  * on the device does not advance, so the loop stays with the kernels for a few rows. */
 static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_steps,
@@ -466,12 +475,7 @@ static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_ste
             counts[i] = min_u32(answer[0], n_steps);
             memcpy(tokens + i * n_steps, answer + 1, counts[i] * sizeof *tokens);
             s->draws += counts[i];
-            for (uint32_t t = 0; t < counts[i]; t++) {
-                if (ignore_stops || !dp_model_is_stop(m, answer[1 + t])) {
-                    s->answered[s->n] = true;
-                    s->tokens[s->n++] = answer[1 + t];
-                }
-            }
+            append_answer(s, answer + 1, counts[i], ignore_stops);
         } else {
             m->slots[s->slot].recount = true;
         }

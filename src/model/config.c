@@ -278,7 +278,7 @@ static void read_shapes(source *s, config *c) {
 
 static bool check_shapes(source *s, const config *c) {
     const char *path = container_path(s->files);
-    if (c->n_heads % c->n_kv_heads != 0) {
+    if (c->n_kv_heads == 0 || c->n_heads % c->n_kv_heads != 0) {
         return err_set(s->err, DP_E_FORMAT,
                        "%s: %u attention heads are no multiple of %u key heads", path, c->n_heads,
                        c->n_kv_heads);

@@ -227,6 +227,7 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, dp_error *
     if (m->gpu == NULL) {
         return true;
     }
+    assert(info != NULL);
     if (options != NULL && options->context > m->config.context) {
         log_line(&m->log, DP_LOG_WARNING, "%s: a context of %u is beyond the model's own %u",
                  container_path(m->files), options->context, m->config.context);

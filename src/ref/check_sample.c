@@ -323,7 +323,7 @@ static void draw_row(rig *r, uint32_t vocab, const char *reason) {
         const float *own = z + (size_t)(i / d->chunks) * vocab;
         const uint32_t first = i % d->chunks * CHUNK, last = min_u32(vocab, first + CHUNK);
         const uint32_t got = best->after[2 * (size_t)i + 1];
-        double most = -INFINITY, bound;
+        double most = -INFINITY, bound = 0;
         uint32_t top = 0, n = 0;
         for (uint32_t v = first; v < last; v++) {
             if (own[v] < s->floor) continue;
