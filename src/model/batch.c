@@ -303,14 +303,18 @@ bool dp_session_eval_all(dp_session *s, const dp_token *tokens, size_t n, float 
 
 /* ---- sampling and N steps ------------------------------------------------------------------ */
 
+static bool check_logits(const dp_session *s, dp_error *err) {
+    return (s->n > 0 && s->model->slots[s->slot].has_logits) ||
+           err_set(err, DP_E_ARGUMENT, "the session has no logits: evaluate a token first");
+}
+
 /* A pass of the last token of each session: the state from which the sampler goes on. */
 static bool begin_steps(pass *p, dp_session *const *sessions, size_t n, dp_error *err) {
     pass_begin(p, sessions[0]->model);
     for (size_t i = 0; i < n; i++) {
         const dp_session *s = sessions[i];
-        if (s->n == 0 || !s->model->slots[s->slot].has_logits) {
-            return err_set(err, DP_E_ARGUMENT,
-                           "the session has no logits: evaluate a token first");
+        if (!check_logits(s, err)) {
+            return false;
         }
         pass_add_row(p, s->tokens[s->n - 1], s->slot, s->n - 1);
         pass_want(p, s->slot);
@@ -508,8 +512,8 @@ bool dp_batch_generate(dp_session *const *sessions, size_t n, uint32_t n_steps, 
 
 bool dp_session_get_logits(dp_session *s, float *logits, dp_error *err) {
     dp_model *m = s->model;
-    if (!m->slots[s->slot].has_logits) {
-        return err_set(err, DP_E_ARGUMENT, "the session has no logits: evaluate a token first");
+    if (!check_logits(s, err)) {
+        return false;
     }
     gpu_lock(m->gpu);
     const bool ok = gpu_read(m->gpu, logits_row(m->buffers.saved, m, s->slot), logits, err);

@@ -271,10 +271,7 @@ static void attend_rows(recorder *r, uint32_t layer, uint32_t window) {
 /* Queries and keys to a tile so that both fit 16 KiB of workgroup memory with vec4s of 16 bytes. */
 static void prefill_tile(uint32_t head_vec4, uint32_t *bq, uint32_t *bk) {
     *bq = head_vec4 <= 16 ? 16 : head_vec4 <= 32 ? 8 : 4;
-    *bk = head_vec4 <= 16 ? 32 : 16;
-    if (head_vec4 > 48) {
-        *bk = 16 / 2; /* 4 by 8: half of the lanes idle in the scores */
-    }
+    *bk = head_vec4 <= 16 ? 32 : head_vec4 <= 48 ? 16 : 8; /* 4 by 8: half of the lanes idle */
 }
 
 uint32_t attend_tile_rows(uint32_t head_vec4) {
