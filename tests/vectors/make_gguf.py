@@ -2,8 +2,9 @@
 """Writes gguf/NAME: the models of make_models.py as GGUF, and quantised ones, with their logits.
 
 Needs models/ (make_models.py) and tokenizers/spm-320 (make_tokenizers.py) to be there. Files are
-written by the PyPI package gguf. Its block encoders serve Q4_0 to Q8_0; the K formats are encoded
-here by plain minimum and maximum, which is coarser than llama.cpp's search and just as valid.
+written by the PyPI package gguf. Its block encoders serve Q4_0 to Q8_0 and MXFP4; the K formats are
+encoded here by plain minimum and maximum, IQ4 by the nearest level with the extreme value at the
+end of the table, which is coarser than llama.cpp's search and just as valid.
 Reference logits of a quantised file: transformers in float32 on what gguf's own decoder makes of
 the file's bytes, so they contain no quantisation error, only rounding.
 
@@ -31,7 +32,7 @@ T = gguf.GGMLQuantizationType
 POSITIONS = [0, 1, 2, 3, 6, 15, 31, 32, 47, 48, 63, 64, 80, 97, 98, 99]
 
 
-# ---- K-quant encoders ---------------------------------------------------------------------------
+# ---- encoders -----------------------------------------------------------------------------------
 
 def f16(x):
     return x.astype(np.float16)
@@ -41,15 +42,16 @@ def divide(a, b):
     return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
 
 
-def encode_min_max(x, levels):
-    """Of [n, 256] floats: d, dmin f16 [n, 1], 6-bit scales and minima [n, 8], quants [n, 8, 32]."""
-    sub = x.reshape(-1, 8, 32).astype(np.float32)
+def encode_min_max(x, levels, subs=8, top=63):
+    """Of [n, 256] floats: d, dmin f16 [n, 1], scales and minima up to top [n, subs], quants
+    [n, subs, 256 / subs]."""
+    sub = x.reshape(-1, subs, 256 // subs).astype(np.float32)
     low = np.minimum(sub.min(-1), 0)
     scale = (np.maximum(sub.max(-1), 0) - low) / levels
-    d, dmin = f16(scale.max(-1, keepdims=True) / 63), f16(-low.min(-1, keepdims=True) / 63)
+    d, dmin = f16(scale.max(-1, keepdims=True) / top), f16(-low.min(-1, keepdims=True) / top)
     d32, dmin32 = d.astype(np.float32), dmin.astype(np.float32)
-    sc = np.clip(np.rint(divide(scale, d32 + 0 * scale)), 0, 63)
-    mn = np.clip(np.rint(divide(-low, dmin32 + 0 * low)), 0, 63)
+    sc = np.clip(np.rint(divide(scale, d32 + 0 * scale)), 0, top)
+    mn = np.clip(np.rint(divide(-low, dmin32 + 0 * low)), 0, top)
     step, base = (d32 * sc)[..., None], (dmin32 * mn)[..., None]
     q = np.clip(np.rint(divide(sub + base, step + 0 * sub)), 0, levels)
     return d, dmin, sc.astype(np.uint8), mn.astype(np.uint8), q.astype(np.uint8)
@@ -80,13 +82,68 @@ def encode_q5_k(x):
     return np.concatenate([d.view(np.uint8), dmin.view(np.uint8), pack_six_bits(sc, mn), qh, qs], 1)
 
 
-def encode_q6_k(x):
-    sub = x.reshape(-1, 16, 16).astype(np.float32)
+def encode_q2_k(x):
+    d, dmin, sc, mn, q = encode_min_max(x, 3, 16, 15)
+    q = q.reshape(-1, 2, 4, 32)  # half, pair j, l
+    qs = sum(q[:, :, j] << (2 * j) for j in range(4)).astype(np.uint8).reshape(-1, 64)
+    return np.concatenate([sc | mn << 4, qs, d.view(np.uint8), dmin.view(np.uint8)], 1)
+
+
+def signed_scales(x, size, end, top):
+    """Of [n, 256] floats: the values in sub-blocks, d f16 [n, 1], scales -top - 1 .. top whose
+    product with end is about each sub-block's extreme value, and d * scale [n, 256 / size, 1]."""
+    sub = x.reshape(-1, 256 // size, size).astype(np.float32)
     extreme = np.take_along_axis(sub, np.abs(sub).argmax(-1)[..., None], -1)[..., 0]
-    scale = extreme / -32  # of either sign: the extreme value becomes -32 exactly
-    d = f16(np.abs(scale).max(-1, keepdims=True) / 127)
-    sc = np.clip(np.rint(divide(scale, d.astype(np.float32) + 0 * scale)), -128, 127)
-    step = (d.astype(np.float32) * sc)[..., None]
+    scale = extreme / end  # of either sign: the extreme value becomes end exactly
+    d = f16(np.abs(scale).max(-1, keepdims=True) / top)
+    sc = np.clip(np.rint(divide(scale, d.astype(np.float32) + 0 * scale)), -top - 1, top)
+    return sub, d, sc, (d.astype(np.float32) * sc)[..., None]
+
+
+def encode_q3_k(x):
+    sub, d, sc, step = signed_scales(x, 16, -4, 31)
+    q = (np.clip(np.rint(divide(sub, step + 0 * sub)), -4, 3) + 4).astype(np.uint8)
+    q = q.reshape(-1, 2, 4, 32)  # half, pair j, l
+    qs = sum((q[:, :, j] & 3) << (2 * j) for j in range(4)).astype(np.uint8).reshape(-1, 64)
+    mask = sum((q[:, h, j] >> 2) << (4 * h + j) for h in range(2) for j in range(4))
+    sc = (sc + 32).astype(np.uint8)
+    high = sum((sc[:, 4 * k:4 * k + 4] >> 4) << (2 * k) for k in range(4)).astype(np.uint8)
+    return np.concatenate([mask.astype(np.uint8), qs, (sc[:, :8] & 15) | (sc[:, 8:] & 15) << 4,
+                           high, d.view(np.uint8)], 1)
+
+
+IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
+
+
+def nearest_level(x):
+    """Number of the nearest level, the lower one of two."""
+    return np.abs(x[..., None] - IQ4_LEVELS.astype(np.float32)).argmin(-1).astype(np.uint8)
+
+
+def pack_halves(q):
+    """[..., 32] nibbles -> [..., 16] bytes: low halves are 0..15."""
+    return q[..., :16] | q[..., 16:] << 4
+
+
+def encode_iq4_nl(x):
+    sub = x.reshape(-1, 32).astype(np.float32)
+    d = f16(np.take_along_axis(sub, np.abs(sub).argmax(-1)[..., None], -1) / -127)
+    q = nearest_level(divide(sub, d.astype(np.float32) + 0 * sub))
+    return np.concatenate([d.view(np.uint8), pack_halves(q)], 1)
+
+
+def encode_iq4_xs(x):
+    sub, d, sc, step = signed_scales(x, 32, -127, 31)
+    q = nearest_level(divide(sub, step + 0 * sub))
+    sc = (sc + 32).astype(np.uint16)
+    high = sum((sc[:, j:j + 1] >> 4) << (2 * j) for j in range(8)).astype("<u2")
+    low = ((sc[:, 0::2] & 15) | (sc[:, 1::2] & 15) << 4).astype(np.uint8)
+    return np.concatenate([d.view(np.uint8), high.view(np.uint8), low,
+                           pack_halves(q).reshape(-1, 128)], 1)
+
+
+def encode_q6_k(x):
+    sub, d, sc, step = signed_scales(x, 16, -32, 127)
     q = (np.clip(np.rint(divide(sub, step + 0 * sub)), -32, 31) + 32).astype(np.uint8)
     q = q.reshape(-1, 2, 4, 32)  # half, quarter j, l
     ql = np.concatenate([(q[:, :, 0] & 15) | (q[:, :, 2] & 15) << 4,
@@ -95,19 +152,29 @@ def encode_q6_k(x):
     return np.concatenate([ql, qh, sc.astype(np.int8).view(np.uint8), d.view(np.uint8)], 1)
 
 
-K_ENCODERS = {T.Q4_K: encode_q4_k, T.Q5_K: encode_q5_k, T.Q6_K: encode_q6_k}
+# How far a value may be off, as a share of the largest one.
+#   Q4_K to Q6_K: the step is at most (range / levels); half of it, plus the rounding of scales and
+#     minima to 6 bits (or 8), stays under an eighth of the row's range in the worst block.
+#   Q2_K: a step is up to 2/3, half of it 1/3; scales and minima are off by a 30th: 3 of 2/3 and 1.
+#   Q3_K: a step of 1/4 that is cut on the side without level 4; scales are off by a 62nd.
+#   IQ4: level 113 stands for 127 on the other side (0.11), the widest gap is half of 24 (0.09);
+#     scales of IQ4_XS are off by a 62nd.
+ENCODERS = {
+    T.Q4_K: (encode_q4_k, 1 / 8), T.Q5_K: (encode_q5_k, 1 / 8), T.Q6_K: (encode_q6_k, 1 / 8),
+    T.Q2_K: (encode_q2_k, 0.45), T.Q3_K: (encode_q3_k, 0.27), T.IQ4_NL: (encode_iq4_nl, 1 / 8),
+    T.IQ4_XS: (encode_iq4_xs, 0.13),
+}
 
 
 def encode(x, qtype):
     """Rows of float32 -> bytes of the type, [rows, row bytes] u8 (or the plain float array)."""
     x = np.ascontiguousarray(x, np.float32)
-    if qtype in K_ENCODERS:
-        blocks = K_ENCODERS[qtype](x.reshape(-1, 256))
+    if qtype in ENCODERS:
+        encoder, share = ENCODERS[qtype]
+        blocks = encoder(x.reshape(-1, gguf.GGML_QUANT_SIZES[qtype][0]))
         out = np.ascontiguousarray(blocks).reshape(x.shape[0], -1)
         back = gguf.quants.dequantize(out, qtype)
-        # The step is at most (range / levels); half of it, plus the rounding of scales and minima
-        # to 6 bits (or 8), stays under an eighth of the row's range in the worst block.
-        assert np.abs(back - x).max() < np.abs(x).max() / 8, (qtype, np.abs(back - x).max())
+        assert np.abs(back - x).max() < np.abs(x).max() * share, (qtype, np.abs(back - x).max())
         return out
     return gguf.quants.quantize(x, qtype)
 
@@ -301,6 +368,11 @@ QUANTISED = [  # folder, shape, types, general.file_type
     ("q6_k", WIDE, except_gate, 18),
     ("q4_k_m", dict(WIDE, tied=False), q4_k_m, 15),
     ("q4_k_m-narrow", dict(NARROW, layers=2, ffn=256), q4_k_m_narrow, 15),
+    ("q2_k", WIDE, all_of(T.Q2_K), 10),
+    ("q3_k", WIDE, all_of(T.Q3_K), 12),
+    ("iq4_nl", NARROW, all_of(T.IQ4_NL), 25),
+    ("iq4_xs", WIDE, all_of(T.IQ4_XS), 30),
+    ("mxfp4", NARROW, all_of(T.MXFP4), 38),
 ]
 
 
