@@ -225,6 +225,18 @@ typedef struct {
 } dp_tensor_info;
 DP_API bool dp_model_get_tensor(const dp_model *model, uint32_t i, dp_tensor_info *info);
 
+/* Experts of a model whose experts do not all fit the device: how often one that a token needed was
+ * there. Each fetch counts once, from reading the file to the upload. */
+typedef struct {
+    uint32_t experts; /* of a layer; 0: the model has none */
+    uint32_t slots;   /* of a layer, on the device at a time */
+    uint64_t hits, misses;
+    uint64_t bytes;   /* fetched */
+    double seconds;   /* spent fetching */
+} dp_expert_stats;
+/* False, with zeros but for `experts`, if all experts are on the device. */
+DP_API bool dp_model_get_experts(const dp_model *model, dp_expert_stats *stats);
+
 /* ---- text ---------------------------------------------------------------------------------- */
 
 /* Tokens of text[0..size), any bytes. `add_special`: with what the model's tokenizer puts around a

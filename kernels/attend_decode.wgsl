@@ -4,6 +4,7 @@
 // for all of them.
 //   o[s] = sum_j exp(q . k_j SCALE - m) v_j, m = max_j, l = sum_j exp(...), over the keys of span s
 //   (online softmax, Milakov and Gimelshein 2018); attend_combine joins the spans
+//   if SOFTCAP > 0 scores z become SOFTCAP tanh(z / SOFTCAP) (Gemma Team 2024)
 //   q [rows, N_KV * GROUP, D4] vec4f    caches as in rope
 //   o [rows, N_KV * GROUP, SPLITS, D4] vec4f    ml [rows, N_KV * GROUP, SPLITS] (m, l)
 // 64 lanes: a key each for the scores, then a quarter of the keys and D4 columns in turn for the
@@ -16,6 +17,7 @@ override SPAN: u32;     // keys to a workgroup, a multiple of 64
 override SPLITS: u32;   // spans of the whole context
 override WINDOW: u32;   // keys a query may see, itself included; 0: all
 override SCALE: f32;
+override SOFTCAP: f32;
 override PAGE: u32;
 override TABLE: u32;
 
@@ -99,7 +101,11 @@ fn attend_decode(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
             }
         }
         for (var h = 0u; h < HEADS; h++) {
-            score[h * WG + lane] = select(LOW, s[h], j < last);
+            var z = s[h];
+            if (SOFTCAP > 0) {
+                z = SOFTCAP * tanh(clamp(z / SOFTCAP, -15.0, 15.0));
+            }
+            score[h * WG + lane] = select(LOW, z, j < last);
         }
         workgroupBarrier();
         // New maximum per head: 8 lanes a head scan 8 keys each.

@@ -2,6 +2,7 @@
 // attend_prefill: causal attention of many rows, y = softmax(q k^T SCALE) v, in tiles that keep
 // keys and values in workgroup memory (FlashAttention-2, Dao 2023).
 //   q [rows, N_KV * GROUP, D4] vec4f    caches as in rope    y [rows, N_KV * GROUP, HEAD_DIM] f32
+//   softcap and sinks as in attend_decode and attend_combine
 //   tiles [n] (first row, rows, slot, position of the first row): consecutive positions of a
 //   sequence
 // One workgroup per tile and head: grid (N_KV * GROUP, tiles), 64 lanes, BQ queries by BK keys at a
@@ -12,6 +13,8 @@ override GROUP: u32;
 override HEAD_DIM: u32;
 override WINDOW: u32; // keys a query may see, itself included; 0: all
 override SCALE: f32;
+override SOFTCAP: f32;
+override SINKS: bool;
 override PAGE: u32;
 override TABLE: u32;
 override BQ: u32; // at most 16
@@ -29,7 +32,8 @@ override ITEMS: u32 = (BQ * D4 + WG - 1) / WG; // output vec4s of a lane, at mos
 @group(0) @binding(2) var<storage, read> q: array<vec4f>;
 @group(0) @binding(3) var<storage, read> tiles: array<vec4u>;
 @group(0) @binding(4) var<storage, read> pages: array<u32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read> sinks: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
 var<workgroup> q_tile: array<vec4f, Q_SIZE>;
 var<workgroup> kv_tile: array<vec4f, KV_SIZE>;
@@ -88,6 +92,9 @@ fn attend_prefill(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
                 for (var d = 0u; d < D4; d++) {
                     s += dot(q_tile[r * PITCH + d], kv_tile[j * PITCH + d]);
                 }
+                if (SOFTCAP > 0) {
+                    s = SOFTCAP * tanh(clamp(s / SOFTCAP, -15.0, 15.0));
+                }
             }
             score[i] = s;
         }
@@ -134,7 +141,12 @@ fn attend_prefill(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
         let i = a * WG + lane;
         let r = i / D4;
         if (i < BQ * D4 && r < tile.y) {
-            let v = acc[a] / total[r];
+            var v = acc[a] / total[r];
+            if (SINKS) {
+                let m = max(top[r], sinks[head]);
+                let e = exp(top[r] - m);
+                v = acc[a] * e / (total[r] * e + exp(sinks[head] - m));
+            }
             let at = ((tile.x + r) * n_heads + head) * HEAD_DIM + (i % D4) * 4;
             for (var c = 0u; c < 4; c++) {
                 if ((i % D4) * 4 + c < HEAD_DIM) {

@@ -1,11 +1,14 @@
 //! use weight
-// embed: x[r, :] = E[token[r], :], the table lookup at the start of the pass, and seen[token] for
-// the samplers' penalties.
+// embed: x[r, :] = E[token[r], :] SCALE, plus P[position[r], :] if LEARNED, the table lookup at the
+// start of the pass, and seen[token] for the samplers' penalties.
 //   E [vocab, K]  any weight format; this call has rows [first, first + count) of it
 //   rows [rows] (token, slot, position, -)    counts [slots, VOCAB] u32    x [rows, K] f32
+//   P [positions, K] f32, all that may come
 // One workgroup per row; lanes take 32 weights in turn. Bound by latency.
 override K: u32;
 override VOCAB: u32;
+override SCALE: f32;
+override LEARNED: bool;
 const SEEN = 0x80000000u; // in counts: the token occurred in the prompt or the answer
 
 struct Params {
@@ -15,7 +18,8 @@ struct Params {
 
 @group(0) @binding(1) var<storage, read> rows: array<vec4u>;
 @group(0) @binding(2) var<storage, read_write> counts: array<atomic<u32>>;
-@group(0) @binding(3) var<storage, read_write> x: array<vec4f>;
+@group(0) @binding(3) var<storage, read> positions: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> x: array<vec4f>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 @compute @workgroup_size(32)
@@ -31,7 +35,11 @@ fn embed(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l
         let v = weight_load(row.x - p.first, unit);
         for (var i = 0u; i < 8; i++) {
             if (K % 32 == 0 || unit * 32 + i * 4 < K) {
-                x[group.x * (K / 4) + unit * 8 + i] = v[i];
+                var sum = v[i] * SCALE;
+                if (LEARNED) {
+                    sum += positions[row.z * (K / 4) + unit * 8 + i];
+                }
+                x[group.x * (K / 4) + unit * 8 + i] = sum;
             }
         }
     }

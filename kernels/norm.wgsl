@@ -1,18 +1,23 @@
 //! use reduce
-// norm: y[i, :] = x[r, :] / sqrt(mean(x[r, :]^2) + EPS) * w, RMSNorm (Zhang and Sennrich 2019).
-//   x [rows, DIM] f32    w [DIM] f32    y [n, DIM] f32; DIM a multiple of 4
+// norm: y[i, :] (+)= (x[r, :] - m) / sqrt(mean((x[r, :] - m)^2) + EPS) * w + b
+//   RMSNorm (Zhang and Sennrich 2019): m = 0, no b
+//   if LAYER LayerNorm (Ba et al. 2016): m = mean(x[r, :])
+//   x [rows, DIM] f32    w, b [DIM] f32    y [n, DIM] f32; DIM a multiple of 4
 //   r = i, or pick[i] if PICK: only the rows whose logits are wanted
 // One workgroup per output row. Bound by latency. Sums in f32.
 override DIM: u32;
 override EPS: f32;
+override LAYER: bool;
+override ADD: bool; // y += instead of y =: a norm behind a block, into the residual stream
 override PICK: bool;
 override WG: u32;
 override TEAM: u32;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
-@group(0) @binding(2) var<storage, read> pick: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(3) var<storage, read> pick: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 @compute @workgroup_size(WG)
 fn norm(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -20,13 +25,29 @@ fn norm(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (PICK) {
         row = pick[group.x];
     }
+    var mean = 0.0;
+    if (LAYER) {
+        var total = 0.0;
+        for (var i = lane; i < DIM / 4; i += WG) {
+            total += dot(x[row * (DIM / 4) + i], vec4f(1.0));
+        }
+        mean = workgroup_sum(total, lane) / f32(DIM);
+    }
     var sum = 0.0;
     for (var i = lane; i < DIM / 4; i += WG) {
-        let v = x[row * (DIM / 4) + i];
+        let v = x[row * (DIM / 4) + i] - mean;
         sum += dot(v, v);
     }
     let scale = inverseSqrt(workgroup_sum(sum, lane) / f32(DIM) + EPS);
     for (var i = lane; i < DIM / 4; i += WG) {
-        y[group.x * (DIM / 4) + i] = x[row * (DIM / 4) + i] * scale * w[i];
+        var v = (x[row * (DIM / 4) + i] - mean) * scale * w[i];
+        if (LAYER) {
+            v += b[i];
+        }
+        let at = group.x * (DIM / 4) + i;
+        if (ADD) {
+            v += y[at];
+        }
+        y[at] = v;
     }
 }

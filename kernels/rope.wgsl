@@ -5,7 +5,7 @@
 //   angles [context, ROPE_DIM / 2] (cos, sin)    q [rows, N_HEADS, D4] vec4f
 //   caches [page, N_KV, PAGE, D4] vec4, D4 = ceil(HEAD_DIM / 4), the rest of the last one zero
 //   (a, b) -> (a cos - b sin, b cos + a sin) for the pairs (i, i + ROPE_DIM / 2), or (2i, 2i + 1)
-//   if INTERLEAVED; dimensions from ROPE_DIM on stay
+//   if INTERLEAVED; dimensions from ROPE_DIM on stay: all if it is 0, as in layers without RoPE
 // One lane per vec4 of q, k and v. Bound by latency.
 override N_HEADS: u32;
 override N_KV: u32;
@@ -18,6 +18,7 @@ override TABLE: u32;  // pages of a sequence
 const WG = 64u;
 override D4: u32 = (HEAD_DIM + 3) / 4;
 override ROW: u32 = (N_HEADS + 2 * N_KV) * HEAD_DIM;
+override PAIRS: u32 = max(ROPE_DIM / 2, 1);
 
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read> angles: array<vec2f>;
@@ -35,11 +36,11 @@ fn turned(base: u32, d4: u32, pos: u32) -> vec4f {
             var other = d ^ 1;
             var first = (d & 1) == 0;
             if (!INTERLEAVED) {
-                i = d % (ROPE_DIM / 2);
-                first = d < ROPE_DIM / 2;
-                other = select(d - ROPE_DIM / 2, d + ROPE_DIM / 2, first);
+                i = d % PAIRS;
+                first = d < PAIRS;
+                other = select(d - PAIRS, d + PAIRS, first);
             }
-            let turn = angles[pos * (ROPE_DIM / 2) + i];
+            let turn = angles[pos * PAIRS + i];
             v[c] = qkv[base + d] * turn.x + select(1.0, -1.0, first) * qkv[base + other] * turn.y;
         } else if (d < HEAD_DIM) {
             v[c] = qkv[base + d];

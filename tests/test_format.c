@@ -236,6 +236,59 @@ static void fitted_encoding_beats_the_plain_one(test *t) {
     }
 }
 
+static int32_t little_endian(const uint8_t *p, size_t n) {
+    uint32_t bits = 0;
+    for (size_t i = 0; i < n; i++) bits |= (uint32_t)p[i] << 8 * i;
+    return (int32_t)(bits << (32 - 8 * n)) >> (32 - 8 * n);
+}
+
+/* Q8_K is what activations become, so no file has it: d is the first value of largest size over
+ * -127, quants are the nearest multiples of it, and a dot product takes the sums of 16 on trust. */
+static void q8_k_blocks_hold_their_sums(test *t) {
+    enum { N = 256, BYTES = 292, BLOCKS = 200 };
+    for (uint32_t block = 0; block < BLOCKS; block++) {
+        test_row(t, "block %u", block);
+        float *x = test_randn(t, N), y[N], d;
+        uint8_t bytes[BYTES + 4];
+        memset(bytes, 0xa5, sizeof(bytes));
+        for (int i = 0; i < N; i++) {
+            if (block == 0) x[i] = 0;
+            if (block == 1) x[i] = 0.75f; /* all -127: the least sums, -2032 */
+            if (block == 2) x[i] = -0.75f;
+            if (block == 3) x[i] = i == 77 ? 8 : -7.96f; /* 126 each, nearly the largest sums */
+            if (block > 3) x[i] *= ldexpf(1, (int)block % 40 - 20);
+        }
+        if (block == 4) x[100] = -1, x[101] = 1; /* both far above the rest: the first one counts */
+        float extreme = 0;
+        for (int i = N; i-- > 0;) {
+            if (fabsf(x[i]) >= fabsf(extreme)) extreme = x[i];
+        }
+        CHECK(t, quant_encode(DTYPE_Q8_K, x, bytes, N) && quant_decode(DTYPE_Q8_K, bytes, y, N));
+        memcpy(&d, bytes, sizeof(d));
+        /* two divisions in f32, each within half a unit in the last place */
+        const double step = (double)extreme / -127;
+        CHECK_MSG(t, fabs((double)d - step) <= fabs(step) * 0x1.01p-23, "d %g, expected %g",
+                  (double)d, step);
+        for (int i = 0; i < N; i++) {
+            const int q = little_endian(bytes + 4 + i, 1);
+            /* half a step, and what two products of up to 127 units lose in f32 */
+            const double error = fabs((double)x[i] - step * q);
+            if (!CHECK_MSG(t, error <= fabs(step) * (0.5 + 127 * 0x1p-22), "element %d: off by %g",
+                           i, error) ||
+                !CHECK(t, y[i] == d * (float)q)) {
+                break;
+            }
+        }
+        for (int k = 0; k < 16; k++) {
+            int64_t sum = 0;
+            for (int i = 0; i < 16; i++) sum += little_endian(bytes + 4 + 16 * k + i, 1);
+            const int64_t stored = little_endian(bytes + 260 + 2 * k, 2);
+            CHECK_MSG(t, stored == sum, "sum %d: %d, expected %d", k, (int)stored, (int)sum);
+        }
+        CHECK(t, bytes[BYTES] == 0xa5);
+    }
+}
+
 /* Values for which a careless encoder divides by zero, loses a minimum or leaves the range. */
 static void encoding_survives_odd_blocks(test *t) {
     enum { N = 256 };
@@ -580,7 +633,9 @@ static void all_gguf_vectors_open(test *t) {
     } cases[] = {
         { "q4_0", DTYPE_Q4_0 }, { "q4_1", DTYPE_Q4_1 }, { "q5_0", DTYPE_Q5_0 },
         { "q5_1", DTYPE_Q5_1 }, { "q8_0", DTYPE_Q8_0 }, { "q4_k", DTYPE_Q4_K },
-        { "q5_k", DTYPE_Q5_K }, { "q6_k", DTYPE_Q6_K }, { "smollm2-heads-f16", DTYPE_F16 },
+        { "q5_k", DTYPE_Q5_K }, { "q6_k", DTYPE_Q6_K }, { "q2_k", DTYPE_Q2_K },
+        { "q3_k", DTYPE_Q3_K }, { "iq4_nl", DTYPE_IQ4_NL }, { "iq4_xs", DTYPE_IQ4_XS },
+        { "mxfp4", DTYPE_MXFP4 }, { "smollm2-heads-f16", DTYPE_F16 },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         test_row(t, "%s", cases[i].name);
@@ -936,6 +991,7 @@ static const test_case cases[] = {
     { "plain encoding equals the vectors", plain_encoding_equals_vectors },
     { "plain encoding stays within a step", plain_encoding_stays_within_a_step },
     { "fitted encoding is better than plain", fitted_encoding_beats_the_plain_one },
+    { "Q8_K blocks hold their sums", q8_k_blocks_hold_their_sums },
     { "encoding survives odd blocks", encoding_survives_odd_blocks },
     { "hostile GGUF files are refused", hostile_gguf_is_refused },
     { "every prefix of a GGUF file is refused", every_prefix_of_a_gguf_is_refused },

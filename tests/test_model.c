@@ -94,17 +94,17 @@ static uint32_t *read_ids(test *t, const json_value *v, uint32_t *n) {
     return ids;
 }
 
-/* `folder` holds vectors.json and vectors.f32, or names the folder that does. */
-static bool read_vectors(test *t, const char *folder, vectors *v) {
+/* `folder` holds NAME.json and NAME.f32, or names the folder that does. */
+static bool read_named_vectors(test *t, const char *folder, const char *name, vectors *v) {
     *v = (vectors){ 0 };
-    const str text = test_read_file(t, test_vector(t, test_printf(t, "%s/vectors.json", folder)));
+    const str text = test_read_file(t, test_vector(t, test_printf(t, "%s/%s.json", folder, name)));
     json *doc = text.data != NULL ? json_open(text, folder, &t->err) : NULL;
     if (!CHECK(t, doc != NULL)) return false;
     str other;
     if (json_string(json_get(json_root(doc), "same_as"), &other)) {
-        const char *name = test_printf(t, "%.*s", (int)other.size, other.data);
+        const char *named = test_printf(t, "%.*s", (int)other.size, other.data);
         json_close(doc);
-        return read_vectors(t, name, v);
+        return read_named_vectors(t, named, name, v);
     }
     const json_value *root = json_root(doc);
     uint64_t vocab = 0;
@@ -119,7 +119,7 @@ static bool read_vectors(test *t, const char *folder, vectors *v) {
         v->positions = test_alloc(t, v->n, sizeof *v->positions);
         for (uint32_t i = 0; i < v->n; i++) v->positions[i] = i;
     }
-    const str raw = test_read_file(t, test_vector(t, test_printf(t, "%s/vectors.f32", folder)));
+    const str raw = test_read_file(t, test_vector(t, test_printf(t, "%s/%s.f32", folder, name)));
     v->logits = (const float *)(const void *)raw.data;
     json_close(doc);
     if (!CHECK_U64(t, raw.size, (uint64_t)v->rows * v->vocab * sizeof(float))) return false;
@@ -131,6 +131,10 @@ static bool read_vectors(test *t, const char *folder, vectors *v) {
     }
     v->deviation = sqrt(squares / (double)n - sum / (double)n * (sum / (double)n));
     return true;
+}
+
+static bool read_vectors(test *t, const char *folder, vectors *v) {
+    return read_named_vectors(t, folder, "vectors", v);
 }
 
 /* The largest difference of a row from the reference's. */
@@ -180,12 +184,17 @@ static const char *const MODELS[] = {
     "gguf/q4_k",
     "gguf/q5_k",
     "gguf/q6_k",
+    "gguf/q2_k",
+    "gguf/q3_k",
+    "gguf/iq4_nl",
+    "gguf/iq4_xs",
+    "gguf/mxfp4",
     "gguf/q4_k_m",
     "gguf/q4_k_m-narrow",
 };
 
 static const char *model_path(test *t, const char *name) {
-    if (strncmp(name, "gguf/", 5) != 0) return test_vector(t, name);
+    if (strstr(name, "gguf/") == NULL) return test_vector(t, name);
     const char *one = test_vector(t, test_printf(t, "%s/model.gguf", name));
     return path_is_file(one)
                ? one
@@ -194,10 +203,11 @@ static const char *model_path(test *t, const char *name) {
 
 /* All positions at once (tiled kernels), then the last tokens one by one (mat-vec kernels), then
  * the greedy continuation by the N-token loop where the reference's margin allows. */
-static void check_model(test *t, dp_device *device, const char *name, double bound) {
+static void check_model(test *t, dp_device *device, const char *name, const char *set,
+                        uint32_t context, double bound) {
     vectors v;
-    if (!read_vectors(t, name, &v)) return;
-    dp_model *m = open_model(t, device, model_path(t, name), 256, 0);
+    if (!read_named_vectors(t, name, set, &v)) return;
+    dp_model *m = open_model(t, device, model_path(t, name), context, 0);
     if (!CHECK_MSG(t, m != NULL, "%s", t->err.message)) return;
     dp_session *s = dp_session_new(m, &t->err);
     float *all = test_floats(t, (size_t)v.n * v.vocab);
@@ -228,7 +238,7 @@ static void check_models(test *t, int tier) {
     if (!CHECK(t, device != NULL)) return;
     for (size_t i = 0; i < ARRAY_LEN(MODELS); i++) {
         test_row(t, "%s, %s", MODELS[i], TIER_NAMES[tier]);
-        check_model(t, device, MODELS[i], TIER_BOUND[tier]);
+        check_model(t, device, MODELS[i], "vectors", 256, TIER_BOUND[tier]);
     }
 }
 
@@ -246,6 +256,71 @@ static void models_match_without_subgroups(test *t) {
 
 static void models_match_with_neither(test *t) {
     check_models(t, TIER_PLAIN);
+}
+
+/* ---- families ------------------------------------------------------------------------------ */
+
+/* Each as a folder and as a GGUF file, with a context of 128: longer than their windows and than
+ * the original contexts of scaled RoPE. A second set of vectors is for a context of its own. */
+static const struct {
+    const char *name, *set;
+    uint32_t context;
+    bool gguf; /* there is a file of it too */
+} FAMILIES[] = {
+    { "gpt2", "vectors", 128, true },
+    { "gpt2-bare", "vectors", 128, false },
+    { "llama-yarn", "vectors", 128, true },
+    { "llama-dynamic", "vectors", 128, false },
+    { "llama-dynamic", "beyond", 160, false },
+    { "smollm3", "vectors", 128, true },
+    { "mistral-window", "vectors", 128, true },
+    { "qwen2", "vectors", 128, true },
+    { "qwen3", "vectors", 128, true },
+    { "gemma2", "vectors", 128, true },
+    { "gemma3", "vectors", 128, true },
+    { "gemma3-4b", "vectors", 128, true },
+    { "phi3", "vectors", 128, true },
+    { "phi3-longrope", "vectors", 128, true },
+    { "phi3-longrope", "short", 64, false },
+    { "phi4-mini", "vectors", 128, true },
+    { "olmo2", "vectors", 128, true },
+    { "granite", "vectors", 128, true },
+    { "mixtral", "vectors", 128, true },
+    { "qwen3moe", "vectors", 128, true },
+    { "qwen3moe-raw", "vectors", 128, false },
+    { "gpt-oss", "vectors", 128, true },
+    { "gpt-oss-bf16", "vectors", 128, true },
+};
+
+static void check_families(test *t, int tier) {
+    SKIP_LESSER_TIER(t, tier);
+    dp_device *device = device_of(t, tier);
+    if (!CHECK(t, device != NULL)) return;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(FAMILIES); i++) {
+        const bool gguf = i % 2 != 0;
+        if (gguf && !FAMILIES[i / 2].gguf) continue;
+        const char *name = test_printf(t, gguf ? "families-gguf/%s" : "families/%s",
+                                       FAMILIES[i / 2].name);
+        test_row(t, "%s %s, %s", name, FAMILIES[i / 2].set, TIER_NAMES[tier]);
+        check_model(t, device, name, FAMILIES[i / 2].set, FAMILIES[i / 2].context,
+                    TIER_BOUND[tier]);
+    }
+}
+
+static void families_match_as_they_are(test *t) {
+    check_families(t, TIER_FULL);
+}
+
+static void families_match_without_f16(test *t) {
+    check_families(t, TIER_F32);
+}
+
+static void families_match_without_subgroups(test *t) {
+    check_families(t, TIER_NO_SUBGROUPS);
+}
+
+static void families_match_with_neither(test *t) {
+    check_families(t, TIER_PLAIN);
 }
 
 /* The checks above can fail: a model whose weights are not those of the vectors is noticed. */
@@ -1019,6 +1094,10 @@ static const test_case cases[] = {
     { "models match transformers without f16", models_match_without_f16 },
     { "models match transformers without subgroups", models_match_without_subgroups },
     { "models match transformers with neither", models_match_with_neither },
+    { "families match transformers", families_match_as_they_are },
+    { "families match transformers without f16", families_match_without_f16 },
+    { "families match transformers without subgroups", families_match_without_subgroups },
+    { "families match transformers with neither", families_match_with_neither },
     { "a wrong model is noticed", a_wrong_model_is_noticed },
     { "long contexts do not depend on the batch", long_contexts_do_not_depend_on_the_batch },
     { "golden texts of the bundled model", golden_texts_as_it_is },

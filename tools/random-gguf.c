@@ -1,10 +1,11 @@
 /* random-gguf: writes a Llama-shaped GGUF file with random weights, for measuring speed where real
  * weights cannot be had.
  *
- *     random-gguf OUT.gguf SHAPE TYPE        SHAPE: 1b, 8b or
- *     LAYERS,DIM,HEADS,KV_HEADS,HEAD_DIM,FFN,VOCAB
- *                                            TYPE:  q4_k_m, q8_0, f16, bf16, ... (one for all
- *                                            matrices)
+ *     random-gguf OUT.gguf SHAPE TYPE        SHAPE: 1b, 8b, 8x7b (Mixtral) or
+ *     LAYERS,DIM,HEADS,KV_HEADS,HEAD_DIM,FFN,VOCAB[,EXPERTS,USED]
+ *                                            TYPE:  q4_k_m, or one for all matrices: f32 f16 bf16
+ *                                            q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k
+ *                                            iq4_nl iq4_xs mxfp4
  *
  * Shapes and types are those of the published models; q4_k_m follows the usual rule (formats: value
  * and down projections of half of the layers and the head in Q6_K, narrow rows in Q5_0 and Q8_0).
@@ -19,14 +20,14 @@
 enum { POOL_WEIGHTS = 1 << 20, ALIGNMENT = 32, TENSORS_MAX = 4096 };
 
 typedef struct {
-    uint32_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, context;
+    uint32_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, experts, used, context;
     float theta;
 } shape;
 
 typedef struct {
     char name[64];
     uint32_t n_dims;
-    uint64_t ne[2];
+    uint64_t ne[3];
     dtype type;
     uint64_t bytes, offset;
 } entry;
@@ -107,20 +108,22 @@ static dtype q4_k_m_type(const char *name, uint32_t layer, uint32_t layers, uint
     return six ? DTYPE_Q6_K : DTYPE_Q4_K;
 }
 
-static void add_tensor(const char *name, uint64_t rows, uint64_t cols, dtype type) {
+static void add_tensor(const char *name, uint64_t experts, uint64_t rows, uint64_t cols,
+                       dtype type) {
     if (w.n == TENSORS_MAX) {
         die("too many tensors", name);
     }
     entry *e = &w.tensors[w.n];
-    *e = (entry){ .n_dims = cols > 0 ? 2 : 1, .type = type };
+    *e = (entry){ .n_dims = experts > 0 ? 3 : cols > 0 ? 2 : 1, .type = type };
     snprintf(e->name, sizeof e->name, "%s", name);
     e->ne[0] = cols > 0 ? cols : rows;
     e->ne[1] = rows;
+    e->ne[2] = experts;
     uint64_t row = 0;
     if (!dtype_row_bytes(type, e->ne[0], &row)) {
         die("rows are no multiple of the type's block", name);
     }
-    e->bytes = row * (cols > 0 ? rows : 1);
+    e->bytes = row * (cols > 0 ? rows : 1) * (experts > 0 ? experts : 1);
     e->offset = w.n > 0 ? align_up(w.tensors[w.n - 1].offset + w.tensors[w.n - 1].bytes, ALIGNMENT)
                         : 0;
     w.n++;
@@ -128,38 +131,52 @@ static void add_tensor(const char *name, uint64_t rows, uint64_t cols, dtype typ
 
 static void list_tensors(const shape *s, bool mixed, dtype type) {
     const uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
-    const struct {
+    typedef struct {
         const char *name;
-        uint64_t rows, cols;
-    } layer[] = {
-        { "attn_norm.weight", s->dim, 0 },        { "attn_q.weight", q, s->dim },
-        { "attn_k.weight", kv, s->dim },          { "attn_v.weight", kv, s->dim },
-        { "attn_output.weight", s->dim, q },      { "ffn_norm.weight", s->dim, 0 },
-        { "ffn_gate.weight", s->ffn, s->dim },    { "ffn_up.weight", s->ffn, s->dim },
-        { "ffn_down.weight", s->dim, s->ffn },
+        uint64_t rows, cols, experts;
+    } part;
+    const part attention[] = {
+        { "attn_norm.weight", s->dim, 0, 0 },   { "attn_q.weight", q, s->dim, 0 },
+        { "attn_k.weight", kv, s->dim, 0 },     { "attn_v.weight", kv, s->dim, 0 },
+        { "attn_output.weight", s->dim, q, 0 }, { "ffn_norm.weight", s->dim, 0, 0 },
     };
+    const part dense[] = {
+        { "ffn_gate.weight", s->ffn, s->dim, 0 },
+        { "ffn_up.weight", s->ffn, s->dim, 0 },
+        { "ffn_down.weight", s->dim, s->ffn, 0 },
+    };
+    const part mixture[] = {
+        { "ffn_gate_inp.weight", s->experts, s->dim, 0 },
+        { "ffn_gate_exps.weight", s->ffn, s->dim, s->experts },
+        { "ffn_up_exps.weight", s->ffn, s->dim, s->experts },
+        { "ffn_down_exps.weight", s->dim, s->ffn, s->experts },
+    };
+    part layer[ARRAY_LEN(attention) + ARRAY_LEN(mixture)];
+    const size_t n_ffn = s->experts > 0 ? ARRAY_LEN(mixture) : ARRAY_LEN(dense);
+    memcpy(layer, attention, sizeof attention);
+    memcpy(layer + ARRAY_LEN(attention), s->experts > 0 ? mixture : dense, n_ffn * sizeof *layer);
     /* tied, as the small Llamas are: the table is the head too */
-    add_tensor("token_embd.weight", s->vocab, s->dim,
+    add_tensor("token_embd.weight", 0, s->vocab, s->dim,
                mixed ? q4_k_m_type("output.weight", 0, s->layers, s->dim) : type);
     for (uint32_t i = 0; i < s->layers; i++) {
-        for (size_t k = 0; k < ARRAY_LEN(layer); k++) {
+        for (size_t k = 0; k < ARRAY_LEN(attention) + n_ffn; k++) {
             char name[64];
             snprintf(name, sizeof name, "blk.%u.%s", i, layer[k].name);
-            const bool vector = layer[k].cols == 0;
-            add_tensor(name, layer[k].rows, layer[k].cols,
+            const bool vector = layer[k].cols == 0 || strstr(name, "gate_inp") != NULL;
+            add_tensor(name, layer[k].experts, layer[k].rows, layer[k].cols,
                        vector  ? DTYPE_F32
                        : mixed ? q4_k_m_type(layer[k].name, i, s->layers, layer[k].cols)
                                : type);
         }
     }
-    add_tensor("output_norm.weight", s->dim, 0, DTYPE_F32);
+    add_tensor("output_norm.weight", 0, s->dim, 0, DTYPE_F32);
 }
 
 static void put_header(const shape *s) {
     put("GGUF", 4);
     put_u32(3);
     put_u64(w.n);
-    put_u64(14);
+    put_u64(s->experts > 0 ? 16 : 14);
     put_key("general.architecture", 8);
     put_string("llama");
     put_key("general.name", 8);
@@ -174,6 +191,10 @@ static void put_header(const shape *s) {
     put_float("llama.attention.layer_norm_rms_epsilon", 1e-5f);
     put_float("llama.rope.freq_base", s->theta);
     put_count("llama.rope.dimension_count", s->head_dim);
+    if (s->experts > 0) {
+        put_count("llama.expert_count", s->experts);
+        put_count("llama.expert_used_count", s->used);
+    }
     put_count("general.alignment", ALIGNMENT);
     put_key("tokenizer.ggml.model", 8);
     put_string("none");
@@ -231,16 +252,21 @@ static void put_tensor(const entry *e) {
 
 int main(int argc, char **argv) {
     if (argc != 4) {
-        die("usage: random-gguf OUT.gguf 1b|8b|L,D,H,KV,HD,F,V TYPE", "arguments");
+        die("usage: random-gguf OUT.gguf 1b|8b|8x7b|L,D,H,KV,HD,F,V[,E,USED] TYPE", "arguments");
     }
     shape s = { .context = 131072, .theta = 500000 };
     if (strcmp(argv[2], "1b") == 0) {
-        s = (shape){ 16, 2048, 32, 8, 64, 8192, 128256, s.context, s.theta };
+        s = (shape){ 16, 2048, 32, 8, 64, 8192, 128256, 0, 0, s.context, s.theta };
     } else if (strcmp(argv[2], "8b") == 0) {
-        s = (shape){ 32, 4096, 32, 8, 128, 14336, 128256, s.context, s.theta };
-    } else if (sscanf(argv[2], "%u,%u,%u,%u,%u,%u,%u", &s.layers, &s.dim, &s.heads, &s.kv_heads,
-                      &s.head_dim, &s.ffn, &s.vocab) != 7) {
-        die("no shape", argv[2]);
+        s = (shape){ 32, 4096, 32, 8, 128, 14336, 128256, 0, 0, s.context, s.theta };
+    } else if (strcmp(argv[2], "8x7b") == 0) {
+        s = (shape){ 32, 4096, 32, 8, 128, 14336, 32000, 8, 2, 32768, 1e6f };
+    } else {
+        const int n = sscanf(argv[2], "%u,%u,%u,%u,%u,%u,%u,%u,%u", &s.layers, &s.dim, &s.heads,
+                             &s.kv_heads, &s.head_dim, &s.ffn, &s.vocab, &s.experts, &s.used);
+        if (n != 7 && n != 9) {
+            die("no shape", argv[2]);
+        }
     }
     const bool mixed = strcmp(argv[3], "q4_k_m") == 0;
     dtype type = DTYPE_F16;

@@ -172,6 +172,8 @@ bool json_is_string(const json_value *v);
 bool json_is_null(const json_value *v); /* false if absent */
 bool json_is_bool(const json_value *v);
 bool json_is_number(const json_value *v);
+bool json_is_real(const json_value *v); /* a number written with a point or an exponent */
+bool json_is_integer(const json_value *v); /* as it is written: 1, not 1.0 nor 1e3 */
 size_t json_count(const json_value *v); /* members or elements; 0 for anything else */
 /* NULL if absent or no object / no array; linear: use the iterator in loops. */
 const json_value *json_get(const json_value *object, const char *key);
@@ -241,5 +243,9 @@ size_t map_count(const map *m);
 uint64_t hash_bytes(const uint64_t key[2], const void *bytes, size_t size);
 /* A key that differs from process to process and from call to call. */
 void hash_key(uint64_t key[2]);
+
+/* ---- clock (clock.c) ----------------------------------------------------------------------- */
+
+double clock_seconds(void); /* since some fixed moment; never goes back */
 
 #endif

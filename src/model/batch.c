@@ -61,16 +61,27 @@ static pass_kind kind_of(uint32_t rows) {
     return rows == 1 ? PASS_ONE : rows <= DECODE_ROWS ? PASS_FEW : PASS_MANY;
 }
 
-static void pass_encode(const pass *p, gpu_encoder *e) {
+static bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {
+    dp_model *m = p->m;
+    const pass_kind kind = kind_of(p->n_rows);
     const gpu_sizes sizes = { .n = { [SIZE_ONE] = 1,
                                      [SIZE_ROWS] = p->n_rows,
                                      [SIZE_OUT] = p->n_out,
                                      [SIZE_SPLITS] = ceil_div(p->longest, p->m->shapes.span),
-                                     [SIZE_TILES] = p->n_tiles } };
-    gpu_encode(e, p->m->body[kind_of(p->n_rows)], &sizes);
-    if (p->n_out > 0) {
-        gpu_encode(e, p->m->head[kind_of(p->n_out)], &sizes);
+                                     [SIZE_TILES] = p->n_tiles,
+                                     [SIZE_EXPERT_TILES] = expert_tiles_of(&m->config,
+                                                                           p->n_rows) } };
+    if (m->experts != NULL) {
+        if (!experts_run(m, kind, p->n_rows, &sizes, e, err)) {
+            return false;
+        }
+    } else {
+        gpu_encode(*e, m->body[kind][0], &sizes);
     }
+    if (p->n_out > 0) {
+        gpu_encode(*e, m->head[kind_of(p->n_out)], &sizes);
+    }
+    return true;
 }
 
 static gpu_range logits_row(gpu_range rows, const dp_model *m, uint32_t i) {
@@ -200,7 +211,9 @@ static bool run_pass(pass *p, gpu_ticket *before, float **logits, dp_error *err)
         return false;
     }
     gpu_encoder *e = gpu_begin(m->gpu);
-    pass_encode(p, e);
+    if (!pass_encode(p, &e, err)) {
+        return false;
+    }
     encode_save(p, e);
     const uint64_t bytes = (uint64_t)p->n_out * m->config.vocab_size * sizeof(float);
     if (*logits != NULL) {
@@ -444,7 +457,9 @@ static bool run_steps(dp_session *const *sessions, size_t n, uint32_t n_steps, b
     for (uint32_t step = 0; step < n_steps; step++) {
         gpu_encode(e, sampler, &sizes);
         p.longest++;
-        pass_encode(&p, e);
+        if (!pass_encode(&p, &e, err)) {
+            return false;
+        }
     }
     encode_save(&p, e);
     const size_t bytes = n * (1 + DP_STEPS_MAX) * sizeof(uint32_t);

@@ -24,7 +24,7 @@ typedef struct {
     bool is_cache; /* counted as KV cache */
 } buffer_size;
 
-enum { FIXED_BUFFERS = 26 };
+enum { FIXED_BUFFERS = 34 };
 
 /* Sizes of all buffers but the layers' caches. */
 static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const shapes *s,
@@ -34,23 +34,38 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
     const uint64_t kv_dim = (uint64_t)c->n_kv_heads * c->head_dim;
     const uint64_t q4 = (uint64_t)c->n_heads * s->head_vec4 * 16;
     const uint64_t few = DECODE_ROWS;
+    const uint64_t pairs = batch * c->n_experts_used, experts = c->n_experts;
+    const uint64_t angles = (uint64_t)s->context * c->rope_dim / 2 * 8;
+    const bool turned = !c->family->learned_positions, local = c->family->local_rope;
+    const uint64_t h = experts > 0 ? pairs * c->expert_ffn_dim : batch * c->ffn_dim;
+    const uint64_t gu = c->family->ungated ? h : 2 * h;
+    const bool post = c->family->norms != NORMS_PRE;
     const buffer_size all[FIXED_BUFFERS] = {
         { "rows", offsetof(buffers, rows), batch * 16, false },
         { "pick", offsetof(buffers, pick), out * 4, false },
         { "tiles", offsetof(buffers, tiles), batch * 16, false },
         { "sizes", offsetof(buffers, sizes), 16, false },
         { "pages", offsetof(buffers, pages), slots * s->n_pages * 4, true },
-        { "angles", offsetof(buffers, angles), (uint64_t)s->context * c->rope_dim / 2 * 8, false },
+        { "angles", offsetof(buffers, angles[ROPE_GLOBAL]), turned ? angles : 0, false },
+        { "local angles", offsetof(buffers, angles[ROPE_LOCAL]), local ? angles : 0, false },
         { "none", offsetof(buffers, none), 16, false },
         { "x", offsetof(buffers, x), batch * c->dim * 4, false },
+        { "y", offsetof(buffers, y), post ? batch * c->dim * 4 : 0, false },
         { "xn", offsetof(buffers, xn), batch * c->dim * 4, false },
         { "qkv", offsetof(buffers, qkv), batch * (q_dim + 2 * kv_dim) * 4, false },
         { "q", offsetof(buffers, q), batch * q4, false },
         { "att", offsetof(buffers, att), batch * q_dim * 4, false },
         { "spans", offsetof(buffers, spans), few * q4 * s->n_splits, false },
         { "span_ml", offsetof(buffers, span_ml), few * c->n_heads * s->n_splits * 8, false },
-        { "gu", offsetof(buffers, gu), batch * 2 * c->ffn_dim * 4, false },
-        { "h", offsetof(buffers, h), batch * c->ffn_dim * 4, false },
+        { "gu", offsetof(buffers, gu), gu * 4, false },
+        { "h", offsetof(buffers, h), h * 4, false },
+        { "router", offsetof(buffers, router), batch * experts * 4, false },
+        { "choice", offsetof(buffers, choice), pairs * 8, false },
+        { "order", offsetof(buffers, order), pairs * 4, false },
+        { "expert_tiles", offsetof(buffers, expert_tiles),
+          experts > 0 ? (uint64_t)expert_tiles_of(c, s->batch) * 16 : 0, false },
+        { "expert_place", offsetof(buffers, expert_place), experts * 4, false },
+        { "expert_y", offsetof(buffers, expert_y), pairs * c->dim * 4, false },
         { "out", offsetof(buffers, out), out * c->dim * 4, false },
         { "logits", offsetof(buffers, logits), out * vocab * 4, false },
         { "saved", offsetof(buffers, saved), slots * vocab * 4, false },
@@ -82,17 +97,26 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     static const dp_model_options defaults = { 0 };
     const dp_model_options *o = options != NULL ? options : &defaults;
     *s = (shapes){ .f16 = f16, .head_vec4 = ceil_div(c->head_dim, 4) };
+    uint32_t usual = min_u32(c->context, CONTEXT_DEFAULT);
+    if (c->rope[ROPE_GLOBAL].kind == SCALING_LONG) {
+        /* beyond it the other factors hold, from the first token on */
+        usual = min_u32(usual, (uint32_t)c->rope[ROPE_GLOBAL].original_context);
+    }
     if (!option_count(&s->sessions, o->sessions, SESSIONS_DEFAULT, SESSIONS_MAX, "sessions", err) ||
         !option_count(&s->batch, o->batch, BATCH_DEFAULT, BATCH_MAX, "batch", err) ||
-        !option_count(&s->context, o->context, min_u32(c->context, CONTEXT_DEFAULT), CONTEXT_MAX,
-                      "context", err)) {
+        !option_count(&s->context, o->context, usual, CONTEXT_MAX, "context", err)) {
         return false;
     }
+    if (c->family->learned_positions && s->context > c->context) {
+        return err_set(err, DP_E_LIMIT, "a context of %u tokens: the model knows %u positions",
+                       s->context, c->context);
+    }
+    s->rope_context = s->context;
     if (s->context == 0) {
         return err_set(err, DP_E_FORMAT, "the model does not say its context: ask for one");
     }
     s->n_pages = ceil_div(s->context, KV_PAGE);
-    s->context = s->n_pages * KV_PAGE;
+    s->context = c->family->learned_positions ? s->context : s->n_pages * KV_PAGE;
     s->n_out = max_u32(OUT_ROWS, s->sessions);
     s->batch = max_u32(s->batch, s->n_out);
     s->span = max_u32(SPAN_MIN, ceil_div(ceil_div(s->context, SPLITS_MAX), SPAN_MIN) * SPAN_MIN);
@@ -127,21 +151,24 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
 }
 
 /* cos and sin of every position and frequency, as the reference rounds them: the angle in f32. */
-static bool upload_angles(dp_model *m, dp_error *err) {
+static bool upload_angles(dp_model *m, rope_kind table, dp_error *err) {
     const config *c = &m->config;
     const uint32_t half = c->rope_dim / 2;
+    double frequency[HEAD_DIM_MAX / 2];
+    float magnitude;
+    rope_frequencies(c, table, m->shapes.rope_context, frequency, &magnitude);
     enum { POSITIONS = 256 }; /* at a time */
     float(*piece)[2] = mem_new((size_t)POSITIONS * half, sizeof *piece, "RoPE angles", err);
     bool ok = piece != NULL;
     for (uint32_t first = 0; first < m->shapes.context && ok; first += POSITIONS) {
         const uint32_t n = min_u32(POSITIONS, m->shapes.context - first);
         for (uint32_t i = 0; i < n * half; i++) {
-            const float angle = (float)(first + i / half) * (float)c->rope_frequency[i % half];
-            piece[i][0] = (float)cos((double)angle) * c->rope_magnitude;
-            piece[i][1] = (float)sin((double)angle) * c->rope_magnitude;
+            const float angle = (float)(first + i / half) * (float)frequency[i % half];
+            piece[i][0] = (float)cos((double)angle) * magnitude;
+            piece[i][1] = (float)sin((double)angle) * magnitude;
         }
         const uint64_t row = (uint64_t)half * sizeof *piece;
-        ok = gpu_write(m->gpu, gpu_part(m->buffers.angles, first * row, n * row), piece, err);
+        ok = gpu_write(m->gpu, gpu_part(m->buffers.angles[table], first * row, n * row), piece, err);
     }
     mem_free(piece);
     return ok;
@@ -192,6 +219,17 @@ static bool upload_stops(dp_model *m, dp_error *err) {
     return ok;
 }
 
+/* Every expert in its own place: what a cache of experts changes. */
+static bool upload_places(dp_model *m, dp_error *err) {
+    uint32_t place[EXPERTS_MAX];
+    const uint32_t n = m->config.n_experts;
+    for (uint32_t i = 0; i < n; i++) {
+        place[i] = i;
+    }
+    return n == 0 || gpu_write(m->gpu, gpu_part(m->buffers.expert_place, 0, n * sizeof *place),
+                               place, err);
+}
+
 bool buffers_make(dp_model *m, dp_error *err) {
     size_t n_stops = 0;
     (void)model_stops(m, &n_stops);
@@ -209,7 +247,10 @@ bool buffers_make(dp_model *m, dp_error *err) {
         }
         *(gpu_range *)(void *)((char *)&m->buffers + list[i].offset) = gpu_whole(b);
     }
-    return take_caches(m, err) && upload_angles(m, err) && upload_stops(m, err);
+    const family *f = m->config.family;
+    return take_caches(m, err) && upload_stops(m, err) && upload_places(m, err) &&
+           (f->learned_positions || upload_angles(m, ROPE_GLOBAL, err)) &&
+           (!f->local_rope || upload_angles(m, ROPE_LOCAL, err));
 }
 
 void buffers_drop(dp_model *m) {

@@ -197,29 +197,48 @@ static bool open_files(dp_model *m, const char *path, dp_error *err) {
     if (has && m->tokenizer == NULL) {
         return false;
     }
-    const tensor *table = container_find(m->files, "token_embd.weight");
-    if (table != NULL && table->n_dims == 2 && table->shape[0] <= VOCAB_MAX) {
-        m->config.vocab_size = (uint32_t)table->shape[0]; /* GGUF need not say it elsewhere */
-    }
     return true;
+}
+
+/* The most that a step of decoding reads: the answers of all sessions, or the choice of a layer's
+ * experts. */
+static uint64_t read_back_bytes(const dp_model *m) {
+    const uint64_t answers = m->shapes.n_out * (1ull + DP_STEPS_MAX) * sizeof(uint32_t);
+    const uint64_t choice = 8ull * m->shapes.batch * m->config.n_experts_used;
+    return max_u64(answers, choice);
+}
+
+/* Experts of a layer that fit the device together with all the rest; 0 if all do, or none. */
+static uint32_t slots_that_fit(const dp_model *m, uint64_t room) {
+    const uint32_t n = m->config.n_experts;
+    enum { CALLS = 32, CALL_BYTES = 256 }; /* of a layer in all plans, and its parameters */
+    const uint64_t aside = (uint64_t)CALLS * PASS_COUNT * CALL_BYTES * (m->config.n_layers + 2) +
+                           GPU_READBACKS * read_back_bytes(m);
+    if (n == 0 || m->memory.total <= room) {
+        return 0;
+    }
+    const uint64_t rest = m->memory.total - m->weights.expert_bytes;
+    /* parts are aligned; a slot more of each matrix is what that can cost at most */
+    const uint64_t each = m->weights.expert_bytes / n + 1024ull * m->config.n_layers;
+    return room > rest + aside ? (uint32_t)min_u64((room - rest - aside) / each, n - 1) : 0;
 }
 
 /* What a model needs before anything is taken. A model without a device is planned for a large one,
  * and what it lacks does not matter: it only says less. */
-static bool plan_memory(dp_model *m, const dp_model_options *options, dp_error *err) {
+static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t expert_slots,
+                        dp_error *err) {
     enum { GIB = 1 << 30 };
     const dp_device_info *info = m->gpu != NULL ? gpu_info(m->gpu) : NULL;
     const uint64_t max_binding = info != NULL ? info->max_binding : 4ull * GIB - 4;
     const uint64_t max_buffer = min_u64(info != NULL ? info->max_buffer : 4ull * GIB, 4ull * GIB);
     dp_error unplanned = { 0 };
-    if (m->gpu == NULL &&
-        (m->config.n_layers == 0 || m->config.n_kv_heads == 0 || m->config.vocab_size == 0 ||
-         m->config.dim == 0 || m->config.ffn_dim == 0 || m->config.head_dim == 0 ||
-         m->config.context == 0 ||
-         container_n_tensors(m->files) == 0)) {
+    if (m->config.family == NULL || (m->gpu == NULL && container_n_tensors(m->files) == 0)) {
         return true;
     }
-    if (!weights_plan(&m->weights, &m->config, m->files, max_binding, max_buffer, &m->arena,
+    const weight_limits limits = { .max_binding = max_binding,
+                                   .max_buffer = max_buffer,
+                                   .expert_slots = expert_slots };
+    if (!weights_plan(&m->weights, &m->config, m->files, &limits, &m->arena,
                       m->gpu != NULL ? err : &unplanned)) {
         m->weights = (weights){ 0 };
         return m->gpu == NULL;
@@ -237,6 +256,15 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, dp_error *
         return false;
     }
     const uint64_t room = gpu_memory_room(m->gpu);
+    const uint32_t fit = expert_slots == 0 ? slots_that_fit(m, room) : 0;
+    if (fit > 0) {
+        log_line(&m->log, DP_LOG_INFO,
+                 "%s: needs %llu bytes on the device, %llu are there: %u of %u experts of a layer "
+                 "are kept on it, the others fetched when they are needed",
+                 container_path(m->files), (unsigned long long)m->memory.total,
+                 (unsigned long long)room, fit, m->config.n_experts);
+        return plan_memory(m, options, fit, err);
+    }
     return m->memory.total <= room ||
            err_set(err, DP_E_MEMORY,
                    "%s: needs %llu bytes on the device (weights %llu, KV cache of %u tokens %llu, "
@@ -276,7 +304,12 @@ static bool take_host_memory(dp_model *m, dp_error *err) {
 
 static bool finish_plans(dp_model *m, dp_error *err) {
     for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
-        if (!gpu_plan_finish(m->body[kind], err) || !gpu_plan_finish(m->head[kind], err)) {
+        for (uint32_t i = 0; i < m->n_stages; i++) {
+            if (!gpu_plan_finish(m->body[kind][i], err)) {
+                return false;
+            }
+        }
+        if (!gpu_plan_finish(m->head[kind], err)) {
             return false;
         }
     }
@@ -287,15 +320,13 @@ static bool finish_plans(dp_model *m, dp_error *err) {
 /* Pipelines are asked for before the weights travel, so that an implementation which compiles in
  * the background does both at once. */
 static bool open_on_device(dp_model *m, const dp_model_options *options, dp_error *err) {
-    /* the most that a step of decoding reads: answers of all sessions */
-    const uint64_t read_bytes = m->shapes.n_out * (1ull + DP_STEPS_MAX) * sizeof(uint32_t);
     gpu_lock(m->gpu);
     const bool ok = take_host_memory(m, err) && buffers_make(m, err) &&
+                    (!model_pages_experts(m) || experts_open(m, err)) &&
                     weights_reserve(&m->weights, m->gpu, err) && forward_record(m, err) &&
                     sample_record(m, err) &&
-                    weights_upload(&m->weights, m->gpu, m->config.n_layers, m->files, options,
-                                   err) &&
-                    finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_bytes, err);
+                    weights_upload(&m->weights, m->gpu, &m->config, m->files, options, err) &&
+                    finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_back_bytes(m), err);
     gpu_unlock(m->gpu);
     return ok || (err != NULL && err->status == DP_E_MEMORY &&
                   err_prefix(err, "%s: needs %llu bytes on the device in all: ",
@@ -312,7 +343,7 @@ dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_opti
         m->log = (log_sink){ .write = options->log, .user = options->log_user };
     }
     m->gpu = device != NULL ? device->gpu : NULL;
-    if (!open_files(m, path, err) || !plan_memory(m, options, err) || !describe(m, err) ||
+    if (!open_files(m, path, err) || !plan_memory(m, options, 0, err) || !describe(m, err) ||
         (m->gpu != NULL && !open_on_device(m, options, err))) {
         dp_model_close(m);
         return NULL;
@@ -327,7 +358,9 @@ void dp_model_close(dp_model *m) {
     if (m->gpu != NULL) {
         gpu_lock(m->gpu);
         for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
-            gpu_plan_free(m->body[kind]);
+            for (uint32_t i = 0; m->body[kind] != NULL && i < m->n_stages; i++) {
+                gpu_plan_free(m->body[kind][i]);
+            }
             gpu_plan_free(m->head[kind]);
         }
         gpu_plan_free(m->greedy);

@@ -5,7 +5,6 @@
  * */
 #include "model/model.h"
 
-#include <time.h>
 
 enum {
     STOPS_MAX = 16,
@@ -24,12 +23,6 @@ typedef struct {
     uint32_t n_tokens;
     bool stopped, cancelled;
 } generation;
-
-static double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static bool check_options(generation *g, const dp_generate_options *o, dp_error *err) {
     if (o->n_stop > STOPS_MAX) {
@@ -149,11 +142,11 @@ static bool next_tokens(generation *g, uint32_t steps, chunk *c, dp_error *err) 
     if (g->o->n_logprobs > 0) {
         return next_token(g, c, err);
     }
-    const double start = now_seconds();
+    const double start = clock_seconds();
     if (!dp_batch_generate(&g->s, 1, steps, g->o->ignore_stops, c->tokens, &c->n, err)) {
         return false;
     }
-    g->s->token_seconds = (now_seconds() - start) / steps;
+    g->s->token_seconds = (clock_seconds() - start) / steps;
     c->ended = c->n > 0 && !g->o->ignore_stops &&
                dp_model_is_stop(g->s->model, c->tokens[c->n - 1]);
     return true;
@@ -208,7 +201,7 @@ static bool run_generation(generation *g, double start, dp_generate_result *resu
             return false;
         }
         if (result->n_tokens == 0) {
-            result->first_seconds = now_seconds() - start;
+            result->first_seconds = clock_seconds() - start;
         }
         result->n_tokens = g->n_tokens + c.n;
         if (!take_chunk(g, &c, err)) {
@@ -221,7 +214,7 @@ static bool run_generation(generation *g, double start, dp_generate_result *resu
         give_out(g, g->text.size);
     }
     result->n_tokens = g->n_tokens;
-    result->seconds = now_seconds() - start;
+    result->seconds = clock_seconds() - start;
     result->finish = g->cancelled ? DP_FINISH_CANCELLED
                      : g->stopped ? DP_FINISH_STOP
                                   : DP_FINISH_LENGTH;
@@ -239,7 +232,7 @@ bool dp_generate(dp_session *session, const dp_generate_options *options,
     decoder_init(&g.decoder, session->model->tokenizer, g.o->special);
     g.decoder.started = session->n > 0; /* the answer goes on from the prompt */
     buf_init(&g.text, TEXT_PIECE_MAX);
-    const bool ok = run_generation(&g, now_seconds(), &r, err);
+    const bool ok = run_generation(&g, clock_seconds(), &r, err);
     session->cancelled = false;
     buf_free(&g.text);
     if (ok && result != NULL) {

@@ -20,6 +20,8 @@
 enum {
     LAYERS_MAX = 512,
     HEADS_MAX = 1024,
+    EXPERTS_MAX = 512,
+    EXPERTS_USED_MAX = 16,
     HEAD_DIM_MAX = 256,
     DIM_MAX = 65536,
     FFN_MAX = 1 << 20,
@@ -34,62 +36,174 @@ enum {
     LOGPROBS_MAX = 32,
 };
 
+/* ---- families (family.c) ------------------------------------------------------------------- */
+
+typedef enum { NORMS_PRE, NORMS_BOTH, NORMS_POST } norm_places; /* around attention and FFN */
+typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WIDTH } qk_norm_kind; /* per head or over all */
+typedef enum { ACT_SILU, ACT_GELU, ACT_SWIGLU_OAI } activation;          /* as in glu.wgsl */
+typedef enum { ROPE_GLOBAL, ROPE_LOCAL, ROPE_TABLES, ROPE_NONE = ROPE_TABLES } rope_kind;
+/* Which layers see a window only, where the files give one but no list: all; all but each period-th
+ * one; those from max_window_layers on, if use_sliding_window. */
+typedef enum { WINDOW_NONE, WINDOW_ALL, WINDOW_PERIOD, WINDOW_SWITCHED } window_kind;
+
+/* Names of a tensor of a layer that differ from LAYER_FIELDS (weights.c); NULL: as there. */
+typedef struct {
+    const char *field; /* LAYER_FIELDS' GGUF name */
+    const char *gguf, *hf;
+} tensor_alias;
+
+typedef struct {
+    const char *field;
+    double value;
+} field_default;
+
+/* Where a family differs from Llama: zero is Llama's way. */
+typedef struct {
+    const char *gguf, *hf;   /* general.architecture, model_type */
+    const char *same_as;     /* the hf name of the family that this is otherwise */
+    const char *hf_fields;   /* of config.json besides the common ones, by spaces */
+    const char *const *fields;     /* pairs (usual name, name here), ended by NULL */
+    const field_default *defaults; /* of config.json, where they differ from the usual */
+    const tensor_alias *names;     /* ended by a NULL field */
+    norm_places norms;
+    qk_norm_kind qk_norm;
+    activation activation;
+    window_kind window;
+    uint32_t period;         /* WINDOW_PERIOD */
+    uint32_t rope_interval;  /* GGUF: each so-manieth layer has no RoPE */
+    uint32_t gguf_layers_27b; /* the size whose queries are scaled by dim / n_heads */
+    bool gguf_interleaved;   /* GGUF's converter makes the pairs of Q and K adjacent rows */
+    bool layer_norm;         /* instead of RMSNorm */
+    bool norm_plus_one;      /* folders store w of (1 + w) */
+    bool learned_positions, ungated;
+    bool transposed;         /* folders store matrices [in, out] */
+    bool scale_embedding;    /* by sqrt(dim) */
+    bool local_rope;         /* windowed layers have a base of their own */
+    bool sinks, experts;
+    bool expert_rows_in_turn; /* folders have rows of gate and up in turn, [in, out] if unpacked */
+    bool yarn_exact;         /* YaRN's range of dimensions is not rounded */
+} family;
+
+/* NULL for an architecture that is not known. */
+const family *family_by_gguf(const char *architecture);
+const family *family_by_hf(str model_type);
+/* What the family's config.json calls a field; `field` itself where nothing differs. */
+const char *family_field(const family *f, const char *field);
+bool family_default(const family *f, const char *field, double *value);
+
 /* ---- config (config.c) --------------------------------------------------------------------- */
 
 /* Where the output matrix is: its own, the embedding, or whichever the files have. */
 typedef enum { HEAD_FOUND, HEAD_OWN, HEAD_TIED } head_kind;
 
+/* How positions become angles (rope.c). */
+typedef enum { SCALING_NONE, SCALING_LINEAR, SCALING_LLAMA3, SCALING_YARN, SCALING_DYNAMIC,
+               SCALING_LONG } rope_scaling_kind;
+typedef struct {
+    rope_scaling_kind kind;
+    double theta, factor;
+    double low_factor, high_factor;  /* llama3 */
+    double original_context;         /* llama3, yarn, long, dynamic */
+    double beta_fast, beta_slow;     /* yarn */
+    bool exact;                      /* yarn: do not round the range of dimensions */
+    double magnitude;                /* cos and sin are multiplied by it; 0: by the formula */
+    const double *divisors;          /* [rope_dim / 2] of all frequencies, or NULL */
+    const double *short_factors, *long_factors; /* long: divisors [rope_dim / 2] */
+} rope_scaling;
+
 /* What the files say of the architecture, checked against the limits above. */
 typedef struct {
     const char *architecture; /* "llama" */
+    const family *family;     /* NULL if only the vocabulary was wanted */
     uint32_t n_layers, dim, n_heads, n_kv_heads, head_dim, ffn_dim, vocab_size, context;
     float norm_eps;
-    uint32_t rope_dim;      /* dimensions of a head that are turned: even, at most head_dim */
-    bool rope_interleaved;  /* pairs (2i, 2i + 1) instead of (i, i + rope_dim / 2) */
-    float rope_magnitude;   /* cos and sin are multiplied by it (YaRN); 1 */
-    double *rope_frequency; /* [rope_dim / 2] radians per position, scaling applied; in the arena */
+    activation activation;
+    float act_alpha, act_limit; /* ACT_SWIGLU_OAI */
+    float embedding_scale, residual_scale, logits_scale; /* factors; 1 */
+    float attention_scale;    /* of q . k */
+    float attention_softcap, logits_softcap; /* c tanh(z / c); 0: none */
+    uint32_t rope_dim;        /* dimensions of a head that are turned: even, at most head_dim */
+    bool rope_interleaved;    /* pairs (2i, 2i + 1) instead of (i, i + rope_dim / 2) */
+    rope_scaling rope[ROPE_TABLES];
+    uint32_t *layer_window;   /* [n_layers] keys a token sees, itself included; 0: all before it */
+    rope_kind *layer_rope;    /* [n_layers] */
+    uint32_t n_experts, n_experts_used; /* 0: none */
+    uint32_t expert_ffn_dim;
+    bool normalise_route;     /* the chosen experts' weights sum to 1 */
+    float route_scale;
     head_kind head;
-    uint32_t window;        /* keys a token sees, itself included; 0: all before it */
+    const char *layer_prefix; /* folders: what layers' names begin with, "model.layers." */
     float temperature, top_p; /* generation defaults; 0: not given */
     uint32_t top_k;
 } config;
 
 /* Reads the description from GGUF metadata or config.json. DP_E_FORMAT for impossible numbers,
- * DP_E_UNSUPPORTED for an architecture, activation or RoPE scaling that is not known, by name.
- * `vocab_only`: only what is there is read, nothing is required. Arrays go to the arena. */
+ * DP_E_UNSUPPORTED, by name, for an architecture, activation, RoPE scaling, field or key that is
+ * not known and not off. `vocab_only`: only what is there is read, nothing is required. Arrays go
+ * to the arena. */
 bool config_read(config *c, container *files, bool vocab_only, arena *a,
                  dp_error *err) CHECK_RESULT;
 
+/* Frequencies [rope_dim / 2] in radians per position, as single precision keeps them, and the
+ * factor of cos and sin, for sessions of up to `context` tokens (rope.c). */
+void rope_frequencies(const config *c, rope_kind table, uint32_t context, double *frequency,
+                      float *magnitude);
+/* The kind by the name that files give it; false for an unknown one. */
+bool rope_scaling_by_name(str name, rope_scaling_kind *kind);
+/* NULL, or why these numbers cannot be used. */
+const char *rope_scaling_fault(const rope_scaling *r);
+
 /* ---- weights (weights.c) ------------------------------------------------------------------- */
 
-/* Rows [first, first + rows) of a matrix: as many as fit one binding. */
+/* A matrix [rows, cols] inside a tensor: rows first, first + step, ... of what begins at element
+ * `base`, a matrix of so many rows as `width` says, or, transposed, [cols, width]. */
+typedef struct {
+    const tensor *source;
+    const tensor *scales; /* of MXFP4 in two tensors; else NULL */
+    uint64_t base;
+    uint32_t width, first, step;
+    bool transposed;
+} weight_piece;
+
+/* Rows [first, first + rows) of a matrix, or experts [first, first + rows): as many as fit one
+ * binding. */
 typedef struct {
     gpu_range range;
     uint32_t first, rows;
 } weight_part;
 
-/* A matrix [rows, cols] in the file's own format. */
+/* A matrix [rows, cols] in the file's own format, or one for each expert. */
 typedef struct {
-    const tensor *source;
     dtype type;
     uint32_t rows, cols;
+    uint32_t n_pieces; /* 1, or one an expert; 0: absent */
+    weight_piece *pieces;
+    bool experts;
     uint32_t n_parts;
     weight_part *parts;
 } weight;
 
-/* [n] f32. */
+/* [n] f32, plus `add`: `run` elements (first, first + step, ...) of every `pitch` of a tensor. */
 typedef struct {
     const tensor *source; /* NULL: absent */
-    uint32_t n;
+    uint32_t n, run, pitch, first, step;
+    float add;
     gpu_range range;
 } vector;
 
 typedef struct {
-    vector attn_norm, ffn_norm;     /* [dim] */
+    vector attn_norm, attn_norm_bias, post_attn_norm; /* [dim] */
+    vector ffn_norm, ffn_norm_bias, post_ffn_norm;
     weight q, k, v, o;              /* [heads * head_dim, dim], o the other way round */
     vector q_bias, k_bias, v_bias, o_bias;
+    vector q_norm, k_norm;          /* [head_dim], or [heads * head_dim] over all heads */
+    vector sinks;                   /* [n_heads] */
     weight gate, up, down;          /* [ffn_dim, dim], down the other way round */
     vector gate_bias, up_bias, down_bias;
+    weight router;                  /* [n_experts, dim] */
+    vector router_bias;
+    weight expert_gate, expert_up, expert_down; /* as gate, up, down with expert_ffn_dim */
+    vector expert_gate_bias, expert_up_bias, expert_down_bias; /* [n_experts, rows] */
 } layer_weights;
 
 /* A buffer of the device and what was laid out in it, newest first; in the arena. */
@@ -107,21 +221,40 @@ typedef struct weight_buffer {
 typedef struct {
     weight embedding;     /* [vocab_size, dim] */
     weight head;          /* [vocab_size, dim]; the embedding's parts if the model ties them */
-    vector output_norm;   /* [dim] */
+    vector positions;     /* [context, dim] learned positions */
+    vector output_norm, output_norm_bias; /* [dim] */
     layer_weights *layers;
+    uint32_t expert_slots; /* experts of a layer that the device holds at a time */
     uint64_t bytes;       /* on the device, alignment included */
+    uint64_t expert_bytes; /* of these, experts' */
     struct weight_buffer *newest;
 } weights;
 
+/* What the device allows. */
+typedef struct {
+    uint64_t max_binding, max_buffer;
+    uint32_t expert_slots; /* 0: all experts are held */
+} weight_limits;
+
 /* Finds every tensor, checks shapes and types, cuts matrices into parts and adds up the bytes;
- * nothing is uploaded. `max_binding` is the device's; `max_buffer` bounds one buffer. */
-bool weights_plan(weights *w, const config *c, const container *files, uint64_t max_binding,
-                  uint64_t max_buffer, arena *a, dp_error *err) CHECK_RESULT;
+ * nothing is uploaded. A tensor of a layer that no operation would read is refused: the model
+ * has a part that is not known. */
+bool weights_plan(weights *w, const config *c, const container *files, const weight_limits *limits,
+                  arena *a, dp_error *err) CHECK_RESULT;
 /* Takes the device's buffers and gives every part and vector its place in them. */
 bool weights_reserve(weights *w, gpu *g, dp_error *err) CHECK_RESULT;
-bool weights_upload(weights *w, gpu *g, uint32_t n_layers, container *files,
+/* All but the experts of a model that pages them. */
+bool weights_upload(weights *w, gpu *g, const config *c, container *files,
                     const dp_model_options *options, dp_error *err) CHECK_RESULT;
 void weights_free(weights *w);
+
+/* Rows [first, first + n) of a weight (of all experts one after the other) as the kernels want
+ * them, n rows of dtype_row_bytes. */
+bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, void *out,
+                 dp_error *err) CHECK_RESULT;
+/* Elements [first, first + n) of a vector. */
+bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
+                 dp_error *err) CHECK_RESULT;
 
 /* ---- buffers ------------------------------------------------------------------------------- */
 
@@ -133,17 +266,26 @@ typedef struct {
     gpu_range tiles;    /* [batch] (first row, rows, slot, position) u32, for attend_prefill */
     gpu_range sizes;    /* (rows, wanted, flags, logprobs) u32 */
     gpu_range pages;    /* [S, pages per sequence] u32 */
-    gpu_range angles;   /* [context, rope_dim / 2] (cos, sin) f32 */
+    gpu_range angles[ROPE_TABLES]; /* [context, rope_dim / 2] (cos, sin) f32 */
     gpu_range none;     /* bound where a kernel has nothing to read */
     gpu_range x;        /* [batch, dim] the residual stream */
+    gpu_range y;        /* [batch, dim] what a block adds to it, if a norm comes between */
     gpu_range xn;       /* [batch, dim] normalised */
     gpu_range qkv;      /* [batch, (n_heads + 2 n_kv_heads) * head_dim] */
     gpu_range q;        /* [batch, n_heads, ceil(head_dim / 4)] vec4f, turned */
     gpu_range att;      /* [batch, n_heads * head_dim] */
     gpu_range spans;    /* [DECODE_ROWS, n_heads, splits, ceil(head_dim / 4)] vec4f */
     gpu_range span_ml;  /* [DECODE_ROWS, n_heads, splits] (m, l) */
-    gpu_range gu;       /* [batch, 2 ffn_dim] gate and up */
+    gpu_range gu;       /* [batch, 2 ffn_dim] gate and up; or as below */
     gpu_range h;        /* [batch, ffn_dim] */
+    /* Mixtures of experts; a pair is a row and one of its experts, pairs = batch * n_experts_used:
+     * gu [pairs, 2 expert_ffn_dim], h [pairs, expert_ffn_dim]. */
+    gpu_range router;   /* [batch, n_experts] logits */
+    gpu_range choice;   /* [pairs] (expert, weight) */
+    gpu_range order;    /* [pairs] u32, by expert */
+    gpu_range expert_tiles; /* (expert, first in order, pairs, 0) u32 */
+    gpu_range expert_place; /* [n_experts] u32: where each is in the weights' parts */
+    gpu_range expert_y; /* [pairs, dim] */
     gpu_range out;      /* [O, dim] normalised rows whose logits are wanted */
     gpu_range logits;   /* [O, vocab_size] of this pass */
     gpu_range saved;    /* [S, vocab_size] of every session's last token */
@@ -160,7 +302,9 @@ typedef struct {
 
 /* Shapes that follow from config, options and device. */
 typedef struct {
-    uint32_t context;   /* tokens of the KV pool, a multiple of KV_PAGE */
+    uint32_t context;   /* tokens of the KV pool, a multiple of KV_PAGE unless positions are
+                         * learned */
+    uint32_t rope_context; /* as it was asked for: which factors of scaled RoPE hold */
     uint32_t sessions, batch, n_out;
     uint32_t n_pages;   /* of the pool; also pages per sequence */
     uint32_t head_vec4; /* ceil(head_dim / 4) */
@@ -189,6 +333,8 @@ typedef struct {
 /* Which of the plans: by how many rows a pass has. */
 typedef enum { PASS_ONE, PASS_FEW, PASS_MANY, PASS_COUNT } pass_kind;
 
+typedef struct expert_cache expert_cache;
+
 struct dp_model {
     arena arena;
     log_sink log;
@@ -203,7 +349,9 @@ struct dp_model {
     gpu_buffer **buffer_list; /* what `buffers` are ranges of */
     uint32_t n_buffers;
     buffers buffers;
-    gpu_plan *body[PASS_COUNT]; /* embedding and layers */
+    gpu_plan **body[PASS_COUNT]; /* [n_stages] embedding and layers */
+    uint32_t n_stages;           /* 1; 2 n_layers + 1 if experts are paged */
+    expert_cache *experts;       /* NULL unless paged */
     gpu_plan *head[PASS_COUNT]; /* last norm and logits, by wanted rows */
     gpu_plan *greedy, *sampled; /* one step of the sampler */
     gpu_plan *logprobs;
@@ -244,34 +392,54 @@ const dp_token *model_stops(const dp_model *m, size_t *n);
 /* ---- operations (ops.c): each appends one dispatch (or one per part of a matrix) to a plan --- */
 
 /* What dispatches are sized by: gpu_sizes.n. */
-enum { SIZE_ONE, SIZE_ROWS, SIZE_OUT, SIZE_SPLITS, SIZE_TILES };
+enum { SIZE_ONE, SIZE_ROWS, SIZE_OUT, SIZE_SPLITS, SIZE_TILES, SIZE_EXPERT_TILES };
 
 /* Where a pass is being recorded. The first failure sticks to the plan. */
 typedef struct {
     dp_model *m;
     gpu_plan *plan;
+    uint32_t stage; /* of the body */
     pass_kind kind;
     dp_error *err;
 } recorder;
 
 void op_embed(recorder *r, gpu_range x, const weight *table);
-void op_norm(recorder *r, gpu_range y, gpu_range x, const vector *w);
+/* y = norm(x) w + bias; RMSNorm takes no bias: NULL or absent. */
+void op_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, const vector *bias);
+/* y += norm(x) w */
+void op_norm_add(recorder *r, gpu_range y, gpu_range x, const vector *w);
 /* The norm of the rows whose logits are wanted only. */
-void op_norm_picked(recorder *r, gpu_range y, gpu_range x, const vector *w);
+void op_norm_picked(recorder *r, gpu_range y, gpu_range x, const vector *w, const vector *bias);
+/* Queries and keys in buffers.qkv. */
+void op_qk_norm(recorder *r, const vector *wq, const vector *wk);
 
 /* y[:, column .. column + rows) of width `stride` = W x + b. */
 typedef struct {
     gpu_range y;
     uint32_t column, stride;
+    float scale; /* y = scale (W x + b); 0: 1 */
     bool add;    /* y += */
     bool picked; /* over the wanted rows instead of all */
 } target;
 void op_matmul(recorder *r, target y, const weight *w, const vector *bias, gpu_range x);
 void op_rope(recorder *r, uint32_t layer);
-void op_attend(recorder *r, uint32_t layer, uint32_t window);
+void op_attend(recorder *r, uint32_t layer);
 /* Most rows of one entry of buffers.tiles. */
 uint32_t attend_tile_rows(uint32_t head_vec4);
-void op_glu(recorder *r, gpu_range h, gpu_range gu);
+/* Entries of buffers.expert_tiles that a pass of so many rows may need. */
+uint32_t expert_tiles_of(const config *c, uint32_t rows);
+/* h [rows * times, n] = act(gate) up of gu [rows * times, 2 n], or act(gu) of [.., n] */
+void op_activate(recorder *r, gpu_range h, gpu_range gu, uint32_t n, uint32_t times);
+void op_softcap(recorder *r, gpu_range logits);
+/* The experts of each row and what each counts for, out of buffers.router; for prefill also the
+ * pairs in the order of their experts. */
+void op_route(recorder *r);
+/* y[pair, column ..] = W[expert of the pair] x + b: x has a row for each pair, or, if x_by_row, for
+ * each row of the pass. */
+void op_expert_matmul(recorder *r, target y, const weight *w, const vector *bias, gpu_range x,
+                      bool x_by_row);
+/* x += scale times the weighted sum of the rows' pairs. */
+void op_expert_combine(recorder *r, gpu_range x, gpu_range y, float scale);
 void op_sample_scan(recorder *r);
 void op_sample_select(recorder *r);
 void op_sample_draw(recorder *r);
@@ -293,6 +461,18 @@ bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_
  * again, so that the session goes on as if they had not been (batch.c). */
 bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws,
                        dp_error *err) CHECK_RESULT;
+
+/* Experts that do not fit the device (experts.c): each layer has weights.expert_slots places, the
+ * least recently used expert makes room for one that was chosen. */
+static inline bool model_pages_experts(const dp_model *m) {
+    return m->weights.expert_slots < m->config.n_experts;
+}
+bool experts_open(dp_model *m, dp_error *err) CHECK_RESULT;
+/* The body of a pass of n rows, layer by layer: submits and waits for the choice of each, brings
+ * the chosen experts in, as many at a time as there is room for. *e is open before and after, an
+ * encoder of its own after; what it held before is submitted. False: nothing is open. */
+bool experts_run(dp_model *m, pass_kind kind, uint32_t n_rows, const gpu_sizes *sizes,
+                 gpu_encoder **e, dp_error *err) CHECK_RESULT;
 
 /* KV pages (kvcache.c): makes the slot's list hold n_tokens, or gives back what is over. kv_grow
  * fails with DP_E_MEMORY and changes nothing if the pool has too few. */

@@ -1,82 +1,207 @@
 /* weights: the tensors of a model, found by name, checked, cut to the device's bindings and
- * uploaded as they are in the file.
+ * uploaded.
  *
- * One table says what a layer has, under which name each container keeps it and which shape it must
- * have. Matrices stay in their format; only vectors (norms, biases) become f32, which is what the
- * kernels add. A matrix over the binding limit is cut between rows; parts start at aligned offsets
- * of a few large buffers. Tensor names: GGUF's standard names, and transformers' LlamaForCausalLM.
- * */
+ * One table says what a layer may have, under which name each container keeps it and which shape it
+ * must have; families add names (family.c). Matrices stay in their format; vectors (norms, biases)
+ * become f32, which is what the kernels add. A matrix over the binding limit is cut between rows,
+ * one of experts between experts; parts start at aligned offsets of a few large buffers. Reading
+ * the tensors themselves is weight_read.c's. Tensor names: GGUF's standard names, and those of
+ * transformers. */
 #include "model/model.h"
 
 #include <stdio.h>
 
-enum { PIECE_BYTES = 4 << 20 }; /* read and uploaded at a time */
+enum { PIECE_BYTES = 8 << 20 }; /* read and uploaded at a time; a row has at most half of it */
 
-typedef enum { IS_MATRIX, IS_VECTOR } field_kind;
-typedef enum { ROWS_Q, ROWS_KV, ROWS_DIM, ROWS_FFN, ROWS_VOCAB } extent;
+typedef enum { IS_MATRIX, IS_VECTOR, IS_EXPERTS, IS_EXPERT_VECTOR } field_kind;
+typedef enum {
+    ROWS_Q,
+    ROWS_KV,
+    ROWS_DIM,
+    ROWS_FFN,
+    ROWS_HEADS,
+    ROWS_EXPERTS,
+    ROWS_EXPERT_FFN,
+    ROWS_QK_NORM_Q,
+    ROWS_QK_NORM_K,
+} extent;
+
+/* When a model has a field: where it may not, an absent tensor is fine or, if the family has no
+ * such thing at all, a present one is refused as unknown. */
+typedef enum {
+    USE_ALWAYS,
+    USE_OPTIONAL,
+    USE_PRE_NORM,
+    USE_POST_NORM,
+    USE_LAYER_NORM,
+    USE_QK_NORM,
+    USE_SINKS,
+    USE_DENSE,
+    USE_GATED,
+    USE_OPTIONAL_DENSE,
+    USE_OPTIONAL_EXPERTS,
+    USE_EXPERTS,
+} field_use;
+
+/* Several fields in one tensor, one after the other. */
+typedef struct {
+    const char *alias;     /* what families rename it by (tensor_alias); NULL: none does */
+    const char *gguf, *hf; /* names as in layer_field; NULL: that container has none */
+    uint32_t n;
+    extent rows[3];
+} fusion;
+
+static const fusion FUSIONS[] = {
+    { "attn_qkv.weight", "attn_qkv.weight", "self_attn.qkv_proj.weight", 3, { ROWS_Q, ROWS_KV, ROWS_KV } },
+    { "attn_qkv.bias", "attn_qkv.bias", "self_attn.qkv_proj.bias", 3, { ROWS_Q, ROWS_KV, ROWS_KV } },
+    { NULL, "ffn_up.weight", "mlp.gate_up_proj.weight", 2, { ROWS_FFN, ROWS_FFN } },
+    { NULL, "ffn_gate_up_exps.weight", "mlp.experts.gate_up_proj", 2,
+      { ROWS_EXPERT_FFN, ROWS_EXPERT_FFN } },
+    { NULL, "ffn_gate_up_exps.bias", "mlp.experts.gate_up_proj_bias", 2,
+      { ROWS_EXPERT_FFN, ROWS_EXPERT_FFN } },
+    { NULL, NULL, "mlp.experts.down_proj", 1, { ROWS_DIM } },
+    { NULL, NULL, "mlp.experts.down_proj_bias", 1, { ROWS_DIM } },
+};
+enum { FUSE_NONE, FUSE_QKV, FUSE_QKV_BIAS, FUSE_FFN, FUSE_EXPERTS, FUSE_EXPERTS_BIAS, FUSE_DOWN,
+       FUSE_DOWN_BIAS }; /* FUSIONS[i - 1] */
 
 /* What a layer may hold. */
 typedef struct {
     const char *gguf; /* after "blk.N." */
-    const char *hf;   /* after "model.layers.N." */
+    const char *hf;   /* after the layer's prefix; %u: the expert */
     size_t offset;    /* in layer_weights */
     field_kind kind;
-    bool optional;
+    field_use use;
     extent rows, cols; /* cols: of matrices */
+    uint8_t fuse, place; /* which fusion it may be in, and where */
 } layer_field;
 
 #define FIELD(member) offsetof(layer_weights, member)
 
 static const layer_field LAYER_FIELDS[] = {
-    { "attn_norm.weight", "input_layernorm.weight", FIELD(attn_norm), IS_VECTOR, false, ROWS_DIM,
-      ROWS_DIM },
-    { "attn_q.weight", "self_attn.q_proj.weight", FIELD(q), IS_MATRIX, false, ROWS_Q, ROWS_DIM },
-    { "attn_k.weight", "self_attn.k_proj.weight", FIELD(k), IS_MATRIX, false, ROWS_KV, ROWS_DIM },
-    { "attn_v.weight", "self_attn.v_proj.weight", FIELD(v), IS_MATRIX, false, ROWS_KV, ROWS_DIM },
-    { "attn_output.weight", "self_attn.o_proj.weight", FIELD(o), IS_MATRIX, false, ROWS_DIM,
-      ROWS_Q },
-    { "attn_q.bias", "self_attn.q_proj.bias", FIELD(q_bias), IS_VECTOR, true, ROWS_Q, ROWS_DIM },
-    { "attn_k.bias", "self_attn.k_proj.bias", FIELD(k_bias), IS_VECTOR, true, ROWS_KV, ROWS_DIM },
-    { "attn_v.bias", "self_attn.v_proj.bias", FIELD(v_bias), IS_VECTOR, true, ROWS_KV, ROWS_DIM },
-    { "attn_output.bias", "self_attn.o_proj.bias", FIELD(o_bias), IS_VECTOR, true, ROWS_DIM,
-      ROWS_DIM },
-    { "ffn_norm.weight", "post_attention_layernorm.weight", FIELD(ffn_norm), IS_VECTOR, false,
-      ROWS_DIM, ROWS_DIM },
-    { "ffn_gate.weight", "mlp.gate_proj.weight", FIELD(gate), IS_MATRIX, false, ROWS_FFN,
-      ROWS_DIM },
-    { "ffn_up.weight", "mlp.up_proj.weight", FIELD(up), IS_MATRIX, false, ROWS_FFN, ROWS_DIM },
-    { "ffn_down.weight", "mlp.down_proj.weight", FIELD(down), IS_MATRIX, false, ROWS_DIM,
-      ROWS_FFN },
-    { "ffn_gate.bias", "mlp.gate_proj.bias", FIELD(gate_bias), IS_VECTOR, true, ROWS_FFN,
-      ROWS_DIM },
-    { "ffn_up.bias", "mlp.up_proj.bias", FIELD(up_bias), IS_VECTOR, true, ROWS_FFN, ROWS_DIM },
-    { "ffn_down.bias", "mlp.down_proj.bias", FIELD(down_bias), IS_VECTOR, true, ROWS_DIM,
-      ROWS_DIM },
+    { "attn_norm.weight", "input_layernorm.weight", FIELD(attn_norm), IS_VECTOR, USE_PRE_NORM,
+      ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "attn_norm.bias", "input_layernorm.bias", FIELD(attn_norm_bias), IS_VECTOR, USE_LAYER_NORM,
+      ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "attn_q.weight", "self_attn.q_proj.weight", FIELD(q), IS_MATRIX, USE_ALWAYS, ROWS_Q,
+      ROWS_DIM, FUSE_QKV, 0 },
+    { "attn_k.weight", "self_attn.k_proj.weight", FIELD(k), IS_MATRIX, USE_ALWAYS, ROWS_KV,
+      ROWS_DIM, FUSE_QKV, 1 },
+    { "attn_v.weight", "self_attn.v_proj.weight", FIELD(v), IS_MATRIX, USE_ALWAYS, ROWS_KV,
+      ROWS_DIM, FUSE_QKV, 2 },
+    { "attn_output.weight", "self_attn.o_proj.weight", FIELD(o), IS_MATRIX, USE_ALWAYS, ROWS_DIM,
+      ROWS_Q, 0, 0 },
+    { "attn_q.bias", "self_attn.q_proj.bias", FIELD(q_bias), IS_VECTOR, USE_OPTIONAL, ROWS_Q,
+      ROWS_DIM, FUSE_QKV_BIAS, 0 },
+    { "attn_k.bias", "self_attn.k_proj.bias", FIELD(k_bias), IS_VECTOR, USE_OPTIONAL, ROWS_KV,
+      ROWS_DIM, FUSE_QKV_BIAS, 1 },
+    { "attn_v.bias", "self_attn.v_proj.bias", FIELD(v_bias), IS_VECTOR, USE_OPTIONAL, ROWS_KV,
+      ROWS_DIM, FUSE_QKV_BIAS, 2 },
+    { "attn_output.bias", "self_attn.o_proj.bias", FIELD(o_bias), IS_VECTOR, USE_OPTIONAL,
+      ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "attn_q_norm.weight", "self_attn.q_norm.weight", FIELD(q_norm), IS_VECTOR, USE_QK_NORM,
+      ROWS_QK_NORM_Q, ROWS_DIM, 0, 0 },
+    { "attn_k_norm.weight", "self_attn.k_norm.weight", FIELD(k_norm), IS_VECTOR, USE_QK_NORM,
+      ROWS_QK_NORM_K, ROWS_DIM, 0, 0 },
+    { "attn_sinks.weight", "self_attn.sinks", FIELD(sinks), IS_VECTOR, USE_SINKS, ROWS_HEADS,
+      ROWS_DIM, 0, 0 },
+    { "post_attention_norm.weight", "post_attention_layernorm.weight", FIELD(post_attn_norm),
+      IS_VECTOR, USE_POST_NORM, ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "ffn_norm.weight", "post_attention_layernorm.weight", FIELD(ffn_norm), IS_VECTOR,
+      USE_PRE_NORM, ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "ffn_norm.bias", "post_attention_layernorm.bias", FIELD(ffn_norm_bias), IS_VECTOR,
+      USE_LAYER_NORM, ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "ffn_gate.weight", "mlp.gate_proj.weight", FIELD(gate), IS_MATRIX, USE_GATED, ROWS_FFN,
+      ROWS_DIM, FUSE_FFN, 0 },
+    { "ffn_up.weight", "mlp.up_proj.weight", FIELD(up), IS_MATRIX, USE_DENSE, ROWS_FFN, ROWS_DIM,
+      FUSE_FFN, 1 },
+    { "ffn_down.weight", "mlp.down_proj.weight", FIELD(down), IS_MATRIX, USE_DENSE, ROWS_DIM,
+      ROWS_FFN, 0, 0 },
+    { "ffn_gate.bias", "mlp.gate_proj.bias", FIELD(gate_bias), IS_VECTOR, USE_OPTIONAL_DENSE,
+      ROWS_FFN, ROWS_DIM, 0, 0 },
+    { "ffn_up.bias", "mlp.up_proj.bias", FIELD(up_bias), IS_VECTOR, USE_OPTIONAL_DENSE, ROWS_FFN,
+      ROWS_DIM, 0, 0 },
+    { "ffn_down.bias", "mlp.down_proj.bias", FIELD(down_bias), IS_VECTOR, USE_OPTIONAL_DENSE,
+      ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "post_ffw_norm.weight", "post_feedforward_layernorm.weight", FIELD(post_ffn_norm), IS_VECTOR,
+      USE_POST_NORM, ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "ffn_gate_inp.weight", "mlp.gate.weight", FIELD(router), IS_MATRIX, USE_EXPERTS,
+      ROWS_EXPERTS, ROWS_DIM, 0, 0 },
+    { "ffn_gate_inp.bias", "mlp.gate.bias", FIELD(router_bias), IS_VECTOR, USE_OPTIONAL_EXPERTS,
+      ROWS_EXPERTS, ROWS_DIM, 0, 0 },
+    { "ffn_gate_exps.weight", "mlp.experts.%u.gate_proj.weight", FIELD(expert_gate), IS_EXPERTS,
+      USE_EXPERTS, ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS, 0 },
+    { "ffn_up_exps.weight", "mlp.experts.%u.up_proj.weight", FIELD(expert_up), IS_EXPERTS,
+      USE_EXPERTS, ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS, 1 },
+    { "ffn_down_exps.weight", "mlp.experts.%u.down_proj.weight", FIELD(expert_down), IS_EXPERTS,
+      USE_EXPERTS, ROWS_DIM, ROWS_EXPERT_FFN, FUSE_DOWN, 0 },
+    { "ffn_gate_exps.bias", NULL, FIELD(expert_gate_bias), IS_EXPERT_VECTOR, USE_OPTIONAL_EXPERTS,
+      ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS_BIAS, 0 },
+    { "ffn_up_exps.bias", NULL, FIELD(expert_up_bias), IS_EXPERT_VECTOR, USE_OPTIONAL_EXPERTS,
+      ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS_BIAS, 1 },
+    { "ffn_down_exps.bias", NULL, FIELD(expert_down_bias), IS_EXPERT_VECTOR, USE_OPTIONAL_EXPERTS,
+      ROWS_DIM, ROWS_DIM, FUSE_DOWN_BIAS, 0 },
 };
+
+static bool is_matrix(const layer_field *f) {
+    return f->kind == IS_MATRIX || f->kind == IS_EXPERTS;
+}
 
 /* The state of planning. */
 typedef struct {
     weights *w;
     const config *c;
     const container *files;
-    uint64_t max_binding, max_buffer;
+    weight_limits limits;
+    bool gguf;
     arena *a;
     dp_error *err;
+    uint32_t layer;
+    uint32_t n_used; /* tensors of layers that a field has */
 } layout;
 
 static uint32_t extent_of(const config *c, extent e) {
+    const uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    const bool wide = c->family->qk_norm == QK_NORM_WIDTH;
     switch (e) {
     case ROWS_Q:
-        return c->n_heads * c->head_dim;
+        return q;
     case ROWS_KV:
-        return c->n_kv_heads * c->head_dim;
+        return kv;
     case ROWS_DIM:
         return c->dim;
     case ROWS_FFN:
         return c->ffn_dim;
-    default:
-        return c->vocab_size;
+    case ROWS_HEADS:
+        return c->n_heads;
+    case ROWS_EXPERTS:
+        return c->n_experts;
+    case ROWS_EXPERT_FFN:
+        return c->expert_ffn_dim;
+    case ROWS_QK_NORM_Q:
+        return wide ? q : c->head_dim;
+    case ROWS_QK_NORM_K:
+        return wide ? kv : c->head_dim;
     }
+    assert(!"an extent");
+    return 0;
+}
+
+typedef enum { FIELD_ABSENT, FIELD_OPTIONAL, FIELD_REQUIRED } field_need;
+
+static field_need need_of(const config *c, field_use use) {
+    const family *f = c->family;
+    const bool experts = c->n_experts > 0;
+    const bool required = (use == USE_ALWAYS) || (use == USE_PRE_NORM && f->norms != NORMS_POST) ||
+                          (use == USE_POST_NORM && f->norms != NORMS_PRE) ||
+                          (use == USE_LAYER_NORM && f->layer_norm) ||
+                          (use == USE_QK_NORM && f->qk_norm != QK_NORM_NONE) ||
+                          (use == USE_SINKS && f->sinks) || (use == USE_DENSE && !experts) ||
+                          (use == USE_GATED && !experts && !f->ungated) ||
+                          (use == USE_EXPERTS && experts);
+    const bool optional = use == USE_OPTIONAL || (use == USE_OPTIONAL_DENSE && !experts) ||
+                          (use == USE_OPTIONAL_EXPERTS && experts);
+    return required ? FIELD_REQUIRED : optional ? FIELD_OPTIONAL : FIELD_ABSENT;
 }
 
 static bool type_is_usable(dtype type) {
@@ -92,6 +217,11 @@ static bool type_is_usable(dtype type) {
     case DTYPE_Q4_K:
     case DTYPE_Q5_K:
     case DTYPE_Q6_K:
+    case DTYPE_Q2_K:
+    case DTYPE_Q3_K:
+    case DTYPE_IQ4_NL:
+    case DTYPE_IQ4_XS:
+    case DTYPE_MXFP4:
         return true;
     default:
         return false;
@@ -105,7 +235,7 @@ static bool type_is_usable(dtype type) {
 static bool layout_take(layout *l, uint64_t size, gpu_range *range) {
     const uint64_t need = align_up(size, 256);
     weight_buffer *b = l->w->newest;
-    if (b == NULL || b->size + need > l->max_buffer) {
+    if (b == NULL || b->size + need > l->limits.max_buffer) {
         b = arena_new(l->a, 1, sizeof *b, "weight buffers", l->err);
         if (b == NULL) {
             return false;
@@ -125,7 +255,7 @@ static bool layout_take(layout *l, uint64_t size, gpu_range *range) {
     return true;
 }
 
-static bool shape_error(const layout *l, const tensor *t, uint64_t rows, uint64_t cols) {
+static bool shape_error(const layout *l, const tensor *t, const char *expected) {
     char shape[96];
     int n = 0;
     for (uint32_t i = 0; i < t->n_dims && n >= 0 && n < (int)sizeof shape - 24; i++) {
@@ -133,140 +263,458 @@ static bool shape_error(const layout *l, const tensor *t, uint64_t rows, uint64_
                       (unsigned long long)t->shape[i]);
     }
     shape[n] = '\0';
-    char expected[64];
-    snprintf(expected, sizeof expected, cols > 0 ? "[%llu, %llu]" : "[%llu]",
-             (unsigned long long)rows, (unsigned long long)cols);
     return err_set(l->err, DP_E_FORMAT, "%s: tensor %.*s: shape [%s], expected %s",
-                   container_path(l->files), (int)t->name.size, t->name.data, shape, expected);
+                   container_path(l->files), STR_ARG(t->name), shape, expected);
 }
 
-/* Cuts a matrix into parts that fit one binding. */
+/* Does the tensor have these dimensions? 0 ends the list. */
+static bool has_shape(const tensor *t, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+    const uint64_t want[TENSOR_DIMS] = { a, b, c, d };
+    uint32_t n = 0;
+    while (n < TENSOR_DIMS && want[n] > 0) {
+        n++;
+    }
+    return t->n_dims == n && memcmp(t->shape, want, n * sizeof *want) == 0;
+}
+
+/* Cuts a matrix into parts that fit one binding: of rows, or of whole experts. */
 static bool place_matrix(layout *l, weight *w) {
+    const str name = w->pieces[0].source->name;
     uint64_t row_bytes = 0;
     if (!dtype_row_bytes(w->type, w->cols, &row_bytes)) {
         return err_set(l->err, DP_E_FORMAT,
                        "%s: tensor %.*s: rows of %u are no multiple of %u, the block of %s",
-                       container_path(l->files), (int)w->source->name.size, w->source->name.data,
-                       w->cols, dtype_get(w->type)->block_elements, dtype_get(w->type)->name);
+                       container_path(l->files), STR_ARG(name), w->cols,
+                       dtype_get(w->type)->block_elements, dtype_get(w->type)->name);
     }
-    const uint64_t limit = l->max_binding < l->max_buffer ? l->max_binding : l->max_buffer;
-    const uint64_t fit = limit / row_bytes;
+    const uint64_t limit = min_u64(l->limits.max_binding, l->limits.max_buffer);
+    const uint64_t unit = w->experts ? w->rows * row_bytes : row_bytes;
+    const uint32_t units = !w->experts                      ? w->rows
+                           : l->limits.expert_slots == 0 ? w->n_pieces
+                                                         : l->limits.expert_slots;
+    const uint64_t fit = limit / unit;
     if (fit < 1) {
         return err_set(l->err, DP_E_LIMIT,
-                       "%s: tensor %.*s: a row has %llu bytes, a binding of this device %llu",
-                       container_path(l->files), (int)w->source->name.size, w->source->name.data,
-                       (unsigned long long)row_bytes, (unsigned long long)limit);
+                       "%s: tensor %.*s: %s has %llu bytes, a binding of this device %llu",
+                       container_path(l->files), STR_ARG(name), w->experts ? "an expert" : "a row",
+                       (unsigned long long)unit, (unsigned long long)limit);
     }
-    w->n_parts = (uint32_t)((w->rows + fit - 1) / fit);
+    w->n_parts = (uint32_t)((units + fit - 1) / fit);
     w->parts = arena_new(l->a, w->n_parts, sizeof *w->parts, "parts of a matrix", l->err);
+    const uint64_t before = l->w->bytes;
     if (w->parts == NULL) {
         return false;
     }
     for (uint32_t i = 0; i < w->n_parts; i++) {
         weight_part *p = &w->parts[i];
         p->first = (uint32_t)(i * fit);
-        p->rows = (uint32_t)min_u64(fit, w->rows - p->first);
-        if (!layout_take(l, p->rows * row_bytes, &p->range)) {
+        p->rows = (uint32_t)min_u64(fit, units - p->first);
+        if (!layout_take(l, p->rows * unit, &p->range)) {
             return false;
         }
     }
+    l->w->expert_bytes += w->experts ? l->w->bytes - before : 0;
     return true;
 }
 
-static bool find_matrix(layout *l, weight *w, const tensor *t, uint64_t rows, uint64_t cols) {
-    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols || rows == 0 || cols == 0) {
-        return shape_error(l, t, rows, cols);
+static bool check_type(const layout *l, const tensor *t, bool usable) {
+    return usable || err_set(l->err, DP_E_UNSUPPORTED, "%s: tensor %.*s: type %s is not supported",
+                             container_path(l->files), STR_ARG(t->name), dtype_get(t->type)->name);
+}
+
+/* Where a field's rows lie among those of its tensor. */
+typedef struct {
+    uint32_t total, first, step; /* rows of the tensor's matrix; those of the field */
+    bool transposed;
+} row_place;
+
+static weight *begin_matrix(layout *l, weight *w, uint32_t n_pieces, bool experts, uint64_t rows,
+                            uint64_t cols) {
+    *w = (weight){ .rows = (uint32_t)rows, .cols = (uint32_t)cols, .experts = experts };
+    w->pieces = arena_new(l->a, n_pieces, sizeof *w->pieces, "pieces of a matrix", l->err);
+    w->n_pieces = w->pieces != NULL ? n_pieces : 0;
+    return w->pieces != NULL ? w : NULL;
+}
+
+/* A tensor [total, cols] or [experts, total, cols], or the last two the other way round. */
+static bool find_matrix(layout *l, weight *w, const tensor *t, uint32_t experts, uint64_t rows,
+                        uint64_t cols, row_place at) {
+    const uint64_t a = at.transposed ? cols : at.total, b = at.transposed ? at.total : cols;
+    if (experts > 0 ? !has_shape(t, experts, a, b, 0) : !has_shape(t, a, b, 0, 0)) {
+        char expected[80];
+        snprintf(expected, sizeof expected, experts > 0 ? "[%llu, %llu, %u]" : "[%llu, %llu]",
+                 (unsigned long long)a, (unsigned long long)b, experts);
+        if (experts > 0) {
+            snprintf(expected, sizeof expected, "[%u, %llu, %llu]", experts, (unsigned long long)a,
+                     (unsigned long long)b);
+        }
+        return shape_error(l, t, expected);
     }
-    if (!type_is_usable(t->type)) {
-        return err_set(l->err, DP_E_UNSUPPORTED, "%s: tensor %.*s: type %s is not supported",
-                       container_path(l->files), (int)t->name.size, t->name.data,
-                       dtype_get(t->type)->name);
+    const bool plain = t->type == DTYPE_F32 || t->type == DTYPE_F16 || t->type == DTYPE_BF16;
+    const uint32_t n = experts > 0 ? experts : 1;
+    if (!check_type(l, t, at.transposed ? plain : type_is_usable(t->type)) ||
+        begin_matrix(l, w, n, experts > 0, rows, cols) == NULL) {
+        return false;
     }
-    *w = (weight){ .source = t, .type = t->type, .rows = (uint32_t)rows, .cols = (uint32_t)cols };
+    w->type = t->type;
+    for (uint32_t e = 0; e < n; e++) {
+        w->pieces[e] = (weight_piece){ .source = t,
+                                       .base = e * a * b,
+                                       .width = at.total,
+                                       .first = at.first,
+                                       .step = at.step,
+                                       .transposed = at.transposed };
+    }
     return place_matrix(l, w);
 }
 
-static bool find_vector(layout *l, vector *v, const tensor *t, uint64_t n) {
-    if (t->n_dims != 1 || t->shape[0] != n) {
-        return shape_error(l, t, n, 0);
+/* Experts as folders of GPT-OSS pack them: NAME_blocks [experts, total, cols / 32, 16] and
+ * NAME_scales [experts, total, cols / 32] of bytes. */
+static bool find_packed(layout *l, weight *w, const tensor *blocks, const tensor *scales,
+                        uint32_t experts, uint64_t rows, uint64_t cols, row_place at) {
+    if (cols % 32 != 0 || !has_shape(blocks, experts, at.total, cols / 32, 16)) {
+        return shape_error(l, blocks, "[experts, rows, columns / 32, 16]");
+    }
+    if (!has_shape(scales, experts, at.total, cols / 32, 0)) {
+        return shape_error(l, scales, "[experts, rows, columns / 32]");
+    }
+    if (!check_type(l, blocks, blocks->type == DTYPE_U8) ||
+        !check_type(l, scales, scales->type == DTYPE_U8) ||
+        begin_matrix(l, w, experts, true, rows, cols) == NULL) {
+        return false;
+    }
+    w->type = DTYPE_MXFP4;
+    for (uint32_t e = 0; e < experts; e++) {
+        w->pieces[e] = (weight_piece){ .source = blocks,
+                                       .scales = scales,
+                                       .base = e * at.total * cols,
+                                       .width = at.total,
+                                       .first = at.first,
+                                       .step = at.step };
+    }
+    return place_matrix(l, w);
+}
+
+/* [runs, total] elements, of each of which `rows` are the field's. */
+static bool find_vector(layout *l, vector *v, const tensor *t, uint32_t runs, uint32_t rows,
+                        row_place at) {
+    if (t->n_elements != (uint64_t)runs * at.total || t->n_dims < 1 || t->n_dims > 2) {
+        char expected[64];
+        snprintf(expected, sizeof expected, runs > 1 ? "[%u, %u]" : "[%.0u%u]", runs > 1 ? runs : 0,
+                 at.total);
+        return shape_error(l, t, expected);
     }
     if (t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16) {
         return err_set(l->err, DP_E_UNSUPPORTED,
                        "%s: tensor %.*s: type %s is not supported for a vector",
-                       container_path(l->files), (int)t->name.size, t->name.data,
-                       dtype_get(t->type)->name);
+                       container_path(l->files), STR_ARG(t->name), dtype_get(t->type)->name);
     }
-    *v = (vector){ .source = t, .n = (uint32_t)n };
-    return layout_take(l, n * sizeof(float), &v->range);
+    if ((uint64_t)runs * rows * sizeof(float) > l->limits.max_binding) {
+        return err_set(l->err, DP_E_LIMIT,
+                       "%s: tensor %.*s: needs %llu bytes in one binding, this device allows %llu",
+                       container_path(l->files), STR_ARG(t->name),
+                       (unsigned long long)runs * rows * sizeof(float),
+                       (unsigned long long)l->limits.max_binding);
+    }
+    *v = (vector){ .source = t,
+                   .n = runs * rows,
+                   .run = rows,
+                   .pitch = at.total,
+                   .first = at.first,
+                   .step = at.step };
+    return layout_take(l, (uint64_t)v->n * sizeof(float), &v->range);
 }
 
-static const tensor *require_tensor(const layout *l, const char *name) {
-    const tensor *t = container_find(l->files, name);
+/* ---- finding a layer's fields -------------------------------------------------------------- */
+
+/* The family's name for a field or a fusion; NULL if this container has none. */
+static const char *name_of(const layout *l, const char *gguf, const char *hf) {
+    for (const tensor_alias *a = l->c->family->names; a != NULL && a->field != NULL; a++) {
+        if (gguf != NULL && strcmp(a->field, gguf) == 0) {
+            const char *own = l->gguf ? a->gguf : a->hf;
+            return own != NULL ? own : l->gguf ? gguf : hf;
+        }
+    }
+    return l->gguf ? gguf : hf;
+}
+
+/* A tensor of the layer being planned; `expert` fills a %u of the name. Counts as used. */
+static const tensor *layer_tensor(layout *l, const char *name, uint32_t expert,
+                                  const char *suffix) {
+    char full[192];
+    int n = l->gguf ? snprintf(full, sizeof full, "blk.%u.", l->layer)
+                    : snprintf(full, sizeof full, "%s%u.", l->c->layer_prefix, l->layer);
+    const char *at = strstr(name, "%u");
+    n += at == NULL ? snprintf(full + n, sizeof full - (size_t)n, "%s%s", name, suffix)
+                    : snprintf(full + n, sizeof full - (size_t)n, "%.*s%u%s", (int)(at - name),
+                               name, expert, at + 2);
+    assert(n > 0 && n < (int)sizeof full);
+    return container_find(l->files, full);
+}
+
+static bool field_missing(const layout *l, const layer_field *f, uint32_t expert) {
+    const char *name = name_of(l, f->gguf, f->hf);
+    const char *at = strstr(name, "%u");
+    char filled[128];
+    snprintf(filled, sizeof filled, at == NULL ? "%.*s%.0u%s" : "%.*s%u%s",
+             at == NULL ? (int)strlen(name) : (int)(at - name), name, at == NULL ? 0 : expert,
+             at == NULL ? "" : at + 2);
+    return err_set(l->err, DP_E_FORMAT, "%s: tensor %s%u.%s: missing", container_path(l->files),
+                   l->gguf ? "blk." : l->c->layer_prefix, l->layer, filled);
+}
+
+/* Where a field lies in the tensor of its fusion. Folders of GPT-OSS keep gate and up in turn and,
+ * unpacked, matrices of experts [in, out]. */
+static row_place fused_place(const layout *l, const layer_field *f) {
+    const fusion *u = &FUSIONS[f->fuse - 1];
+    row_place at = { .step = 1 };
+    for (uint32_t i = 0; i < u->n; i++) {
+        at.first += i < f->place ? extent_of(l->c, u->rows[i]) : 0;
+        at.total += extent_of(l->c, u->rows[i]);
+    }
+    const bool matrices = f->fuse == FUSE_EXPERTS || f->fuse == FUSE_DOWN;
+    if (!l->gguf && l->c->family->expert_rows_in_turn && f->kind != IS_MATRIX && u->n == 2) {
+        at.first = f->place;
+        at.step = 2;
+    }
+    at.transposed = !l->gguf && ((l->c->family->transposed && is_matrix(f)) ||
+                                 (l->c->family->expert_rows_in_turn && matrices));
+    return at;
+}
+
+static bool take_field(layout *l, const layer_field *f, void *where, const tensor *t,
+                       row_place at) {
+    const uint32_t rows = extent_of(l->c, f->rows);
+    const bool experts = f->kind == IS_EXPERTS || f->kind == IS_EXPERT_VECTOR;
+    const uint32_t n = experts ? l->c->n_experts : 0;
+    l->n_used += f->place == 0; /* of a fusion the first field counts */
+    return is_matrix(f) ? find_matrix(l, where, t, n, rows, extent_of(l->c, f->cols), at)
+                        : find_vector(l, where, t, n > 0 ? n : 1, rows, at);
+}
+
+/* The field as part of a fused tensor; *found says whether there is one. */
+static bool find_fused(layout *l, const layer_field *f, void *where, bool *found) {
+    *found = false;
+    if (f->fuse == FUSE_NONE) {
+        return true;
+    }
+    const fusion *u = &FUSIONS[f->fuse - 1];
+    const char *name = u->alias != NULL ? name_of(l, u->alias, u->hf) : l->gguf ? u->gguf : u->hf;
+    if (name == NULL) {
+        return true;
+    }
+    const row_place at = fused_place(l, f);
+    const tensor *blocks = f->kind == IS_EXPERTS ? layer_tensor(l, name, 0, "_blocks") : NULL;
+    const tensor *scales = f->kind == IS_EXPERTS ? layer_tensor(l, name, 0, "_scales") : NULL;
+    if (blocks != NULL && scales != NULL) {
+        *found = true;
+        l->n_used += f->place == 0 ? 2 : 0;
+        row_place packed = at;
+        packed.transposed = false;
+        return find_packed(l, where, blocks, scales, l->c->n_experts, extent_of(l->c, f->rows),
+                           extent_of(l->c, f->cols), packed);
+    }
+    const tensor *t = layer_tensor(l, name, 0, "");
     if (t == NULL) {
-        err_set(l->err, DP_E_FORMAT, "%s: tensor %s: missing", container_path(l->files), name);
+        return true;
+    }
+    /* GGUF calls the fused gate and up what it calls up alone */
+    const bool alone = f->fuse == FUSE_FFN && l->gguf && t->n_dims == 2 && t->shape[0] != at.total;
+    *found = !alone;
+    return alone || take_field(l, f, where, t, at);
+}
+
+/* Experts as a tensor each. */
+static bool find_each_expert(layout *l, const layer_field *f, weight *w, const char *name) {
+    const uint32_t rows = extent_of(l->c, f->rows), cols = extent_of(l->c, f->cols);
+    if (begin_matrix(l, w, l->c->n_experts, true, rows, cols) == NULL) {
+        return false;
+    }
+    for (uint32_t e = 0; e < l->c->n_experts; e++) {
+        const tensor *t = layer_tensor(l, name, e, "");
+        if (t == NULL) {
+            return field_missing(l, f, e);
+        }
+        if (!has_shape(t, rows, cols, 0, 0)) {
+            char expected[48];
+            snprintf(expected, sizeof expected, "[%u, %u]", rows, cols);
+            return shape_error(l, t, expected);
+        }
+        if (!check_type(l, t, type_is_usable(t->type) && (e == 0 || t->type == w->type))) {
+            return false;
+        }
+        w->type = t->type;
+        w->pieces[e] = (weight_piece){ .source = t, .width = rows, .step = 1 };
+        l->n_used++;
+    }
+    return place_matrix(l, w);
+}
+
+static bool find_field(layout *l, const layer_field *f, void *where) {
+    const field_need need = need_of(l->c, f->use);
+    bool found = false;
+    if (need == FIELD_ABSENT || !find_fused(l, f, where, &found) || found) {
+        return need == FIELD_ABSENT || found;
+    }
+    const char *name = name_of(l, f->gguf, f->hf);
+    if (name != NULL && strstr(name, "%u") != NULL) {
+        return find_each_expert(l, f, where, name);
+    }
+    const tensor *t = name != NULL ? layer_tensor(l, name, 0, "") : NULL;
+    if (t == NULL) {
+        return need == FIELD_OPTIONAL || field_missing(l, f, 0);
+    }
+    const row_place at = { .total = extent_of(l->c, f->rows),
+                           .step = 1,
+                           .transposed = !l->gguf && l->c->family->transposed && is_matrix(f) };
+    l->n_used += f->place != 0; /* take_field counts the others */
+    return take_field(l, f, where, t, at);
+}
+
+/* Folders store w where the formula has 1 + w: the norms that it is true of. */
+static void add_one(const layout *l, layer_weights *w) {
+    if (l->gguf || !l->c->family->norm_plus_one) {
+        return;
+    }
+    w->attn_norm.add = w->post_attn_norm.add = w->ffn_norm.add = w->post_ffn_norm.add = 1;
+    w->q_norm.add = w->k_norm.add = 1;
+}
+
+/* Buffers of older folders that hold what the engine computes itself. */
+static bool is_derived(str name) {
+    static const char *const endings[] = { ".rotary_emb.inv_freq", ".attn.bias",
+                                           ".attn.masked_bias" };
+    for (size_t i = 0; i < ARRAY_LEN(endings); i++) {
+        if (str_ends(name, endings[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Every tensor of the layers must have been of use: what is left over is a part of the model that
+ * is not known. */
+static bool check_leftovers(layout *l) {
+    const char *prefix = l->gguf ? "blk." : l->c->layer_prefix;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < container_n_tensors(l->files); i++) {
+        const str name = container_tensor(l->files, i)->name;
+        n += str_starts(name, prefix) && !is_derived(name);
+    }
+    return n == l->n_used ||
+           err_set(l->err, DP_E_UNSUPPORTED,
+                   "%s: %u tensors of the layers (%s...) are known to '%s' models, the file has "
+                   "%u: a part of the model would be left out",
+                   container_path(l->files), l->n_used, prefix, l->c->architecture, n);
+}
+
+/* ---- the whole model ----------------------------------------------------------------------- */
+
+/* A tensor outside the layers; `gguf` and up to three names of folders. NULL if there is none. */
+static const tensor *outer_tensor(const layout *l, const char *gguf, const char *const hf[4]) {
+    if (l->gguf) {
+        return container_find(l->files, gguf);
+    }
+    for (size_t i = 0; i < 4 && hf[i] != NULL; i++) {
+        const tensor *t = container_find(l->files, hf[i]);
+        if (t != NULL) {
+            return t;
+        }
+    }
+    return NULL;
+}
+
+static const struct {
+    const char *gguf, *hf[4];
+} OUTER[] = {
+    { "token_embd.weight",
+      { "model.embed_tokens.weight", "language_model.model.embed_tokens.weight",
+        "model.language_model.embed_tokens.weight", "transformer.wte.weight" } },
+    { "output_norm.weight",
+      { "model.norm.weight", "language_model.model.norm.weight",
+        "model.language_model.norm.weight", "transformer.ln_f.weight" } },
+    { "output.weight", { "lm_head.weight", "language_model.lm_head.weight" } },
+    { "position_embd.weight", { "transformer.wpe.weight", "wpe.weight" } },
+    { "output_norm.bias", { "transformer.ln_f.bias", "ln_f.bias" } },
+    { "token_embd.weight", { "wte.weight" } },
+    { "output_norm.weight", { "ln_f.weight" } },
+};
+enum { EMBEDDING, OUTPUT_NORM, HEAD, POSITIONS, OUTPUT_NORM_BIAS, BARE_EMBEDDING,
+       BARE_OUTPUT_NORM };
+
+static const tensor *find_outer(const layout *l, int which) {
+    return outer_tensor(l, OUTER[which].gguf, OUTER[which].hf);
+}
+
+static const tensor *require_outer(const layout *l, int which, int bare) {
+    const tensor *t = find_outer(l, which);
+    t = t == NULL && bare >= 0 ? find_outer(l, bare) : t;
+    if (t == NULL) {
+        err_set(l->err, DP_E_FORMAT, "%s: tensor %s: missing", container_path(l->files),
+                l->gguf ? OUTER[which].gguf : OUTER[which].hf[0]);
     }
     return t;
 }
 
-static bool plan_layer(layout *l, uint32_t i) {
-    const bool gguf = container_kind_of(l->files) == CONTAINER_GGUF;
-    layer_weights *layer = &l->w->layers[i];
-    for (size_t f = 0; f < ARRAY_LEN(LAYER_FIELDS); f++) {
-        const layer_field *field = &LAYER_FIELDS[f];
-        char name[128];
-        snprintf(name, sizeof name, gguf ? "blk.%u.%s" : "model.layers.%u.%s", i,
-                 gguf ? field->gguf : field->hf);
-        const tensor *t =
-            field->optional ? container_find(l->files, name) : require_tensor(l, name);
-        if (t == NULL) {
-            if (field->optional) {
-                continue;
-            }
-            return false;
-        }
-        void *where = (char *)layer + field->offset;
-        const uint32_t rows = extent_of(l->c, field->rows);
-        if (field->kind == IS_VECTOR ? !find_vector(l, where, t, rows)
-                                     : !find_matrix(l, where, t, rows,
-                                                    extent_of(l->c, field->cols))) {
-            return false;
-        }
-    }
-    return true;
+static bool plan_outer_vector(layout *l, vector *v, int which, int bare, uint32_t n) {
+    const tensor *t = require_outer(l, which, bare);
+    return t != NULL && find_vector(l, v, t, 1, n, (row_place){ .total = n, .step = 1 });
 }
 
-bool weights_plan(weights *w, const config *c, const container *files, uint64_t max_binding,
-                  uint64_t max_buffer, arena *a, dp_error *err) {
-    *w = (weights){ 0 };
-    layout l = { .w = w, .c = c, .files = files, .a = a, .err = err };
-    l.max_binding = max_binding & ~(uint64_t)3;
-    l.max_buffer = max_buffer & ~(uint64_t)255;
-    const bool gguf = container_kind_of(files) == CONTAINER_GGUF;
-    w->layers = arena_new(a, c->n_layers, sizeof *w->layers, "layers", err);
-    const tensor *t = require_tensor(&l, gguf ? "token_embd.weight" : "model.embed_tokens.weight");
-    if (w->layers == NULL || t == NULL ||
-        !find_matrix(&l, &w->embedding, t, c->vocab_size, c->dim)) {
+static bool plan_outside(layout *l) {
+    const config *c = l->c;
+    weights *w = l->w;
+    const tensor *t = require_outer(l, EMBEDDING, BARE_EMBEDDING);
+    const row_place whole = { .total = c->vocab_size, .step = 1 };
+    if (c->family->learned_positions && (uint64_t)c->context * c->dim > UINT32_MAX) {
+        return err_set(l->err, DP_E_LIMIT, "%s: %u learned positions of %u",
+                       container_path(l->files), c->context, c->dim);
+    }
+    if (t == NULL || !find_matrix(l, &w->embedding, t, 0, c->vocab_size, c->dim, whole) ||
+        !plan_outer_vector(l, &w->output_norm, OUTPUT_NORM, BARE_OUTPUT_NORM, c->dim) ||
+        (c->family->layer_norm &&
+         !plan_outer_vector(l, &w->output_norm_bias, OUTPUT_NORM_BIAS, -1, c->dim)) ||
+        (c->family->learned_positions &&
+         !plan_outer_vector(l, &w->positions, POSITIONS, -1, c->context * c->dim))) {
         return false;
     }
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        if (!plan_layer(&l, i)) {
-            return false;
-        }
-    }
-    t = require_tensor(&l, gguf ? "output_norm.weight" : "model.norm.weight");
-    if (t == NULL || !find_vector(&l, &w->output_norm, t, c->dim)) {
-        return false;
-    }
-    const char *head = gguf ? "output.weight" : "lm_head.weight";
-    t = c->head == HEAD_OWN ? require_tensor(&l, head) : container_find(files, head);
+    w->output_norm.add = !l->gguf && c->family->norm_plus_one ? 1 : 0;
+    t = c->head == HEAD_OWN ? require_outer(l, HEAD, -1) : find_outer(l, HEAD);
     if (c->head == HEAD_OWN && t == NULL) {
         return false;
     }
     w->head = w->embedding;
-    if (c->head != HEAD_TIED && t != NULL && !find_matrix(&l, &w->head, t, c->vocab_size, c->dim)) {
+    return c->head == HEAD_TIED || t == NULL ||
+           find_matrix(l, &w->head, t, 0, c->vocab_size, c->dim, whole);
+}
+
+bool weights_plan(weights *w, const config *c, const container *files, const weight_limits *limits,
+                  arena *a, dp_error *err) {
+    *w = (weights){ .expert_slots = limits->expert_slots > 0 ? limits->expert_slots
+                                                             : c->n_experts };
+    layout l = { .w = w,
+                 .c = c,
+                 .files = files,
+                 .limits = *limits,
+                 .gguf = container_kind_of(files) == CONTAINER_GGUF,
+                 .a = a,
+                 .err = err };
+    l.limits.max_binding &= ~(uint64_t)3;
+    l.limits.max_buffer &= ~(uint64_t)255;
+    w->layers = arena_new(a, c->n_layers, sizeof *w->layers, "layers", err);
+    if (w->layers == NULL || !plan_outside(&l)) {
         return false;
     }
-    return true;
+    for (l.layer = 0; l.layer < c->n_layers; l.layer++) {
+        layer_weights *layer = &w->layers[l.layer];
+        for (size_t f = 0; f < ARRAY_LEN(LAYER_FIELDS); f++) {
+            if (!find_field(&l, &LAYER_FIELDS[f], (char *)layer + LAYER_FIELDS[f].offset)) {
+                return false;
+            }
+        }
+        add_one(&l, layer);
+    }
+    return check_leftovers(&l);
 }
 
 /* ---- upload -------------------------------------------------------------------------------- */
@@ -281,7 +729,7 @@ typedef struct {
 } uploader;
 
 static bool report_progress(uploader *u, uint64_t bytes) {
-    u->done += bytes;
+    u->done = min_u64(u->done + bytes, u->total);
     if (u->options != NULL && u->options->progress != NULL &&
         !u->options->progress(u->options->progress_user, u->done, u->total)) {
         return err_set(u->err, DP_E_CANCELLED, "%s: loading was cancelled",
@@ -291,23 +739,30 @@ static bool report_progress(uploader *u, uint64_t bytes) {
 }
 
 static bool upload_matrix(uploader *u, const weight *w) {
+    if (w->n_pieces == 0) {
+        return true;
+    }
     uint64_t row_bytes = 0;
     const bool whole = dtype_row_bytes(w->type, w->cols, &row_bytes);
     assert(whole);
     (void)whole;
+    /* pieces of a multiple of 4 rows begin at multiples of 4 bytes whatever the format */
+    const uint32_t at_once = (uint32_t)min_u64(PIECE_BYTES / row_bytes, UINT32_MAX);
+    const uint32_t step = at_once >= 4 ? at_once & ~3u : at_once;
+    assert(step >= 4 || (step > 0 && row_bytes % 4 == 0));
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const weight_part *p = &w->parts[i];
-        const uint64_t bytes = p->rows * row_bytes;
-        for (uint64_t at = 0; at < bytes; at += PIECE_BYTES) {
-            const size_t n = (size_t)min_u64(PIECE_BYTES, bytes - at);
-            const size_t padded = (size_t)align_up(n, 4);
-            if (!container_read(u->files, w->source, p->first * row_bytes + at, u->piece, n,
-                                u->err)) {
+        const uint64_t unit = w->experts ? w->rows : 1;
+        const uint64_t first = p->first * unit, n_rows = p->rows * unit;
+        for (uint64_t row = 0; row < n_rows; row += step) {
+            const uint32_t n = (uint32_t)min_u64(step, n_rows - row);
+            const size_t bytes = (size_t)(n * row_bytes), padded = (size_t)align_up(bytes, 4);
+            if (!weight_read(u->files, w, first + row, n, u->piece, u->err)) {
                 return false;
             }
-            memset(u->piece + n, 0, padded - n);
-            if (!gpu_write(u->g, gpu_part(p->range, at, padded), u->piece, u->err) ||
-                !report_progress(u, n)) {
+            memset(u->piece + bytes, 0, padded - bytes);
+            if (!gpu_write(u->g, gpu_part(p->range, row * row_bytes, padded), u->piece, u->err) ||
+                !report_progress(u, bytes)) {
                 return false;
             }
         }
@@ -316,36 +771,38 @@ static bool upload_matrix(uploader *u, const weight *w) {
 }
 
 static bool upload_vector(uploader *u, const vector *v) {
-    if (v->source == NULL) {
-        return true;
+    enum { AT_ONCE = PIECE_BYTES / sizeof(float) };
+    for (uint32_t i = 0; v->source != NULL && i < v->n; i += AT_ONCE) {
+        const uint32_t n = min_u32(AT_ONCE, v->n - i);
+        if (!vector_read(u->files, v, i, n, (float *)(void *)u->piece, u->err) ||
+            !gpu_write(u->g, gpu_part(v->range, i * sizeof(float), n * sizeof(float)), u->piece,
+                       u->err) ||
+            !report_progress(u, n * sizeof(float))) {
+            return false;
+        }
     }
-    /* f32 behind the raw bytes in the same piece: vectors are at most FFN_MAX long */
-    const size_t bytes = (size_t)v->source->n_bytes;
-    float *out = (float *)(void *)(u->piece + PIECE_BYTES);
-    if (!container_read(u->files, v->source, 0, u->piece, bytes, u->err)) {
-        return false;
-    }
-    const bool known = quant_decode(v->source->type, u->piece, out, v->n);
-    assert(known);
-    (void)known;
-    return gpu_write(u->g, v->range, out, u->err) && report_progress(u, bytes);
+    return true;
 }
 
-static bool upload_all(uploader *u, const weights *w, uint32_t n_layers) {
-    if (!upload_matrix(u, &w->embedding)) {
+static bool upload_all(uploader *u, const weights *w, const config *c) {
+    if (!upload_matrix(u, &w->embedding) || !upload_vector(u, &w->positions)) {
         return false;
     }
-    for (uint32_t i = 0; i < n_layers; i++) {
+    const bool paged = w->expert_slots < c->n_experts;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
         for (size_t f = 0; f < ARRAY_LEN(LAYER_FIELDS); f++) {
-            const void *where = (const char *)&w->layers[i] + LAYER_FIELDS[f].offset;
-            if (LAYER_FIELDS[f].kind == IS_MATRIX ? !upload_matrix(u, where)
-                                                  : !upload_vector(u, where)) {
+            const layer_field *field = &LAYER_FIELDS[f];
+            const void *where = (const char *)&w->layers[i] + field->offset;
+            if (field->kind == IS_EXPERTS && paged) {
+                continue;
+            }
+            if (is_matrix(field) ? !upload_matrix(u, where) : !upload_vector(u, where)) {
                 return false;
             }
         }
     }
-    return upload_vector(u, &w->output_norm) &&
-           (w->head.source == w->embedding.source || upload_matrix(u, &w->head));
+    return upload_vector(u, &w->output_norm) && upload_vector(u, &w->output_norm_bias) &&
+           (w->head.pieces == w->embedding.pieces || upload_matrix(u, &w->head));
 }
 
 bool weights_reserve(weights *w, gpu *g, dp_error *err) {
@@ -361,13 +818,12 @@ bool weights_reserve(weights *w, gpu *g, dp_error *err) {
     return true;
 }
 
-bool weights_upload(weights *w, gpu *g, uint32_t n_layers, container *files,
+bool weights_upload(weights *w, gpu *g, const config *c, container *files,
                     const dp_model_options *options, dp_error *err) {
     uploader u = { .g = g, .files = files, .options = options, .err = err };
     u.total = container_bytes(files);
-    /* raw bytes and, for vectors, their f32 behind them */
-    u.piece = mem_new(1, PIECE_BYTES + FFN_MAX * sizeof(float), "upload buffer", err);
-    const bool ok = u.piece != NULL && upload_all(&u, w, n_layers);
+    u.piece = mem_new(1, PIECE_BYTES, "upload buffer", err);
+    const bool ok = u.piece != NULL && upload_all(&u, w, c);
     mem_free(u.piece);
     return ok;
 }

@@ -64,12 +64,22 @@ double *rig_doubles(rig *r, const float *x, size_t n) {
 /* ---- operands ------------------------------------------------------------------------------ */
 
 const rig_format rig_formats[RIG_FORMATS] = {
-    { DTYPE_F32, &weight_f32_part, "f32" },    { DTYPE_F16, &weight_f16_part, "f16" },
-    { DTYPE_BF16, &weight_bf16_part, "bf16" }, { DTYPE_Q4_0, &weight_q4_0_part, "q4_0" },
-    { DTYPE_Q4_1, &weight_q4_1_part, "q4_1" }, { DTYPE_Q5_0, &weight_q5_0_part, "q5_0" },
-    { DTYPE_Q5_1, &weight_q5_1_part, "q5_1" }, { DTYPE_Q8_0, &weight_q8_0_part, "q8_0" },
-    { DTYPE_Q4_K, &weight_q4_k_part, "q4_k" }, { DTYPE_Q5_K, &weight_q5_k_part, "q5_k" },
+    { DTYPE_F32, &weight_f32_part, "f32" },
+    { DTYPE_F16, &weight_f16_part, "f16" },
+    { DTYPE_BF16, &weight_bf16_part, "bf16" },
+    { DTYPE_Q4_0, &weight_q4_0_part, "q4_0" },
+    { DTYPE_Q4_1, &weight_q4_1_part, "q4_1" },
+    { DTYPE_Q5_0, &weight_q5_0_part, "q5_0" },
+    { DTYPE_Q5_1, &weight_q5_1_part, "q5_1" },
+    { DTYPE_Q8_0, &weight_q8_0_part, "q8_0" },
+    { DTYPE_Q4_K, &weight_q4_k_part, "q4_k" },
+    { DTYPE_Q5_K, &weight_q5_k_part, "q5_k" },
     { DTYPE_Q6_K, &weight_q6_k_part, "q6_k" },
+    { DTYPE_Q2_K, &weight_q2_k_part, "q2_k" },
+    { DTYPE_Q3_K, &weight_q3_k_part, "q3_k" },
+    { DTYPE_IQ4_NL, &weight_iq4_nl_part, "iq4_nl" },
+    { DTYPE_IQ4_XS, &weight_iq4_xs_part, "iq4_xs" },
+    { DTYPE_MXFP4, &weight_mxfp4_part, "mxfp4" },
 };
 
 uint32_t rig_reduces(const rig *r, rig_reduce out[2]) {
@@ -147,56 +157,64 @@ float rig_float(const rig_output *o, size_t i) {
     return x;
 }
 
-/* Where a block of the type has its f16 scale and minimum (-1: none), and the greatest |w / scale|.
- */
-static void block_scales(dtype type, int *d, int *m, double *most) {
-    *d = type == DTYPE_Q6_K ? 208 : 0;
-    *m = type == DTYPE_Q4_1 || type == DTYPE_Q5_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2
-                                                                                              : -1;
-    switch (type) {
-    case DTYPE_Q4_0:
-        *most = 8;
-        break;
-    case DTYPE_Q4_1:
-        *most = 15;
-        break;
-    case DTYPE_Q5_0:
-        *most = 16;
-        break;
-    case DTYPE_Q5_1:
-        *most = 31;
-        break;
-    case DTYPE_Q8_0:
-        *most = 128;
-        break;
-    case DTYPE_Q4_K:
-        *most = 63 * 15;
-        break;
-    case DTYPE_Q5_K:
-        *most = 63 * 31;
-        break;
-    default:
-        *most = 128 * 32;
-        break;
-    }
+/* Where a block of the type has its f16 scale and minimum (-1: none), the greatest |w / scale|, and
+ * what the minimum is multiplied by at most. MXFP4's scale is a byte, the first. */
+typedef struct {
+    int at_d, at_m;
+    double most, most_m;
+} block_scales;
+
+static block_scales scales_of(dtype type) {
+    static const block_scales all[DTYPE_COUNT] = {
+        [DTYPE_Q4_0] = { 0, -1, 8, 0 },        [DTYPE_Q4_1] = { 0, 2, 15, 1 },
+        [DTYPE_Q5_0] = { 0, -1, 16, 0 },       [DTYPE_Q5_1] = { 0, 2, 31, 1 },
+        [DTYPE_Q8_0] = { 0, -1, 128, 0 },      [DTYPE_Q2_K] = { 80, 82, 15 * 3, 15 },
+        [DTYPE_Q3_K] = { 108, -1, 32 * 4, 0 }, [DTYPE_Q4_K] = { 0, 2, 63 * 15, 63 },
+        [DTYPE_Q5_K] = { 0, 2, 63 * 31, 63 },  [DTYPE_Q6_K] = { 208, -1, 128 * 32, 0 },
+        [DTYPE_IQ4_NL] = { 0, -1, 127, 0 },    [DTYPE_IQ4_XS] = { 0, -1, 32 * 127, 0 },
+        [DTYPE_MXFP4] = { -1, -1, 12, 0 },
+    };
+    assert(all[type].most > 0);
+    return all[type];
+}
+
+static void put_half(uint8_t *block, int at, double x) {
+    const uint16_t half = f32_to_f16((float)x);
+    if (at >= 0) memcpy(block + at, &half, 2);
 }
 
 static void random_blocks(rig *r, dtype type, uint8_t *bytes, size_t n_bytes) {
     const size_t block = dtype_get(type)->block_bytes;
-    int at_d, at_m;
-    double most;
-    block_scales(type, &at_d, &at_m, &most);
+    const block_scales s = scales_of(type);
     for (size_t i = 0; i < n_bytes; i++)
         bytes[i] = (uint8_t)rig_below(r, 256);
     for (size_t b = 0; b < n_bytes; b += block) {
-        const double sign = rig_below(r, 2) == 0 ? 1 : -1, d = (0.5 + rig_uniform(r)) * 2 / most;
-        const uint16_t scale = f32_to_f16((float)(sign * d));
-        memcpy(bytes + b + at_d, &scale, 2);
-        /* A minimum of the 6-bit kind is multiplied by up to 63, the other kind is added as it is.
+        const double sign = rig_below(r, 2) == 0 ? 1 : -1, d = (0.5 + rig_uniform(r)) * 2 / s.most;
+        put_half(bytes + b, s.at_d, sign * d);
+        /* A minimum of K formats is multiplied by up to 63 or 15, the other kind is added as it is.
          */
-        const double unit = dtype_get(type)->block_elements == 256 ? 2.0 / 63 : 1;
-        const uint16_t minimum = f32_to_f16((float)((rig_uniform(r) - 0.5) * unit + unit));
-        if (at_m >= 0) memcpy(bytes + b + at_m, &minimum, 2);
+        const double unit = s.most_m > 1 ? 2 / s.most_m : 1;
+        put_half(bytes + b, s.at_m, (rig_uniform(r) - 0.5) * unit + unit);
+        if (type == DTYPE_MXFP4) bytes[b] = (uint8_t)(123 + rig_below(r, 3)); /* 12 / 8 at most */
+    }
+}
+
+/* Gives all blocks but the first scales at the ends of their range, in turn. */
+static void extreme_scales(dtype type, uint8_t *bytes, size_t n_bytes) {
+    /* zeros, the least and the largest subnormal, the least normal number, the largest */
+    static const double halves[] = { 0, -0.0, 0x1p-24, -0x3ffp-24, 0x1p-14, 65504, -65504 };
+    static const uint8_t exponents[] = { 1, 0, 2, 3, 252, 253, 254, 255 };
+    const size_t block = dtype_get(type)->block_bytes;
+    const block_scales s = scales_of(type);
+    for (size_t i = 1; i < n_bytes / block; i++) {
+        uint8_t *b = bytes + i * block;
+        put_half(b, s.at_d, halves[i % ARRAY_LEN(halves)]);
+        put_half(b, s.at_m, halves[(i + 3) % ARRAY_LEN(halves)]);
+        if (type != DTYPE_MXFP4) continue;
+        b[0] = exponents[i % ARRAY_LEN(exponents)];
+        for (size_t k = 1; k < block; k++) { /* codes whose product is finite: |M| at most 3, 1 */
+            if (b[0] >= 254) b[k] &= b[0] == 254 ? 0xbb : 0x99;
+        }
     }
 }
 
@@ -232,7 +250,8 @@ static void corrupt(dtype type, uint8_t *bytes, size_t n_bytes) {
     assert(!"a weight that can be moved");
 }
 
-gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded) {
+static gpu_range new_weights(rig *r, dtype type, size_t rows, size_t cols, bool extreme,
+                             float **decoded) {
     uint64_t row_bytes;
     const bool whole = dtype_row_bytes(type, cols, &row_bytes);
     assert(whole);
@@ -242,11 +261,20 @@ gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **deco
         random_blocks(r, type, bytes, n_bytes);
     else
         random_floats(r, type, bytes, n);
+    if (extreme) extreme_scales(type, bytes, n_bytes);
     *decoded = rig_alloc(r, n, sizeof(float));
     const bool known = quant_decode(type, bytes, *decoded, n);
     assert(known);
     if (rig_plant(r)) corrupt(type, bytes, n_bytes);
     return rig_in(r, bytes, n_bytes);
+}
+
+gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded) {
+    return new_weights(r, type, rows, cols, false, decoded);
+}
+
+gpu_range rig_extreme_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded) {
+    return new_weights(r, type, rows, cols, true, decoded);
 }
 
 /* ---- a row --------------------------------------------------------------------------------- */
@@ -404,9 +432,11 @@ void rig_require(rig *r, bool holds, const char *problem) {
 bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
                dp_error *err) {
     static void (*const all[])(rig * r) = {
-        check_embed,  check_norm,    check_matvec,   check_matmul, check_rope,
-        check_decode, check_prefill, check_glu,      check_scan,   check_select,
-        check_draw,   check_finish,  check_logprobs,
+        check_embed,        check_norm,           check_qk_norm,       check_softcap,
+        check_matvec,        check_matmul, check_route,
+        check_expert_group, check_expert_matvec,  check_expert_matmul, check_rope,   check_decode,
+        check_prefill,      check_expert_combine, check_glu,           check_scan,   check_select,
+        check_draw,         check_finish,         check_logprobs,
     };
     rig r = { .g = g, .options = o };
     gpu_lock(g);

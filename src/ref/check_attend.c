@@ -4,6 +4,7 @@
  * key beyond a row's length cannot take part unseen. */
 #include "ref/check_internal.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -177,6 +178,8 @@ void check_rope(rig *r) {
         { 3, 1, 96, 96, false, "head_dim 96" },
         { 8, 2, 128, 128, true, "Llama 3 from a GGUF file" },
         { 4, 1, 256, 256, false, "the largest head" },
+        { 4, 2, 64, 0, false, "no RoPE in this layer (SmolLM3): everything is copied" },
+        { 3, 1, 6, 0, true, "the same, interleaved, half a vec4 at the end" },
     };
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {
         for (size_t i = 0; i < ARRAY_LEN(cases); i++)
@@ -194,7 +197,13 @@ typedef struct {
     uint32_t n;
     uint32_t bq, bk;
     const char *reason;
+    double softcap;
+    bool sinks;
 } attend_case;
+
+/* A sink among the scores, far above them, far below, above but not by far. The first one is of the
+ * head in which PLANT_INPUT changes something. */
+static const float SINKS[] = { 0.3f, 60, -1e4f, 4, -0.0f };
 
 /* Keys and values of all slots: [SLOTS, length, n_kv * head_dim], and as they lie in the cache. */
 typedef struct {
@@ -246,6 +255,15 @@ static history new_history(rig *r, const attend_case *a, bool f16, uint32_t leng
     return h;
 }
 
+/* The sinks of all heads; a word where there are none. */
+static gpu_range put_sinks(rig *r, const attend_case *a) {
+    const uint32_t n = a->sinks ? a->n_kv * a->group : 1;
+    float *sinks = rig_alloc(r, n, sizeof(float));
+    for (uint32_t i = 0; i < n; i++)
+        sinks[i] = SINKS[i % ARRAY_LEN(SINKS)];
+    return rig_in(r, sinks, n * sizeof(float));
+}
+
 /* Queries [n, heads, d4 * 4], zero behind head_dim. */
 static float *new_queries(rig *r, const attend_case *a, uint32_t n) {
     const uint32_t wide = ceil_div(a->head_dim, 4) * 4;
@@ -262,14 +280,23 @@ static float *new_queries(rig *r, const attend_case *a, uint32_t n) {
  * plus the scaling: (d4 + 7) U sum |q k| scale =: ds. It moves exp(s - m) by that share, exp itself
  * by (3 + 2 |s - m|) U and the subtraction by |s - m| U; m cancels. Joining tiles and spans
  * multiplies by exp of differences that add up to at most the range of the scores. Sums of n terms:
- * n U more. So |dy| <= sum p_j e_j (|v_j| + |y|). */
+ * n U more. So |dy| <= sum p_j e_j (|v_j| + |y|). A soft cap has its own bound (rig_softcap_bound); a
+ * sink is one more score, exact and with the value 0. What exp or a product makes smaller than the
+ * least normal number may become 0: FLT_MIN |v_j|. */
 static void expect_head(rig *r, const attend_case *a, const history *h, const rig_output *y,
                         size_t at, const float *q, uint32_t slot, uint32_t pos, uint32_t head) {
     const size_t hd = a->head_dim, stride = a->n_kv * hd, n = pos + 1;
     const size_t from = (size_t)slot * h->length * stride + head / a->group * hd;
     const double scale = (double)(1.0f / sqrtf((float)hd));
-    const ref_keys keys = { h->k + from, h->v + from, n,    ref_window(pos, a->window),
-                            stride,      hd,          scale };
+    const ref_keys keys = { .k = h->k + from,
+                            .v = h->v + from,
+                            .n = n,
+                            .first = ref_window(pos, a->window),
+                            .stride = stride,
+                            .head_dim = hd,
+                            .scale = scale,
+                            .softcap = a->softcap,
+                            .sink = a->sinks ? &SINKS[head % ARRAY_LEN(SINKS)] : NULL };
     double *p = rig_alloc(r, n, sizeof(double)), *want = rig_alloc(r, hd, sizeof(double));
     double *bound = rig_alloc(r, hd, sizeof(double));
     const double *qd = rig_doubles(r, q, hd);
@@ -283,26 +310,40 @@ static void expect_head(rig *r, const attend_case *a, const history *h, const ri
             s[j] += qd[d] * keys.k[j * stride + d] * scale;
             magnitude += fabs(qd[d] * keys.k[j * stride + d]) * scale;
         }
+        double error = ((double)h->cache.d4 + 7) * magnitude;
+        if (a->softcap > 0) {
+            error = rig_softcap_bound(s[j], a->softcap, U * error) / U;
+            ref_softcap(&s[j], 1, a->softcap);
+        }
         low = fmin(low, s[j]);
         high = fmax(high, s[j]);
-        most = fmax(most, magnitude);
+        most = fmax(most, error);
     }
+    if (keys.sink != NULL) high = fmax(high, (double)*keys.sink);
     const double seen = (double)(n - keys.first), tiles = seen / 16 + 2;
-    const double same =
-        ((double)h->cache.d4 + 7) * most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16;
+    const double same = most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16;
+    double sunk = 1; /* the sink's share */
     for (size_t j = keys.first; j < n; j++) {
         const double e = U * (same + 3 * (high - s[j]));
+        sunk -= p[j];
         for (size_t d = 0; d < hd; d++) {
-            bound[d] += p[j] * e * (fabs(keys.v[j * stride + d]) + fabs(want[d]));
+            const double size = fabs(keys.v[j * stride + d]);
+            bound[d] += p[j] * e * (size + fabs(want[d])) + (double)FLT_MIN * size;
         }
+    }
+    if (keys.sink != NULL) {
+        const double e = U * (same + 3 * (high - (double)*keys.sink));
+        for (size_t d = 0; d < hd; d++)
+            bound[d] += fmax(sunk, 0) * e * fabs(want[d]);
     }
     for (size_t d = 0; d < hd; d++)
         rig_expect(r, rig_float(y, at + d), want[d], bound[d]);
 }
 
 static void begin_shape(const attend_case *a, char *shape, size_t size) {
-    snprintf(shape, size, "heads %ux%u of %u%s, span %u, window %u, |q| %g", a->n_kv, a->group,
-             a->head_dim, a->heads != a->group ? " in parts" : "", a->span, a->window, a->sharp);
+    snprintf(shape, size, "heads %ux%u of %u%s, span %u, window %u, |q| %g, cap %g%s", a->n_kv,
+             a->group, a->head_dim, a->heads != a->group ? " in parts" : "", a->span, a->window,
+             a->sharp, a->softcap, a->sinks ? ", sinks" : "");
 }
 
 static void decode_row(rig *r, const attend_case *a, bool f16) {
@@ -333,6 +374,7 @@ static void decode_row(rig *r, const attend_case *a, bool f16) {
         .splits = splits,
         .window = a->window,
         .scale = 1.0f / sqrtf((float)a->head_dim),
+        .softcap = (float)a->softcap,
         .page = PAGE,
         .table = h.cache.table,
     };
@@ -350,13 +392,18 @@ static void decode_row(rig *r, const attend_case *a, bool f16) {
                              { .times = a->n } },
              });
     const attend_combine_consts combine = {
-        .n_heads = n_heads, .head_dim = a->head_dim, .span = a->span, .splits = splits
+        .n_heads = n_heads,
+        .head_dim = a->head_dim,
+        .span = a->span,
+        .splits = splits,
+        .sinks = a->sinks,
     };
     rig_call(r, &attend_combine_source, NULL, &combine,
              (gpu_call){
                  .bind = { [ATTEND_COMBINE_O] = o->range,
                            [ATTEND_COMBINE_ML] = ml->range,
                            [ATTEND_COMBINE_ROWS] = row_list,
+                           [ATTEND_COMBINE_SINKS] = put_sinks(r, a),
                            [ATTEND_COMBINE_Y] = y->range },
                  .groups = { { .times = n_heads }, { .times = a->n } },
              });
@@ -399,6 +446,20 @@ void check_decode(rig *r) {
         { 2, 2, 2, 64, 64, 1, 1, ROWS(edges), .reason = "a window of the token itself" },
         { 1, 3, 3, 64, 64, 70, 1, ROWS(edges), .reason = "a window over a span's edge" },
         { 1, 2, 2, 32, 128, 130, 4, ROWS(longer), .reason = "whole spans before the window" },
+        { 2, 2, 2, 64, 64, 0, 40, ROWS(edges), .reason = "Gemma 2's soft cap", .softcap = 50 },
+        { 1, 3, 3, 256, 64, 70, 60, ROWS(few), .reason = "scores far above the cap, a window",
+          .softcap = 5 },
+        { 2, 9, 8, 64, 64, 0, 1, ROWS(few), .reason = "scores far below the cap", .softcap = 50 },
+        { 1, 5, 5, 64, 64, 0, 1, ROWS(edges), .reason = "sinks among, above and below",
+          .sinks = true },
+        { 2, 8, 8, 64, 64, 70, 4, ROWS(edges), .reason = "GPT-OSS: sinks and a window",
+          .sinks = true },
+        { 1, 3, 3, 32, 128, 130, 8, ROWS(longer), .reason = "sinks, whole spans before the window",
+          .sinks = true },
+        { 1, 2, 2, 64, 64, 1, 1, ROWS(edges), .reason = "sinks beside the token itself",
+          .sinks = true },
+        { 1, 9, 8, 6, 64, 40, 30, ROWS(edges), .reason = "all at once", .softcap = 20,
+          .sinks = true },
     };
 #undef ROWS
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {
@@ -433,6 +494,8 @@ static void prefill_row(rig *r, const attend_case *a, bool f16) {
         .head_dim = a->head_dim,
         .window = a->window,
         .scale = 1.0f / sqrtf((float)a->head_dim),
+        .softcap = (float)a->softcap,
+        .sinks = a->sinks,
         .page = PAGE,
         .table = h.cache.table,
         .bq = a->bq,
@@ -446,7 +509,8 @@ static void prefill_row(rig *r, const attend_case *a, bool f16) {
                       [ATTEND_PREFILL_Q] = rig_numbers(r, q, (size_t)n_rows * n_heads * d4 * 4,
                                                        (size_t)(n_rows - 1) * n_heads * d4 * 4),
                       [ATTEND_PREFILL_TILES] = rig_in(r, tiles, a->n * sizeof(*tiles)),
-                      [ATTEND_PREFILL_PAGES] = h.pages, [ATTEND_PREFILL_Y] = y->range },
+                      [ATTEND_PREFILL_PAGES] = h.pages,
+                      [ATTEND_PREFILL_SINKS] = put_sinks(r, a), [ATTEND_PREFILL_Y] = y->range },
             .groups = { { .times = n_heads }, { .times = a->n } },
         });
     if (rig_run(r)) {
@@ -485,6 +549,21 @@ void check_prefill(rig *r) {
         { 1, 2, 0, 64, 0, 1, 1, TILES(start, full), 16, 32, "a window of the token itself" },
         { 1, 2, 0, 64, 0, 40, 1, TILES(start, full), 16, 32, "a window over tile edges" },
         { 1, 2, 0, 128, 0, 17, 4, TILES(far, seven), 8, 16, "whole tiles before the window" },
+        { 1, 2, 0, 64, 0, 0, 40, TILES(start, full), 16, 32, "Gemma 2's soft cap", .softcap = 50 },
+        { 1, 2, 0, 128, 0, 17, 60, TILES(far, seven), 8, 16, "scores far above the cap, a window",
+          .softcap = 5 },
+        { 1, 1, 0, 256, 0, 0, 1, TILES(at, small), 4, 8, "scores far below the cap",
+          .softcap = 50 },
+        { 1, 5, 0, 64, 0, 0, 1, TILES(start, full), 16, 32, "sinks among, above and below",
+          .sinks = true },
+        { 2, 4, 0, 64, 0, 40, 4, TILES(start, full), 16, 32, "GPT-OSS: sinks and a window",
+          .sinks = true },
+        { 1, 3, 0, 128, 0, 17, 8, TILES(far, seven), 8, 16,
+          "sinks, whole tiles before the window", .sinks = true },
+        { 1, 2, 0, 64, 0, 1, 1, TILES(at, small), 16, 32, "sinks beside the token itself",
+          .sinks = true },
+        { 1, 3, 0, 6, 0, 40, 30, TILES(start, full), 16, 32, "all at once", .softcap = 20,
+          .sinks = true },
     };
 #undef TILES
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {

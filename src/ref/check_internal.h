@@ -8,7 +8,10 @@
  *
  * Errors are counted in U, WGSL's worst rounding of a basic operation: the unit in the last place,
  * 2^-23 of the result, as WGSL leaves the direction of rounding open. Divisions and inverseSqrt
- * cost 2.5 and 2 of them, exp(x) 3 + 2 |x| (WGSL 1.0, "Floating point accuracy"). */
+ * cost 2.5 and 2 of them, exp(x) 3 + 2 |x|; tanh the worse of an absolute 1e-5 and what
+ * sinh(x) / cosh(x) inherits from exp, (3 + 2 |x|) (1 + |tanh x|) + 4.5 |tanh x| of them, which for
+ * the arguments up to 15 that kernels give it is at most 70.5, below 1e-5 (WGSL 1.0, "Floating
+ * point accuracy"). */
 #ifndef REF_CHECK_INTERNAL_H
 #define REF_CHECK_INTERNAL_H
 
@@ -17,6 +20,7 @@
 #include "ref/ref.h"
 
 static const double U = 1.0 / (1 << 23);
+static const double TANH_ERROR = 1e-5;
 
 enum { RIG_OPERANDS = 16, RIG_GUARD = 256 };
 #define RIG_PATTERN 0x7fc5afe5u
@@ -67,6 +71,9 @@ double *rig_doubles(rig *r, const float *x, size_t n);
 /* Weights [rows, cols] of random blocks: all codes, scales that keep |w| below about 2. `decoded`
  * gets their values in f32. */
 gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded);
+/* The same of a quantised type, the scales of all blocks but the first at the ends of their range;
+ * no weight is infinite. */
+gpu_range rig_extreme_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded);
 /* Inputs: raw bytes; numbers, or words, of which PLANT_INPUT changes element `plant`. */
 gpu_range rig_in(rig *r, const void *bytes, size_t size);
 gpu_range rig_numbers(rig *r, const float *x, size_t n, size_t plant);
@@ -97,7 +104,7 @@ typedef struct {
     const gpu_fragment *part;
     const char *name;
 } rig_format;
-enum { RIG_FORMATS = 11 };
+enum { RIG_FORMATS = 16 };
 extern const rig_format rig_formats[RIG_FORMATS];
 
 /* The reductions that the device has: tree always, subgroup where it can. Lanes to a team for both.
@@ -108,12 +115,29 @@ typedef struct {
 } rig_reduce;
 uint32_t rig_reduces(const rig *r, rig_reduce out[2]);
 
-/* check_dense.c, check_attend.c, check_sample.c */
+/* What the roundings of one element of W x may add up to, w and x [cols], summed as `team` lanes of
+ * matvec do it, or as matmul with 1 (check_dense.c). */
+double rig_product_bound(uint32_t team, uint32_t cols, const float *w, const double *x);
+/* Of cap tanh(z / cap) where z is off by up to `error` (check_dense.c). */
+double rig_softcap_bound(double z, double cap, double error);
+/* rig_expect for an element of y (+)= scale (W x + b). `sum` is W x + b, `bound` that of W x; scale
+ * 0 means that there is none, `before` is what y was or NULL for y =. */
+void rig_expect_product(rig *r, float got, double sum, double bound, bool bias, float scale,
+                        const uint32_t *before);
+
+/* check_dense.c, check_experts.c, check_attend.c, check_sample.c */
 void check_embed(rig *r);
 void check_norm(rig *r);
+void check_qk_norm(rig *r);
+void check_softcap(rig *r);
 void check_matvec(rig *r);
 void check_matmul(rig *r);
 void check_glu(rig *r);
+void check_route(rig *r);
+void check_expert_group(rig *r);
+void check_expert_matvec(rig *r);
+void check_expert_matmul(rig *r);
+void check_expert_combine(rig *r);
 void check_rope(rig *r);
 void check_decode(rig *r);
 void check_prefill(rig *r);

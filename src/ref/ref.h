@@ -14,6 +14,9 @@
 
 /* y[r, :] = x[r, :] / sqrt(mean(x[r, :]^2) + eps) * w; x, y [rows, dim], w [dim]. */
 void ref_norm(double *y, const double *x, const float *w, size_t rows, size_t dim, double eps);
+/* y[r, :] = (x[r, :] - m) / sqrt(mean((x[r, :] - m)^2) + eps) * w + b, m = mean(x[r, :]). */
+void ref_layer_norm(double *y, const double *x, const float *w, const float *b, size_t rows,
+                    size_t dim, double eps);
 /* y[t, r] = W[r, :] . x[t, :] + b[r]; W [rows, cols], x [n, cols], y [n, rows]; bias may be NULL.
  */
 void ref_matmul(double *y, const float *w, const float *bias, const double *x, size_t n,
@@ -28,12 +31,30 @@ typedef struct {
     const double *k, *v;
     size_t n, first, stride, head_dim;
     double scale;
+    double softcap;    /* scores z become softcap tanh(z / softcap); 0: they stay */
+    const float *sink; /* one more logit, without a value; NULL: none */
 } ref_keys;
 /* y = softmax(q . k_j scale) v of one head; q, y [head_dim]; scores [n] is scratch and holds the
- * probabilities afterwards (0 for hidden keys). */
+ * probabilities afterwards (0 for hidden keys; what is missing to 1 is the sink's). */
 void ref_attend(double *y, const double *q, const ref_keys *keys, double *scores);
-/* h = g / (1 + exp(-g)) u; all [n]. */
+/* z = cap tanh(z / cap), [n]. */
+void ref_softcap(double *z, size_t n, double cap);
+double ref_silu(double z); /* z / (1 + exp(-z)) */
+double ref_gelu(double z); /* the tanh form: z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) */
+/* The gates of feed-forward networks: h = silu(g) u, h = gelu(g) u, and GPT-OSS's with g cut above
+ * and u on both sides at `limit`: h = g / (1 + exp(-alpha g)) (u + 1); all [n]. */
 void ref_glu(double *h, const double *g, const double *u, size_t n);
+void ref_gelu_glu(double *h, const double *g, const double *u, size_t n);
+void ref_swiglu_clamped(double *h, const double *g, const double *u, size_t n, double alpha,
+                        double limit);
+/* The n_used experts of one token: the largest logits, falling, of equal ones the lower first;
+ * weights: scale exp(l) over the sum of exp(l) over the chosen ones if `normalise`, else over all.
+ * logits [n_experts]; experts, weights [n_used]. */
+void ref_route(uint32_t *experts, double *weights, const double *logits, uint32_t n_experts,
+               uint32_t n_used, bool normalise, double scale);
+/* x += scale * sum_k weights[k] y[k, :]; x [dim], y [n_used, dim]. */
+void ref_combine(double *x, const double *weights, const double *y, size_t n_used, size_t dim,
+                 double scale);
 /* First key that a query at `pos` sees. */
 size_t ref_window(size_t pos, size_t window);
 
@@ -67,15 +88,16 @@ void ref_logprobs(double *p, const float *logits, size_t vocab);
 
 /* ---- the whole pass (pass.c) --------------------------------------------------------------- */
 
-/* A Llama-family model with all weights decoded in memory: for small ones. */
+/* A model of any family with all weights decoded in memory: for small ones. */
 typedef struct ref_model ref_model;
 
 /* Config and tensors are found by the engine's own config_read and weights_plan. */
 ref_model *ref_model_open(const char *path, dp_error *err) CHECK_RESULT;
 void ref_model_close(ref_model *m);
 uint32_t ref_model_vocab(const ref_model *m);
-/* Logits [n, vocab_size] after each of the tokens of one sequence. DP_E_MEMORY; DP_E_ARGUMENT for a
- * token outside the vocabulary. */
+/* Logits [n, vocab_size] after each of the tokens of one sequence; RoPE whose scaling depends on
+ * the context takes n for it. DP_E_MEMORY; DP_E_ARGUMENT for a token outside the vocabulary, or
+ * more tokens than learned positions. */
 bool ref_forward(const ref_model *m, const uint32_t *tokens, size_t n, double *logits,
                  dp_error *err) CHECK_RESULT;
 

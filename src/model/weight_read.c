@@ -1,0 +1,137 @@
+/* weight_read: rows of matrices and elements of vectors out of the files, in the order and format
+ * that the kernels want.
+ *
+ * Most are copied as they are. Three things differ in some folders: matrices stored [in, out]
+ * (GPT-2), rows of two matrices in turn and MXFP4 blocks apart from their scales (GPT-OSS, whose
+ * nibbles are also in another order). Nothing is kept: the caller's buffer is all the memory. */
+#include "model/model.h"
+
+/* The value bytes of 32 columns hold elements 2j and 2j + 1 in the file, j and j + 16 in GGUF's
+ * block, behind their scale. */
+static void join_mxfp4(const unsigned char values[16], unsigned char scale,
+                       unsigned char block[17]) {
+    block[0] = scale;
+    for (int j = 0; j < 16; j++) {
+        const int low = values[j / 2] >> 4 * (j % 2) & 15;
+        const int high = values[8 + j / 2] >> 4 * (j % 2) & 15;
+        block[1 + j] = (unsigned char)(low | high << 4);
+    }
+}
+
+static bool read_mxfp4_row(container *files, const weight *w, const weight_piece *p, uint64_t row,
+                           unsigned char *out, dp_error *err) {
+    enum { AT_ONCE = 64 }; /* blocks */
+    unsigned char values[AT_ONCE * 16], scales[AT_ONCE];
+    const uint32_t n_blocks = w->cols / 32;
+    const uint64_t first = p->base / 32 + (p->first + row * p->step) * n_blocks;
+    for (uint32_t at = 0; at < n_blocks; at += AT_ONCE) {
+        const uint32_t n = min_u32(AT_ONCE, n_blocks - at);
+        if (!container_read(files, p->source, (first + at) * 16, values, n * 16u, err) ||
+            !container_read(files, p->scales, first + at, scales, n, err)) {
+            return false;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            join_mxfp4(values + i * 16u, scales[i], out + (at + i) * 17u);
+        }
+    }
+    return true;
+}
+
+/* n rows of a matrix that lies [cols, width], column by column of the file. */
+static bool read_transposed(container *files, const weight *w, const weight_piece *p, uint64_t row,
+                            uint32_t n, unsigned char *out, dp_error *err) {
+    enum { AT_ONCE = 4096 }; /* bytes */
+    unsigned char run[AT_ONCE];
+    const uint32_t size = dtype_get(w->type)->block_bytes;
+    const uint32_t rows_at_once = (AT_ONCE / size - 1) / p->step + 1;
+    for (uint32_t done = 0; done < n; done += rows_at_once) {
+        const uint32_t rows = min_u32(rows_at_once, n - done);
+        const uint64_t first = p->first + (row + done) * p->step;
+        for (uint32_t c = 0; c < w->cols; c++) {
+            const uint64_t at = p->base + (uint64_t)c * p->width + first;
+            if (!container_read(files, p->source, at * size, run, ((rows - 1) * p->step + 1) * size,
+                                err)) {
+                return false;
+            }
+            for (uint32_t r = 0; r < rows; r++) {
+                memcpy(out + ((uint64_t)(done + r) * w->cols + c) * size, run + r * p->step * size,
+                       size);
+            }
+        }
+    }
+    return true;
+}
+
+static bool read_piece(container *files, const weight *w, const weight_piece *p, uint64_t row,
+                       uint32_t n, unsigned char *out, uint64_t row_bytes, dp_error *err) {
+    if (p->transposed) {
+        return read_transposed(files, w, p, row, n, out, err);
+    }
+    if (p->scales != NULL) {
+        for (uint32_t i = 0; i < n; i++) {
+            if (!read_mxfp4_row(files, w, p, row + i, out + i * row_bytes, err)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    const uint64_t base = p->base / w->cols * row_bytes;
+    if (p->step == 1) {
+        return container_read(files, p->source, base + (p->first + row) * row_bytes, out,
+                              (size_t)(n * row_bytes), err);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t at = base + (p->first + (row + i) * p->step) * row_bytes;
+        if (!container_read(files, p->source, at, out + i * row_bytes, (size_t)row_bytes, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, void *out,
+                 dp_error *err) {
+    uint64_t row_bytes = 0;
+    const bool whole = dtype_row_bytes(w->type, w->cols, &row_bytes);
+    assert(whole && first + n <= (uint64_t)w->n_pieces * w->rows);
+    (void)whole;
+    unsigned char *to = out;
+    while (n > 0) {
+        const uint64_t row = first % w->rows;
+        const uint32_t rows = (uint32_t)min_u64(n, w->rows - row);
+        if (!read_piece(files, w, &w->pieces[first / w->rows], row, rows, to, row_bytes, err)) {
+            return false;
+        }
+        to += rows * row_bytes;
+        first += rows;
+        n -= rows;
+    }
+    return true;
+}
+
+bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
+                 dp_error *err) {
+    enum { AT_ONCE = 4096 }; /* bytes */
+    _Alignas(8) unsigned char run[AT_ONCE];
+    float decoded[AT_ONCE / 2];
+    const uint32_t size = dtype_get(v->source->type)->block_bytes;
+    assert((uint64_t)first + n <= v->n);
+    for (uint32_t done = 0; done < n;) {
+        const uint32_t i = first + done, column = i % v->run;
+        const uint32_t most = (AT_ONCE / size - 1) / v->step + 1;
+        const uint32_t take = min_u32(min_u32(n - done, v->run - column), most);
+        const uint64_t at = (uint64_t)(i / v->run) * v->pitch + v->first + column * v->step;
+        const uint32_t spread = (take - 1) * v->step + 1;
+        if (!container_read(files, v->source, at * size, run, spread * size, err)) {
+            return false;
+        }
+        const bool known = quant_decode(v->source->type, run, decoded, spread);
+        assert(known);
+        (void)known;
+        for (uint32_t k = 0; k < take; k++) {
+            out[done + k] = decoded[k * v->step] + v->add;
+        }
+        done += take;
+    }
+    return true;
+}
