@@ -14,13 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-extern const test_group base_tests, format_tests, gpu_tests, model_tests, oom_tests, ops_tests;
-extern const test_group ref_tests, sampling_tests, text_tests;
+extern const test_group base_tests, chat_tests, config_tests, format_tests, gpu_tests, model_tests;
+extern const test_group oom_tests, ops_tests, ref_tests, sampling_tests, text_tests;
 
 /* Every table of the tests. */
 static const test_group *const groups[] = {
-    &base_tests, &format_tests, &text_tests,     &oom_tests,   &ref_tests,
-    &gpu_tests,  &ops_tests,    &sampling_tests, &model_tests,
+    &base_tests, &format_tests, &text_tests, &chat_tests,     &oom_tests,   &config_tests,
+    &ref_tests,  &gpu_tests,    &ops_tests,  &sampling_tests, &model_tests,
 };
 
 enum { SHARED_MAX = 32 };

@@ -969,12 +969,12 @@ static void impossible_configurations_are_refused(test *t) {
     } cases[] = {
         { "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", DP_E_UNSUPPORTED, "gelu" },
         { "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"", DP_E_UNSUPPORTED, "mamba" },
-        { "\"max_position_embeddings\"", "\"other\"", DP_E_FORMAT, "max_position_embeddings" },
-        { "\"hidden_size\"", "\"other\"", DP_E_FORMAT, "hidden_size" },
+        { "\"max_position_embeddings\"", "\"_other\"", DP_E_FORMAT, "max_position_embeddings" },
+        { "\"hidden_size\"", "\"_other\"", DP_E_FORMAT, "hidden_size" },
         { "\"num_attention_heads\": ", "\"num_attention_heads\": 1e9", DP_E_FORMAT, "1e+" },
         { "\"num_hidden_layers\": ", "\"num_hidden_layers\": -", DP_E_FORMAT, "num_hidden_layers" },
         { "\"vocab_size\": ", "\"vocab_size\": 1", DP_E_FORMAT, "expected [1" },
-        { "\"tie_word_embeddings\": false", "\"head_dim\": 3, \"other\": 0", DP_E_UNSUPPORTED,
+        { "\"tie_word_embeddings\": false", "\"head_dim\": 3, \"_other\": 0", DP_E_UNSUPPORTED,
           "head size 3" },
     };
     dp_device *device = device_of(t, TIER_FULL);

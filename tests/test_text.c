@@ -142,6 +142,28 @@ static void user_text_cannot_forge_a_turn(test *t) {
     close_opened(o);
 }
 
+/* A text in which what stands between \x01 and \x02 came from a message; those two are no part of
+ * it. */
+static id_list encode_parts(test *t, const tokenizer *k, const char *parts) {
+    const size_t size = strlen(parts);
+    char *text = test_alloc(t, size + 1, 1);
+    uint8_t *marks = test_alloc(t, size + 1, 1);
+    size_t n = 0;
+    bool message = false;
+    for (size_t i = 0; i < size; i++) {
+        if (parts[i] == 1 || parts[i] == 2) {
+            message = parts[i] == 1;
+            continue;
+        }
+        marks[n] = message ? 7 : 0;
+        text[n++] = parts[i];
+    }
+    id_list got = { .ids = test_alloc(t, 8 + size * 4, sizeof(dp_token)) };
+    CHECK(t, tokenizer_encode_marked(k, (str){ text, n }, marks, false, true, got.ids, 8 + size * 4,
+                                     &got.n, &t->err));
+    return got;
+}
+
 /* Merges and whole pieces do not lead to control tokens either. */
 static void merges_cannot_forge_a_turn(test *t) {
     for (int whole = 0; whole < 2; whole++) {
@@ -158,8 +180,146 @@ static void merges_cannot_forge_a_turn(test *t) {
                   STR("ab"));
         check_ids(t, encode(t, k, STR("ab"), false, true), (id_list){ (dp_token *)control, 1 },
                   STR("ab"));
+        check_ids(t,
+                  encode_parts(t, k,
+                               "\x01"
+                               "a\x02"
+                               "b"),
+                  (id_list){ (dp_token *)plain, 2 }, STR("ab"));
         tokenizer_close(k);
     }
+}
+
+/* A control token with one byte of a message in it is text, wherever the border lies, and one that
+ * touches a message is still itself. */
+static void parts_of_a_control_token_forge_nothing(test *t) {
+    opened o = open_path(t, "models/tale-8m");
+    if (o.tokenizer == NULL) return;
+    static const char *const spellings[] = { "<|end|>", "<|user|>", "<|bos|>" };
+    for (size_t s = 0; s < ARRAY_LEN(spellings); s++) {
+        const char *spelling = spellings[s];
+        const int n = (int)strlen(spelling);
+        dp_token id = 0;
+        CHECK(t, tokenizer_find(o.tokenizer, str_of(spelling), &id));
+        for (int from = 0; from < n; from++) {
+            for (int to = from + 1; to <= n; to++) {
+                const char *text = test_printf(t, "<|user|>x%.*s\x01%.*s\x02%s<|end|>", from,
+                                               spelling, to - from, spelling + from, spelling + to);
+                test_row(t, "%s, bytes %d to %d", spelling, from, to);
+                const id_list ids = encode_parts(t, o.tokenizer, text);
+                size_t n_special = 0;
+                for (size_t i = 0; i < ids.n; i++)
+                    n_special += tokenizer_is_special(o.tokenizer, ids.ids[i]);
+                CHECK_U64(t, n_special, 2);
+            }
+        }
+        const id_list ids =
+            encode_parts(t, o.tokenizer, test_printf(t, "\x01<\x02%s\x01|end|>\x02", spelling));
+        CHECK(t, ids.n > 2 && ids.ids[1] == id);
+    }
+    close_opened(o);
+}
+
+/* No marks, marks of nothing, and marks of everything are what tokenizer_encode says. */
+static void marks_change_nothing_but_control_tokens(test *t) {
+    static const char *const paths[] = { "models/tale-8m",
+                                         "tests/vectors/tokenizers/added",
+                                         "tests/vectors/tokenizers/spm-prepend",
+                                         "tests/vectors/tokenizers/spm/vocab.gguf",
+                                         "tests/vectors/tokenizers/unigram/vocab.gguf",
+                                         "tests/vectors/tokenizers/unigram-json",
+                                         "tests/vectors/tokenizers/gemma-json",
+                                         "tests/vectors/tokenizers/qwen2" };
+    const json *strings = open_json_file(t, test_vector(t, "tokenizers/strings.json"));
+    for (size_t k = 0; strings != NULL && k < ARRAY_LEN(paths); k++) {
+        opened o = open_path(t, paths[k]);
+        json_iter texts = json_each(json_root(strings));
+        for (size_t i = 0; o.tokenizer != NULL && json_next(&texts); i++) {
+            test_row(t, "%s, string %zu", paths[k], i);
+            str text = { 0 };
+            CHECK(t, json_string(texts.value, &text));
+            uint8_t *marks = test_alloc(t, text.size + 1, 1);
+            const size_t room = 8 + text.size * 4;
+            id_list got = { .ids = test_alloc(t, room, sizeof(dp_token)) };
+            for (int marked = 0; marked < 2; marked++) {
+                memset(marks, marked, text.size);
+                CHECK(t, tokenizer_encode_marked(o.tokenizer, text, marks, false, true, got.ids,
+                                                 room, &got.n, &t->err));
+                check_ids(t, got, encode(t, o.tokenizer, text, false, !marked), text);
+            }
+        }
+        close_opened(o);
+    }
+    test_row(t, "%s", "");
+    json_close((json *)strings);
+}
+
+/* Control tokens that are searched in the normalized text: marks go through every normalizer. */
+static void marks_survive_normalization(test *t) {
+    static const struct {
+        const char *normalizer, *text;
+        int n_special;
+    } rows[] = {
+        { "{\"type\":\"NFC\"}", "<e>\x01x\x02<e>", 2 },
+        { "{\"type\":\"NFC\"}", "<e>\x01<e>\x02<e>", 2 },
+        { "{\"type\":\"NFC\"}",
+          "<e>\x01\xC3\xA9<\x02"
+          "e>\x01\x02<e>",
+          2 },
+        { "{\"type\":\"NFC\"}", "\x01\xCC\x81\x02<e>\x01\xCC\x81\x02", 1 },
+        { "{\"type\":\"NFC\"}",
+          "<\x01"
+          "e\x02>\xC3\xA9",
+          0 },
+        { "{\"type\":\"NFKC\"}",
+          "\x01\xEF\xBC\x9C"
+          "e\xEF\xBC\x9E\x02<e>",
+          1 },
+        { "{\"type\":\"NFKC\"}",
+          "\xEF\xBC\x9C"
+          "e\xEF\xBC\x9E\x01<e>\x02",
+          1 },
+        { "{\"type\":\"NFKC\"}",
+          "\xEF\xBC\x9C\x01"
+          "e\x02\xEF\xBC\x9E",
+          0 },
+        { "{\"type\":\"Lowercase\"}",
+          "<E>\x01<E>\x02<e>\x01<\x02"
+          "E>",
+          2 },
+        { "{\"type\":\"StripAccents\"}", "\x01\xCC\x81<e>\x02<e\xCC\x81>", 1 },
+        { "{\"type\":\"Prepend\",\"prepend\":\"_\"}", "<e>\x01<e>", 1 },
+        { "{\"type\":\"Strip\"}", "  <e>\x01<e>  ", 1 },
+        { "{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"e\"}",
+          "<ab>\x01<ab>\x02<a\x01"
+          "b\x02>ab<e>",
+          2 },
+        { "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":\"Lowercase\"},"
+          "{\"type\":\"Strip\"}]}",
+          " \x01 \xEF\xBC\x9C\x02"
+          "E> <E>\x01<E>\x02 <\xEF\xBC\xA5>",
+          2 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        test_row(t, "case %zu: %s", i, rows[i].normalizer);
+        const char *text = test_printf(
+            t,
+            "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"<\":0,\"e\":1,\">\":2,\"?\":4},\"merges\":[]"
+            ","
+            "\"unk_token\":\"?\"},\"normalizer\":%s,\"added_tokens\":[{\"id\":3,\"content\":"
+            "\"<e>\",\"special\":true,\"normalized\":true}]}",
+            rows[i].normalizer);
+        tokenizer *k = from_text(str_of(text), STR(""), &t->err);
+        if (!CHECK_MSG(t, k != NULL, "%s", t->err.message)) continue;
+        const id_list ids = encode_parts(t, k, rows[i].text);
+        int n = 0;
+        for (size_t j = 0; j < ids.n; j++)
+            n += ids.ids[j] == 3;
+        CHECK_MSG(t, n == rows[i].n_special, "%d control tokens, expected %d", n,
+                  rows[i].n_special);
+        tokenizer_close(k);
+    }
+    test_row(t, "%s", "");
 }
 
 /* ---- the reference's ids ------------------------------------------------------------------- */
@@ -251,12 +411,32 @@ static void check_strings(test *t, const char *name, const tokenizer *k, bool by
     test_row(t, "%s", "");
 }
 
+/* SentencePiece's own file, and JSON texts of what may stand beside it or NULL. */
+static tokenizer *from_model(test *t, const char *folder, const char *config, const char *added,
+                             dp_error *err) {
+    json *of_config = config ? json_open(str_of(config), "tokenizer_config.json", err) : NULL;
+    json *of_added = added ? json_open(str_of(added), "added_tokens.json", err) : NULL;
+    const tokenizer_files files = {
+        .model = test_read_file(t, test_printf(t, "%s/tokenizer.model", folder)),
+        .tokenizer_config = of_config ? json_root(of_config) : NULL,
+        .added_tokens = of_added ? json_root(of_added) : NULL,
+    };
+    tokenizer *k = files.model.size > 0 ? tokenizer_from_spm(&files, NULL, err) : NULL;
+    json_close(of_config);
+    json_close(of_added);
+    return k;
+}
+
 static void ids_equal_the_reference(test *t) {
     static const char *const names[] = {
-        "added",  "dbrx",        "deepseek-coder", "deepseek-v3", "default", "falcon",
-        "gpt2",   "gpt2-prefix", "llama3",         "o200k",       "qwen2",   "smollm",
-        "tekken", "spm",         "spm-metaspace",  "spm-prepend",
+        "added",   "bloom",        "chameleon", "dbrx",          "deepseek-coder",
+        "default", "deepseek-v3",  "falcon",    "gemma",         "gemma-json",
+        "gpt2",    "gpt2-prefix",  "llama3",    "o200k",         "phi3",
+        "qwen2",   "qwen35",       "smollm",    "spm",           "spm-metaspace",
+        "tekken",  "spm-prepend",  "unigram",   "unigram-bytes", "unigram-bytes-json",
+        "viking",  "unigram-json",
     };
+    static const char *const files[] = { "tokenizer.json", "vocab.gguf", "tokenizer.model" };
     const json *strings = open_json_file(t, test_vector(t, "tokenizers/strings.json"));
     if (strings == NULL) return;
     CHECK(t, json_count(json_root(strings)) >= 200);
@@ -264,13 +444,19 @@ static void ids_equal_the_reference(test *t) {
         const char *folder = test_vector(t, test_printf(t, "tokenizers/%s", names[i]));
         const json *want = open_json_file(t, test_printf(t, "%s/ids.json", folder));
         size_t n_tested = 0;
-        for (int gguf = 0; want != NULL && gguf < 2; gguf++) {
-            const char *path =
-                test_printf(t, "%s/%s", folder, gguf ? "vocab.gguf" : "tokenizer.json");
+        for (int kind = 0; want != NULL && kind < 3; kind++) {
+            const char *path = test_printf(t, "%s/%s", folder, files[kind]);
             if (!path_is_file(path)) continue;
-            opened o = open_path(t, gguf ? path : folder);
-            if (o.tokenizer != NULL)
-                check_strings(t, names[i], o.tokenizer, gguf, json_root(strings), json_root(want));
+            opened o = { 0 };
+            if (kind == 2) {
+                o.tokenizer = from_model(t, folder, NULL, NULL, &t->err);
+            } else {
+                o = open_path(t, kind == 1 ? path : folder);
+            }
+            test_row(t, "%s", path);
+            if (CHECK_MSG(t, o.tokenizer != NULL, "%s", t->err.message))
+                check_strings(t, names[i], o.tokenizer, kind == 1, json_root(strings),
+                              json_root(want));
             close_opened(o);
             n_tested++;
         }
@@ -330,12 +516,13 @@ static void any_bytes_survive_the_round_trip(test *t) {
 }
 
 /* SentencePiece by scores and byte fallback: only the space in front comes and goes. */
-static void byte_fallback_survives_the_round_trip(test *t) {
-    opened o = open_path(t, test_vector(t, "tokenizers/spm/vocab.gguf"));
+static void check_byte_fallback(test *t, const char *path) {
+    opened o = open_path(t, path);
     buf text;
     buf_init(&text, 1 << 20);
     char bytes[256];
     dp_token ids[1024];
+    test_row(t, "%s", path);
     for (int i = 0; o.tokenizer != NULL && i < 10000; i++) {
         const str in = random_bytes(t, bytes, 200);
         bool has_mark = false; /* U+2581 is the one character that comes back as another */
@@ -355,6 +542,12 @@ static void byte_fallback_survives_the_round_trip(test *t) {
     close_opened(o);
 }
 
+static void byte_fallback_survives_the_round_trip(test *t) {
+    check_byte_fallback(t, test_vector(t, "tokenizers/spm/vocab.gguf"));
+    check_byte_fallback(t, test_vector(t, "tokenizers/gemma/vocab.gguf"));
+    check_byte_fallback(t, test_vector(t, "tokenizers/unigram-bytes/vocab.gguf"));
+}
+
 static void streams_equal_whole_texts(test *t) {
     static const char *const paths[] = {
         "models/tale-8m",
@@ -362,6 +555,8 @@ static void streams_equal_whole_texts(test *t) {
         "tests/vectors/tokenizers/spm-prepend",
         "tests/vectors/tokenizers/spm-metaspace",
         "tests/vectors/tokenizers/qwen2",
+        "tests/vectors/tokenizers/unigram/vocab.gguf",
+        "tests/vectors/tokenizers/unigram-json",
     };
     for (size_t k = 0; k < ARRAY_LEN(paths); k++) {
         test_row(t, "%s", paths[k]);
@@ -546,6 +741,16 @@ static const struct {
       "Hey|,|you|\xE2\x93\x90\xCC\x81_x2|it|'|s|\xC2\xB2!?|\xE2\x80\x8Dz" },
     { PRE("\"WhitespaceSplit\""), "Hey, you\xE2\x80\x83 \xC2\x85it's\xE1\xA0\x8E!?",
       "Hey,|you|it's\xE1\xA0\x8E!?" },
+    { PRE("\"BertPreTokenizer\""),
+      "Hey, you\xE2\x80\xA6 it's\xC2\xA0"
+      "a$b  \xC2\xBF"
+      "2\xE2\x82\xAC\x0A",
+      "Hey|,|you|\xE2\x80\xA6|it|'|s|a|$|b|\xC2\xBF|2\xE2\x82\xAC" },
+    { PRE("\"CharDelimiterSplit\",\"delimiter\":\"-\""), "-a--b-c-", "a|b|c" },
+    { PRE("\"CharDelimiterSplit\",\"delimiter\":\"\xC3\xA9\""),
+      "a\xC3\xA9"
+      "b c",
+      "a|b c" },
     { PRE("\"Digits\",\"individual_digits\":false"),
       "a12\xC2\xBD\xD9\xA3"
       "b\xE2\x85\xAB.",
@@ -655,6 +860,16 @@ static const struct {
     { NORMAL("\"Strip\",\"strip_left\":true,\"strip_right\":true"),
       "\xE2\x80\x83 \x0B a b\xC2\x85\xE3\x80\x80", "a b" },
     { NORMAL("\"Strip\",\"strip_left\":false,\"strip_right\":true"), "  a  ", "  a" },
+    { NORMAL("\"StripAccents\""),
+      "e\xCC\x81"
+      "a\xE0\xA4\x83\xE2\x83\x9Dx\xC3\xA9\xE0\xA5\x81",
+      "eax\xC3\xA9" },
+    { NORMAL(
+          "\"Sequence\",\"normalizers\":[{\"type\":\"NFD\"},{\"type\":\"StripAccents\"},{\"type\":"
+          "\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"}]}]"),
+      "\xC3\x89"
+      "cole \xC4\xB0 \xE1\xBB\x86",
+      "ecole i e" },
     { NORMAL("\"Prepend\",\"prepend\":\"_\""), "ab", "_ab" },
     { NORMAL("\"Replace\",\"pattern\":{\"String\":\"aa\"},\"content\":\"b\""), "aaaXa", "baXa" },
     { NORMAL("\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \""), "a   b  c d",
@@ -766,7 +981,8 @@ static void patterns_that_mean_something_else_are_refused(test *t) {
 static void long_pieces_take_linear_candidates(test *t) {
     static const char *const paths[] = { "models/tale-8m",
                                          "tests/vectors/tokenizers/spm/vocab.gguf",
-                                         "tests/vectors/tokenizers/spm-prepend" };
+                                         "tests/vectors/tokenizers/spm-prepend",
+                                         "tests/vectors/tokenizers/unigram-bytes/vocab.gguf" };
     const size_t n = 1000000;
     char *text = test_alloc(t, n, 1);
     for (size_t k = 0; k < ARRAY_LEN(paths); k++) {
@@ -781,7 +997,7 @@ static void long_pieces_take_linear_candidates(test *t) {
             encoding e;
             const uint64_t before = mem_count();
             CHECK(t, encoding_init(&e, o.tokenizer, true, NULL, 0, &t->err));
-            CHECK(t, encoding_run(&e, (str){ text, n }, false));
+            CHECK(t, encoding_run(&e, (str){ text, n }, NULL, false));
             CHECK(t, e.n > 0 && e.n <= n + 1);
             CHECK_MSG(t, e.n_candidates <= 3 * n, "%llu candidates for %zu symbols",
                       (unsigned long long)e.n_candidates, n);
@@ -808,7 +1024,33 @@ static void bad_tokenizer_json_is_refused_with_a_sentence(test *t) {
     } cases[] = {
         { "{}", DP_E_UNSUPPORTED, "model \"(without a type)\"" },
         { "[]", DP_E_UNSUPPORTED, "model" },
-        { "{\"model\":{\"type\":\"Unigram\"}}", DP_E_UNSUPPORTED, "model \"Unigram\"" },
+        { "{\"model\":{\"type\":\"Unigram\"}}", DP_E_FORMAT, "\"vocab\"" },
+        { "{\"model\":{\"type\":\"Unigram\",\"vocab\":{\"a\":0}}}", DP_E_FORMAT, "\"vocab\"" },
+        { "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", DP_E_FORMAT, "empty" },
+        { "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"b\"]]}}", DP_E_FORMAT,
+          "token 1 is no pair" },
+        { "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",\"x\"]]}}", DP_E_FORMAT,
+          "token 0 is no pair" },
+        { "{\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",0]]}}", DP_E_FORMAT,
+          "unk_id: token id 1, the vocabulary has 1" },
+        { "{\"model\":{\"type\":\"Unigram\",\"unk_id\":\"a\",\"vocab\":[[\"a\",0]]}}", DP_E_FORMAT,
+          "unk_id" },
+        { "{" GOOD_MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", DP_E_FORMAT,
+          "precompiled_charsmap" },
+        { "{" GOOD_MODEL
+          ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AA*A\"}}",
+          DP_E_FORMAT, "no base64 at character 2" },
+        { "{" GOOD_MODEL
+          ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAAA\"}}",
+          DP_E_FORMAT, "no base64 at character 5" },
+        { "{" GOOD_MODEL
+          ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAA=\"}}",
+          DP_E_FORMAT, "precompiled_charsmap of 2 bytes" },
+        { "{" GOOD_MODEL
+          ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"CAAAAAAAAAA=\"}}",
+          DP_E_FORMAT, "a trie of 8 bytes, expected a multiple of 4 up to 4" },
+        { "{" GOOD_MODEL ",\"pre_tokenizer\":{\"type\":\"CharDelimiterSplit\"}}", DP_E_FORMAT,
+          "pattern" },
         { "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", DP_E_UNSUPPORTED, "WordPiece" },
         { "{\"model\":{\"type\":7}}", DP_E_UNSUPPORTED, "model" },
         { "{\"model\":{\"type\":\"BPE\"}}", DP_E_FORMAT, "\"vocab\"" },
@@ -842,8 +1084,8 @@ static void bad_tokenizer_json_is_refused_with_a_sentence(test *t) {
           "\"x\" has id 2, which is \"ab\"" },
         { "{" GOOD_MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"x\",\"special\":1}]}",
           DP_E_FORMAT, "special" },
-        { "{" GOOD_MODEL ",\"normalizer\":{\"type\":\"StripAccents\"}}", DP_E_UNSUPPORTED,
-          "normalizer \"StripAccents\"" },
+        { "{" GOOD_MODEL ",\"normalizer\":{\"type\":\"BertNormalizer\"}}", DP_E_UNSUPPORTED,
+          "normalizer \"BertNormalizer\"" },
         { "{" GOOD_MODEL ",\"normalizer\":7}", DP_E_UNSUPPORTED, "normalizer" },
         { "{" GOOD_MODEL ",\"normalizer\":{\"type\":\"Sequence\"}}", DP_E_FORMAT, "normalizers" },
         { "{" GOOD_MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", DP_E_FORMAT, "prepend" },
@@ -1089,7 +1331,7 @@ static void bad_metadata_is_refused_with_a_sentence(test *t) {
         { "llama", "tokenizer.ggml.model", absent, DP_E_FORMAT, "model is missing" },
         { "llama", "tokenizer.ggml.model", { .type = META_UINT, .u = 7 }, DP_E_FORMAT, "a string" },
         { "none", "x", absent, DP_E_UNSUPPORTED, "tokenizer \"none\"" },
-        { "t5", "x", absent, DP_E_UNSUPPORTED, "tokenizer \"t5\"" },
+        { "bert", "x", absent, DP_E_UNSUPPORTED, "tokenizer \"bert\"" },
         { "llama", "tokenizer.ggml.tokens", absent, DP_E_FORMAT, "tokens is missing" },
         { "llama", "tokenizer.ggml.tokens", { .type = META_STRING }, DP_E_FORMAT, "an array" },
         { "llama", "tokenizer.ggml.tokens", STRINGS(fake_tokens, 0), DP_E_FORMAT, "empty" },
@@ -1125,7 +1367,7 @@ static void bad_metadata_is_refused_with_a_sentence(test *t) {
           "tokenizer.ggml.scores",
           { .type = META_ARRAY, .element = META_FLOAT, .n = 8, .floats = nan_scores },
           DP_E_FORMAT,
-          "token 5 has no number" },
+          "the score of token 5 is no number" },
         { "gpt2", "tokenizer.ggml.merges", absent, DP_E_FORMAT, "merges is missing" },
         { "gpt2",
           "tokenizer.ggml.merges",
@@ -1240,7 +1482,7 @@ static void every_named_pre_tokenizer_compiles(test *t) {
         "gpt-4o",      "llama4",         "tekken",
         "falcon",      "deepseek-coder", "deepseek-v3",
         "poro-chat",   "bloom",          "gpt3-finnish",
-        "viking",      "default",
+        "viking",      "default",        "chameleon",
     };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         test_row(t, "%s", names[i]);
@@ -1257,11 +1499,262 @@ static void every_named_pre_tokenizer_compiles(test *t) {
     test_row(t, "%s", "");
 }
 
+/* ---- unigram ------------------------------------------------------------------------------- */
+
+/* The best sum wins over the longest token, the first of equals over later ones, and an unknown
+ * run is one token. */
+static void unigram_takes_the_most_probable_tokens(test *t) {
+    static const struct {
+        const char *text;
+        size_t n;
+        dp_token ids[8];
+    } rows[] = {
+        { "abc", 2, { 2, 5 } }, /* a + bc = -3 over abc = -4, ab + c = -5 */
+        { "bc", 1, { 5 } },     /* b + c = -2 too, but bc was there first */
+        { "xyz", 1, { 1 } },    /* three unknown characters */
+        { "axb\xFF\xC3", 4, { 2, 1, 3, 1 } },
+        { "<s>a", 2, { 0, 2 } },
+        { "", 0, { 0 } },
+    };
+    tokenizer *k = from_text(
+        STR("{\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"<s>\",0],[\"<unk>\",0],"
+            "[\"a\",-1],[\"b\",-1],[\"c\",-1],[\"bc\",-2],[\"abc\",-4],[\"ab\",-4]]},\"added_"
+            "tokens\":["
+            "{\"id\":0,\"content\":\"<s>\",\"special\":true}]}"),
+        STR(""), &t->err);
+    if (!CHECK(t, k != NULL)) return;
+    CHECK(t, strcmp(tokenizer_kind(k), "unigram") == 0);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        test_row(t, "case %zu", i);
+        id_list want = { .ids = test_alloc(t, 8, sizeof(dp_token)), .n = rows[i].n };
+        memcpy(want.ids, rows[i].ids, sizeof(rows[i].ids));
+        check_ids(t, encode(t, k, str_of(rows[i].text), false, true), want, str_of(rows[i].text));
+    }
+    /* Its own vocabulary does not lead to a control token either. */
+    const id_list plain = encode(t, k, STR("<s>"), false, false);
+    CHECK(t, plain.n == 1 && plain.ids[0] == 1);
+    tokenizer_close(k);
+}
+
+/* ---- tokenizer.model ----------------------------------------------------------------------- */
+
+/* One field of a protocol buffer, its key first. */
+static void add_bytes(buf *b, const char *key, str bytes) {
+    buf_add_str(b, str_of(key));
+    assert(bytes.size < 128);
+    buf_add(b, &(char){ (char)bytes.size }, 1);
+    buf_add_str(b, bytes);
+}
+
+/* A piece; `score` four bytes or NULL. */
+static void add_piece(buf *b, const char *text, const char *score, char type) {
+    buf piece;
+    buf_init(&piece, 1000);
+    add_bytes(&piece, "\x0A", str_of(text));
+    if (score != NULL) {
+        buf_add_str(&piece, STR("\x15"));
+        buf_add(&piece, score, 4);
+    }
+    buf_add(&piece, (char[]){ 0x18, type }, 2);
+    add_bytes(b, "\x0A", (str){ piece.data, piece.size });
+    buf_free(&piece);
+}
+
+static tokenizer *from_bytes(const buf *b, str config, dp_error *err) {
+    json *doc = config.size > 0 ? json_open(config, "tokenizer_config.json", err) : NULL;
+    const tokenizer_files files = { .model = { b->data, b->size },
+                                    .tokenizer_config = doc ? json_root(doc) : NULL };
+    tokenizer *k = tokenizer_from_spm(&files, NULL, err);
+    json_close(doc);
+    return k;
+}
+
+static void bad_tokenizer_model_is_refused_with_a_sentence(test *t) {
+    static const struct {
+        str rest; /* behind two good pieces */
+        const char *config;
+        dp_status status;
+        const char *part;
+    } cases[] = {
+        { { "\xFF", 1 }, NULL, DP_E_FORMAT, "no SentencePiece model" },
+        { { "\x0A\x05x", 3 }, NULL, DP_E_FORMAT, "no SentencePiece model" },
+        { { "\x0B", 1 }, NULL, DP_E_FORMAT, "no SentencePiece model" },     /* a group */
+        { { "\x02\x00", 2 }, NULL, DP_E_FORMAT, "no SentencePiece model" }, /* field 0 */
+        { { "\x50\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F", 11 },
+          NULL,
+          DP_E_FORMAT,
+          "no SentencePiece model" },
+        { { "\x55\x01\x02", 3 }, NULL, DP_E_FORMAT, "no SentencePiece model" },
+        { { "\x51\x01\x02\x03\x04", 5 }, NULL, DP_E_FORMAT, "no SentencePiece model" },
+        { { "\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", 11 },
+          NULL,
+          DP_E_FORMAT,
+          "no SentencePiece model" },
+        { { "\x08\x01", 2 }, NULL, DP_E_FORMAT, "wrong type" },
+        { { "\x0A\x02\x08\x01", 4 }, NULL, DP_E_FORMAT, "a piece is broken" },
+        { { "\x0A\x02\x0A\x09", 4 }, NULL, DP_E_FORMAT, "a piece is broken" },
+        { { "\x0A\x00", 2 }, NULL, DP_E_FORMAT, "without text" },
+        { { "\x0A\x05\x0A\x01z\x18\x07", 7 },
+          NULL,
+          DP_E_FORMAT,
+          "piece 2 has type 7, the last known is 6" },
+        { { "\x0A\x08\x0A\x01z\x15\x00\x00\xC0\x7F", 10 },
+          NULL,
+          DP_E_FORMAT,
+          "score of token 2 is no number" },
+        { { "\x0A\x05\x0A\x01z\x18\x02", 7 }, NULL, DP_E_FORMAT, "two unknown pieces, 0 and 2" },
+        { { "\x12\x02\x18\x03", 4 }, NULL, DP_E_UNSUPPORTED, "model type 3" },
+        { { "\x12\x03\xC0\x01\x01", 5 }, NULL, DP_E_UNSUPPORTED, "treat_whitespace_as_suffix" },
+        { { "\x12\x02\x1A\x00", 4 }, NULL, DP_E_FORMAT, "the trainer's settings are broken" },
+        { { "\x1A\x02\x10\x00", 4 }, NULL, DP_E_FORMAT, "the normalizer's settings are broken" },
+        { { "\x1A\x03\x12\x01x", 5 }, NULL, DP_E_FORMAT, "precompiled_charsmap of 1 bytes" },
+        { { "\x1A\x0A\x12\x08\x06\0\0\0xxxx", 12 }, NULL, DP_E_FORMAT, "a trie of 6 bytes" },
+        { { "\x1A\x0A\x12\x08\0\0\0\0xxxx", 12 }, NULL, DP_E_FORMAT, "a trie of 0 bytes" },
+        { { "\x1A\x0A\x12\x08\x08\0\0\0xxxx", 12 }, NULL, DP_E_FORMAT, "a trie of 8 bytes" },
+        { { "", 0 },
+          "{\"added_tokens_decoder\":{\"1\":{\"content\":\"x\"}}}",
+          DP_E_FORMAT,
+          "\"x\" has id 1, which is \"a\"" },
+        { { "", 0 },
+          "{\"added_tokens_decoder\":{\"x\":{\"content\":\"x\"}}}",
+          DP_E_FORMAT,
+          "\"x\" has no" },
+        { { "", 0 }, "{\"added_tokens_decoder\":{\"7\":{}}}", DP_E_FORMAT, "has no content" },
+        { { "", 0 },
+          "{\"added_tokens_decoder\":{\"1048576\":{\"content\":\"x\"}}}",
+          DP_E_LIMIT,
+          "token 1048576" },
+        { { "", 0 },
+          "{\"added_tokens_decoder\":{\"7\":{\"content\":\"x\",\"special\":1}}}",
+          DP_E_FORMAT,
+          "special" },
+        { { "", 0 }, "{\"add_bos_token\":1}", DP_E_FORMAT, "add_bos_token" },
+    };
+    buf b;
+    buf_init(&b, 1 << 16);
+    for (size_t i = 0; i <= ARRAY_LEN(cases); i++) {
+        test_row(t, "case %zu", i);
+        const bool good = i == ARRAY_LEN(cases);
+        buf_reset(&b);
+        add_piece(&b, "<unk>", NULL, 2);
+        add_piece(&b, "a", "\x00\x00\x80\xBF", 1);
+        if (!good) buf_add_str(&b, cases[i].rest);
+        tokenizer *k = from_bytes(&b, str_of(good ? NULL : cases[i].config), &t->err);
+        CHECK(t, (k != NULL) == good);
+        if (!good) CHECK_ERROR(t, &t->err, cases[i].status, cases[i].part);
+        tokenizer_close(k);
+    }
+    test_row(t, "no pieces");
+    buf_reset(&b);
+    CHECK(t, from_bytes(&b, STR(""), &t->err) == NULL);
+    CHECK_ERROR(t, &t->err, DP_E_FORMAT, "has no pieces");
+    buf_free(&b);
+}
+
+/* Cut short anywhere it opens or is refused; a byte changed at random, too. */
+static void broken_tokenizer_models_do_no_harm(test *t) {
+    const str whole = test_read_file(t, test_vector(t, "tokenizers/unigram/tokenizer.model"));
+    char *bytes = test_alloc(t, whole.size + 1, 1);
+    for (size_t n = 0; n < whole.size; n += 61) {
+        for (int flips = 0; flips < 2; flips++) {
+            dp_error err = { 0 };
+            memcpy(bytes, whole.data, whole.size);
+            for (int i = 0; i < 3; i++)
+                bytes[test_below(t, (uint32_t)whole.size)] ^= (char)(1 << test_below(t, 8));
+            const tokenizer_files files = { .model = { flips ? bytes : whole.data,
+                                                       flips ? whole.size : n } };
+            tokenizer *k = tokenizer_from_spm(&files, NULL, &err);
+            CHECK(t, (k != NULL) == (err.status == DP_OK));
+            const str text = STR("\xC3\xA9 e\xCC\x81\xEF\xBC\xA1\xEA\xB0\x81 the cat\n");
+            if (k != NULL) (void)encode(t, k, text, true, true);
+            tokenizer_close(k);
+        }
+    }
+}
+
+/* A trie that leads back into itself, with values outside: looking up stops after so many bytes. */
+static void cyclic_charsmaps_end(test *t) {
+    enum { UNITS = 256 };
+    uint32_t units[1 + UNITS];
+    units[0] = UNITS * sizeof(*units);
+    for (uint32_t i = 0; i < UNITS; i++) /* every byte leads from 0 to itself and back to 0 */
+        units[1 + i] = (i & 0xFF) << 10 | 0x100 | (i & 0xFF);
+    buf b, spec;
+    buf_init(&b, 1 << 16);
+    buf_init(&spec, 1 << 16);
+    add_piece(&b, "<unk>", NULL, 2);
+    add_piece(&b, "a", "\x00\x00\x80\xBF", 1);
+    const uint32_t n = sizeof(units);
+    buf_add(&spec, (char[]){ 0x12, (char)((n & 127) | 128), (char)(n >> 7) }, 3);
+    buf_add(&spec, units, n);
+    buf_add(&b, (char[]){ 0x1A, (char)((spec.size & 127) | 128), (char)(spec.size >> 7) }, 3);
+    buf_add(&b, spec.data, spec.size);
+    tokenizer *k = from_bytes(&b, STR(""), &t->err);
+    if (CHECK(t, k != NULL)) {
+        const size_t size = 100000;
+        char *text = test_alloc(t, size, 1);
+        memset(text, 'a', size);
+        size_t got;
+        CHECK(t, tokenizer_encode(k, (str){ text, size }, false, true, NULL, 0, &got, &t->err));
+        CHECK(t, got > 0);
+    }
+    tokenizer_close(k);
+    buf_free(&spec);
+    buf_free(&b);
+}
+
+static void a_model_file_takes_its_companions(test *t) {
+    const char *folder = test_vector(t, "tokenizers/spm");
+    static const char described[] =
+        "{\"tokenizer_class\":\"LlamaTokenizer\",\"add_eos_token\":true,\"eos_token\":\"<|end|>\","
+        "\"legacy\":false,\"chat_template\":\"{{ x }}\",\"added_tokens_decoder\":{"
+        "\"1\":{\"content\":\"<s>\",\"special\":true,\"normalized\":false},"
+        "\"700\":{\"content\":\"<|end|>\",\"special\":true,\"rstrip\":true},"
+        "\"701\":{\"content\":\"##\",\"special\":false,\"normalized\":true}}}";
+    tokenizer *k = from_model(t, folder, described, NULL, &t->err);
+    if (CHECK(t, k != NULL)) {
+        dp_token mark = 0, a = 0;
+        CHECK(t, tokenizer_find(k, STR("\xE2\x96\x81"), &mark) && tokenizer_find(k, STR("a"), &a));
+        const id_list both = encode(t, k, STR("a"), false, false);
+        /* Not legacy: the space is in front of the text alone. */
+        const dp_token want[] = { 1, both.ids[0], 700, a, 701, a, 700 };
+        CHECK_U64(t, both.n, 1);
+        check_ids(t, encode(t, k, STR("a<|end|> \na##a"), true, true),
+                  (id_list){ (dp_token *)want, 7 }, STR("a<|end|> \na##a"));
+        const dp_token first[] = { 1, 1, a, 700 };
+        check_ids(t, encode(t, k, STR("<s>a"), true, true), (id_list){ (dp_token *)first, 4 },
+                  STR("<s>a"));
+        CHECK_U64(t, tokenizer_n_tokens(k), 702);
+        CHECK_U64(t, tokenizer_eos(k), 700);
+        CHECK_STR(t, tokenizer_chat_template(k), "{{ x }}");
+        CHECK(t, tokenizer_is_special(k, 700) && !tokenizer_is_special(k, 701));
+    }
+    tokenizer_close(k);
+    k = from_model(t, folder,
+                   "{\"add_bos_token\":false,\"additional_special_tokens\":[\"<x>\",{\"content\":"
+                   "\"<y>\"}]}",
+                   "{\"<x>\":700,\"<y>\":701,\"<z>\":702}", &t->err);
+    if (CHECK(t, k != NULL)) {
+        CHECK(t, tokenizer_is_special(k, 700) && tokenizer_is_special(k, 701));
+        CHECK(t, !tokenizer_is_special(k, 702) && !tokenizer_adds_bos(k));
+        CHECK_U64(t, tokenizer_bos(k), 1);
+        CHECK_U64(t, tokenizer_eos(k), 2);
+        const id_list one = encode(t, k, STR("a"), false, false);
+        const dp_token want[] = { one.ids[0], 700, one.ids[0],
+                                  702 }; /* legacy: after each of them */
+        check_ids(t, encode(t, k, STR("a<x>a<z>"), true, true), (id_list){ (dp_token *)want, 4 },
+                  STR("a<x>a<z>"));
+    }
+    tokenizer_close(k);
+}
+
 /* ---- memory -------------------------------------------------------------------------------- */
 
 static void every_failed_allocation_is_an_error(test *t) {
     static const char *const paths[] = { "tests/vectors/tokenizers/added",
                                          "tests/vectors/tokenizers/spm/vocab.gguf",
+                                         "tests/vectors/tokenizers/unigram/vocab.gguf",
+                                         "tests/vectors/tokenizers/unigram-json",
                                          "tests/vectors/tokenizers/falcon/vocab.gguf" };
     for (size_t k = 0; k < ARRAY_LEN(paths); k++) {
         container *c = container_open(paths[k], true, &t->err);
@@ -1291,12 +1784,54 @@ static void every_failed_allocation_is_an_error(test *t) {
         container_close(c);
     }
     test_row(t, "%s", "");
+    const tokenizer_files files = { .model = test_read_file(
+                                        t, test_vector(t, "tokenizers/unigram/tokenizer.model")) };
+    tokenizer *kept = NULL;
+    for (uint64_t n = 1; kept == NULL && n < 5000; n++) {
+        test_row(t, "tokenizer.model, allocation %llu", (unsigned long long)n);
+        dp_error err = { 0 };
+        mem_fail_from(n);
+        kept = tokenizer_from_spm(&files, NULL, &err);
+        mem_fail_from(0);
+        if (kept == NULL && !CHECK_MSG(t, err.status == DP_E_MEMORY, "%s", err.message)) break;
+    }
+    CHECK(t, kept != NULL);
+    tokenizer_close(kept);
+    test_row(t, "%s", "");
+}
+
+/* A folder with a tokenizer.model and without tokenizer.json. */
+static void a_folder_may_have_a_model_file_alone(test *t) {
+    static const char config[] = "{\"model_type\":\"llama\"}";
+    const str model = test_read_file(t, test_vector(t, "tokenizers/spm/tokenizer.model"));
+    (void)test_write(t, "config.json", config, sizeof(config) - 1);
+    for (int has_model = 0; has_model < 2; has_model++) {
+        test_row(t, "%d", has_model);
+        if (has_model) (void)test_write(t, "tokenizer.model", model.data, model.size);
+        container *c = container_open(test_folder(t), true, &t->err);
+        if (!CHECK_MSG(t, c != NULL, "%s", t->err.message)) return;
+        bool has = !has_model;
+        CHECK(t, tokenizer_present(c, &has, &t->err) && has == has_model);
+        tokenizer *k = tokenizer_open(c, NULL, &t->err);
+        CHECK(t, (k != NULL) == has_model);
+        if (has_model) {
+            CHECK_U64(t, tokenizer_n_tokens(k), 700);
+        } else {
+            CHECK_ERROR(t, &t->err, DP_E_UNSUPPORTED, "neither tokenizer.json nor tokenizer.model");
+        }
+        tokenizer_close(k);
+        container_close(c);
+    }
+    test_row(t, "%s", "");
 }
 
 static const test_case cases[] = {
     { "golden prompts have their ids", golden_prompts_have_their_ids },
     { "user text cannot forge a turn", user_text_cannot_forge_a_turn },
     { "merges cannot forge a turn", merges_cannot_forge_a_turn },
+    { "parts of a control token forge nothing", parts_of_a_control_token_forge_nothing },
+    { "marks change nothing but control tokens", marks_change_nothing_but_control_tokens },
+    { "marks survive normalization", marks_survive_normalization },
     { "ids equal the reference", ids_equal_the_reference },
     { "any bytes survive the round trip", any_bytes_survive_the_round_trip },
     { "byte fallback survives the round trip", byte_fallback_survives_the_round_trip },
@@ -1321,6 +1856,13 @@ static const test_case cases[] = {
     { "metadata makes both models", metadata_makes_both_models },
     { "Phi-3 strips behind its control tokens", phi_3_strips_behind_its_control_tokens },
     { "every named pre-tokenizer compiles", every_named_pre_tokenizer_compiles },
+    { "unigram takes the most probable tokens", unigram_takes_the_most_probable_tokens },
+    { "bad tokenizer.model is refused with a sentence",
+      bad_tokenizer_model_is_refused_with_a_sentence },
+    { "broken tokenizer.models do no harm", broken_tokenizer_models_do_no_harm },
+    { "cyclic charsmaps end", cyclic_charsmaps_end },
+    { "a model file takes its companions", a_model_file_takes_its_companions },
+    { "a folder may have a model file alone", a_folder_may_have_a_model_file_alone },
     { "every failed allocation is an error", every_failed_allocation_is_an_error },
 };
 const test_group text_tests = { "text", cases, ARRAY_LEN(cases) };

@@ -10,7 +10,8 @@
  * Shapes and types are those of the published models; q4_k_m follows the usual rule (formats: value
  * and down projections of half of the layers and the head in Q6_K, narrow rows in Q5_0 and Q8_0).
  * Blocks come from a pool that our own encoder made of normal numbers of deviation 0.02, so that
- * activations stay finite. The vocabulary is made up; texts mean nothing. */
+ * activations stay finite. The vocabulary is made up (three control tokens, the 256 bytes, words of
+ * a number each), so that any text goes in and out; texts mean nothing. */
 #include "format/format.h"
 
 #include <math.h>
@@ -97,8 +98,7 @@ static float next_normal(void) {
 /* Which type a matrix has in a Q4_K_M file. */
 static dtype q4_k_m_type(const char *name, uint32_t layer, uint32_t layers, uint64_t cols) {
     const uint32_t eighth = layers / 8;
-    const bool more =
-        layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
+    const bool more = layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
     const bool large = strstr(name, "attn_v") != NULL || strstr(name, "ffn_down") != NULL;
     const bool head = strstr(name, "output.weight") != NULL && strstr(name, "attn") == NULL;
     const bool six = head || (large && more);
@@ -124,8 +124,8 @@ static void add_tensor(const char *name, uint64_t experts, uint64_t rows, uint64
         die("rows are no multiple of the type's block", name);
     }
     e->bytes = row * (cols > 0 ? rows : 1) * (experts > 0 ? experts : 1);
-    e->offset = w.n > 0 ? align_up(w.tensors[w.n - 1].offset + w.tensors[w.n - 1].bytes, ALIGNMENT)
-                        : 0;
+    e->offset =
+        w.n > 0 ? align_up(w.tensors[w.n - 1].offset + w.tensors[w.n - 1].bytes, ALIGNMENT) : 0;
     w.n++;
 }
 
@@ -172,11 +172,40 @@ static void list_tensors(const shape *s, bool mixed, dtype type) {
     add_tensor("output_norm.weight", 0, s->dim, 0, DTYPE_F32);
 }
 
+static void put_array(const char *key, uint32_t element, uint64_t n) {
+    put_key(key, 9);
+    put_u32(element);
+    put_u64(n);
+}
+
+/* A SentencePiece vocabulary: control tokens, bytes, made-up words. */
+static void put_vocabulary(uint32_t n) {
+    static const char *const control[] = { "<unk>", "<s>", "</s>" };
+    enum { BYTES = 3, WORDS = BYTES + 256 };
+    put_key("tokenizer.ggml.model", 8);
+    put_string("llama");
+    put_array("tokenizer.ggml.tokens", 8, n);
+    for (uint32_t i = 0; i < n; i++) {
+        char text[32];
+        snprintf(text, sizeof text, i < WORDS ? "<0x%02X>" : "\u2581w%u",
+                 i < WORDS ? i - BYTES : i);
+        put_string(i < BYTES ? control[i] : text);
+    }
+    put_array("tokenizer.ggml.scores", 6, n);
+    for (uint32_t i = 0; i < n; i++) {
+        put(&(float){ 0 }, sizeof(float));
+    }
+    put_array("tokenizer.ggml.token_type", 5, n);
+    for (uint32_t i = 0; i < n; i++) {
+        put_u32(i == 0 ? 2 : i < BYTES ? 3 : i < WORDS ? 6 : 1);
+    }
+}
+
 static void put_header(const shape *s) {
     put("GGUF", 4);
     put_u32(3);
     put_u64(w.n);
-    put_u64(s->experts > 0 ? 16 : 14);
+    put_u64(s->experts > 0 ? 19 : 17);
     put_key("general.architecture", 8);
     put_string("llama");
     put_key("general.name", 8);
@@ -196,8 +225,7 @@ static void put_header(const shape *s) {
         put_count("llama.expert_used_count", s->used);
     }
     put_count("general.alignment", ALIGNMENT);
-    put_key("tokenizer.ggml.model", 8);
-    put_string("none");
+    put_vocabulary(s->vocab);
     for (uint32_t i = 0; i < w.n; i++) {
         const entry *e = &w.tensors[i];
         put_string(e->name);

@@ -173,7 +173,6 @@ bool json_is_null(const json_value *v); /* false if absent */
 bool json_is_bool(const json_value *v);
 bool json_is_number(const json_value *v);
 bool json_is_real(const json_value *v); /* a number written with a point or an exponent */
-bool json_is_integer(const json_value *v); /* as it is written: 1, not 1.0 nor 1e3 */
 size_t json_count(const json_value *v); /* members or elements; 0 for anything else */
 /* NULL if absent or no object / no array; linear: use the iterator in loops. */
 const json_value *json_get(const json_value *object, const char *key);

@@ -225,15 +225,6 @@ bool json_is_number(const json_value *v) {
     return yyjson_is_num(as_val(v)) || yyjson_is_raw(as_val(v));
 }
 
-bool json_is_integer(const json_value *v) {
-    if (!yyjson_is_raw(as_val(v))) return yyjson_is_int(as_val(v));
-    const str digits = text_of(as_val(v)); /* too long for 64 bits */
-    for (size_t i = 0; i < digits.size; i++) {
-        if (strchr(".eE", digits.data[i]) != NULL) return false;
-    }
-    return true;
-}
-
 bool json_is_real(const json_value *v) {
     return yyjson_is_real(as_val(v));
 }

@@ -226,7 +226,8 @@ static bool open_folder(container *c, bool vocab_only, dp_error *err) {
     c->folder = copy_text(c, c->path, n, err);
     if (c->folder == NULL) return false;
     const bool has_config = folder_has(c, "config.json");
-    if (has_config || (vocab_only && folder_has(c, "tokenizer.json"))) {
+    if (has_config || (vocab_only && (folder_has(c, "tokenizer.json") ||
+                                      folder_has(c, "tokenizer.model")))) {
         c->kind = CONTAINER_SAFETENSORS;
         return safetensors_open_folder(c, vocab_only, err);
     }

@@ -146,9 +146,9 @@ uint32_t container_n_meta(const container *c);
 const meta_value *container_meta_at(const container *c, uint32_t i, str *key);
 const meta_value *container_meta(const container *c, const char *key);
 /* Parsed JSON files of a safetensors folder: "config.json", "generation_config.json",
- * "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"; opened at first use, owned
- * by the container. NULL with err->status DP_OK if the folder has no such file; NULL with an error
- * otherwise. */
+ * "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"; opened
+ * at first use, owned by the container. NULL with err->status DP_OK if the folder has no such file;
+ * NULL with an error otherwise. */
 const json_value *container_json(container *c, const char *name, dp_error *err);
 /* Appends another text file of that folder ("chat_template.jinja") to `out`, whose ceiling holds.
  * False with err->status DP_OK if there is no such file. */

@@ -14,8 +14,8 @@ enum { IGNORE_STOPS = 1 }; /* in sizes.z, as in sample_finish.wgsl */
 typedef struct {
     dp_model *m;
     uint32_t n_rows, n_out, n_tiles;
-    uint32_t longest;              /* keys that the last position sees */
-    uint32_t saved[SESSIONS_MAX];  /* slot whose last logits are wanted row i; UINT32_MAX: none's */
+    uint32_t longest;             /* keys that the last position sees */
+    uint32_t saved[SESSIONS_MAX]; /* slot whose last logits are wanted row i; UINT32_MAX: none's */
 } pass;
 
 static void pass_begin(pass *p, dp_model *m) {
@@ -69,8 +69,8 @@ static bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {
                                      [SIZE_OUT] = p->n_out,
                                      [SIZE_SPLITS] = ceil_div(p->longest, p->m->shapes.span),
                                      [SIZE_TILES] = p->n_tiles,
-                                     [SIZE_EXPERT_TILES] = expert_tiles_of(&m->config,
-                                                                           p->n_rows) } };
+                                     [SIZE_EXPERT_TILES] =
+                                         expert_tiles_of(&m->config, p->n_rows) } };
     if (m->experts != NULL) {
         if (!experts_run(m, kind, p->n_rows, &sizes, e, err)) {
             return false;
@@ -151,9 +151,8 @@ static bool check_items(const dp_batch_item *items, size_t n, dp_error *err) {
             }
         }
         if (items[i].n > m->shapes.context - s->n) {
-            return err_set(err, DP_E_LIMIT,
-                           "%zu tokens after %u are over the context of %u tokens", items[i].n,
-                           s->n, m->shapes.context);
+            return err_set(err, DP_E_LIMIT, "%zu tokens after %u are over the context of %u tokens",
+                           items[i].n, s->n, m->shapes.context);
         }
         for (size_t t = 0; t < items[i].n; t++) {
             if (items[i].tokens[t] >= m->config.vocab_size) {
@@ -620,8 +619,8 @@ bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws, dp_er
     dp_model *m = s->model;
     const uint64_t at = s->slot * sizeof(sampler_state) + offsetof(sampler_state, draws);
     gpu_lock(m->gpu);
-    const bool ok = gpu_write(m->gpu, gpu_part(m->buffers.samplers, at, sizeof s->draws), &s->draws,
-                              err);
+    const bool ok =
+        gpu_write(m->gpu, gpu_part(m->buffers.samplers, at, sizeof s->draws), &s->draws, err);
     gpu_unlock(m->gpu);
     return ok;
 }

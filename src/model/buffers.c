@@ -88,8 +88,8 @@ static uint64_t layer_cache_bytes(const config *c, const shapes *s) {
 static bool option_count(uint32_t *out, uint32_t asked, uint32_t fallback, uint32_t limit,
                          const char *name, dp_error *err) {
     *out = asked == 0 ? fallback : asked;
-    return *out <= limit || err_set(err, DP_E_ARGUMENT, "%s: %u is over the limit of %u", name,
-                                    asked, limit);
+    return *out <= limit ||
+           err_set(err, DP_E_ARGUMENT, "%s: %u is over the limit of %u", name, asked, limit);
 }
 
 bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w,
@@ -168,7 +168,8 @@ static bool upload_angles(dp_model *m, rope_kind table, dp_error *err) {
             piece[i][1] = (float)sin((double)angle) * magnitude;
         }
         const uint64_t row = (uint64_t)half * sizeof *piece;
-        ok = gpu_write(m->gpu, gpu_part(m->buffers.angles[table], first * row, n * row), piece, err);
+        ok =
+            gpu_write(m->gpu, gpu_part(m->buffers.angles[table], first * row, n * row), piece, err);
     }
     mem_free(piece);
     return ok;
@@ -226,8 +227,8 @@ static bool upload_places(dp_model *m, dp_error *err) {
     for (uint32_t i = 0; i < n; i++) {
         place[i] = i;
     }
-    return n == 0 || gpu_write(m->gpu, gpu_part(m->buffers.expert_place, 0, n * sizeof *place),
-                               place, err);
+    return n == 0 ||
+           gpu_write(m->gpu, gpu_part(m->buffers.expert_place, 0, n * sizeof *place), place, err);
 }
 
 bool buffers_make(dp_model *m, dp_error *err) {

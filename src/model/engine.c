@@ -121,7 +121,9 @@ static bool describe(dp_model *m, dp_error *err) {
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
         .ffn_dim = c->ffn_dim,
-        .vocab_size = c->vocab_size > 0 ? c->vocab_size : t != NULL ? tokenizer_n_tokens(t) : 0,
+        .vocab_size = c->vocab_size > 0 ? c->vocab_size
+                      : t != NULL       ? tokenizer_n_tokens(t)
+                                        : 0,
         .context = c->context,
         .n_tensors = container_n_tensors(m->files),
         .n_parameters = count_parameters(m->files),
@@ -155,8 +157,10 @@ bool dp_model_get_tensor(const dp_model *m, uint32_t i, dp_tensor_info *info) {
 bool dp_model_memory(const dp_model *m, const dp_model_options *options, bool f16,
                      dp_memory *memory, dp_error *err) {
     if (m->weights.layers == NULL) {
-        return err_set(err, DP_E_UNSUPPORTED, "%s: has a vocabulary only",
-                       container_path(m->files));
+        return m->config.refusal.status != DP_OK && container_n_tensors(m->files) > 0
+                   ? err_set(err, m->config.refusal.status, "%s", m->config.refusal.message)
+                   : err_set(err, DP_E_UNSUPPORTED, "%s: has a vocabulary only",
+                             container_path(m->files));
     }
     shapes s;
     return shapes_plan(&s, memory, &m->config, &m->weights, options, UINT64_MAX, f16, err);
@@ -166,15 +170,8 @@ bool dp_model_memory(const dp_model *m, const dp_model_options *options, bool f1
 
 /* A model can do without: it then takes and gives token ids only. */
 static bool has_tokenizer(dp_model *m, bool *has, dp_error *err) {
-    if (container_kind_of(m->files) == CONTAINER_GGUF) {
-        const meta_value *v = container_meta(m->files, "tokenizer.ggml.model");
-        *has = v != NULL && !(v->type == META_STRING && str_is(v->s, "none"));
-    } else {
-        dp_error problem = { 0 };
-        *has = container_json(m->files, "tokenizer.json", &problem) != NULL;
-        if (problem.status != DP_OK) {
-            return err_set(err, problem.status, "%s", problem.message);
-        }
+    if (!tokenizer_present(m->files, has, err)) {
+        return false;
     }
     if (!*has) {
         log_line(&m->log, DP_LOG_WARNING, "%s: has no tokenizer", container_path(m->files));
@@ -185,8 +182,7 @@ static bool has_tokenizer(dp_model *m, bool *has, dp_error *err) {
 static bool open_files(dp_model *m, const char *path, dp_error *err) {
     const bool vocab_only = m->gpu == NULL;
     m->files = container_open(path, vocab_only, err);
-    if (m->files == NULL ||
-        !config_read(&m->config, m->files, vocab_only, &m->arena, err)) {
+    if (m->files == NULL || !config_read(&m->config, m->files, vocab_only, &m->arena, err)) {
         return false;
     }
     bool has = false;
@@ -208,7 +204,8 @@ static uint64_t read_back_bytes(const dp_model *m) {
     return max_u64(answers, choice);
 }
 
-/* Experts of a layer that fit the device together with all the rest; 0 if all do, or none. */
+/* Experts of all layers that fit the device together with all the rest; 0 if all do, or not even
+ * one a layer. */
 static uint32_t slots_that_fit(const dp_model *m, uint64_t room) {
     const uint32_t n = m->config.n_experts;
     enum { CALLS = 32, CALL_BYTES = 256 }; /* of a layer in all plans, and its parameters */
@@ -218,9 +215,11 @@ static uint32_t slots_that_fit(const dp_model *m, uint64_t room) {
         return 0;
     }
     const uint64_t rest = m->memory.total - m->weights.expert_bytes;
-    /* parts are aligned; a slot more of each matrix is what that can cost at most */
-    const uint64_t each = m->weights.expert_bytes / n + 1024ull * m->config.n_layers;
-    return room > rest + aside ? (uint32_t)min_u64((room - rest - aside) / each, n - 1) : 0;
+    /* parts are aligned: 1 KiB more for each expert is what that can cost at most */
+    const uint32_t all = n * m->config.n_layers;
+    const uint64_t each = m->weights.expert_bytes / all + 1024;
+    const uint64_t fit = room > rest + aside ? (room - rest - aside) / each : 0;
+    return fit < m->config.n_layers ? 0 : (uint32_t)min_u64(fit, all - 1);
 }
 
 /* What a model needs before anything is taken. A model without a device is planned for a large one,
@@ -241,6 +240,7 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
     if (!weights_plan(&m->weights, &m->config, m->files, &limits, &m->arena,
                       m->gpu != NULL ? err : &unplanned)) {
         m->weights = (weights){ 0 };
+        m->config.refusal = unplanned;
         return m->gpu == NULL;
     }
     if (m->gpu == NULL) {
@@ -259,10 +259,10 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
     const uint32_t fit = expert_slots == 0 ? slots_that_fit(m, room) : 0;
     if (fit > 0) {
         log_line(&m->log, DP_LOG_INFO,
-                 "%s: needs %llu bytes on the device, %llu are there: %u of %u experts of a layer "
-                 "are kept on it, the others fetched when they are needed",
+                 "%s: needs %llu bytes on the device, %llu are there: %u of %u experts are kept "
+                 "on it, the others fetched when they are needed",
                  container_path(m->files), (unsigned long long)m->memory.total,
-                 (unsigned long long)room, fit, m->config.n_experts);
+                 (unsigned long long)room, fit, m->config.n_experts * m->config.n_layers);
         return plan_memory(m, options, fit, err);
     }
     return m->memory.total <= room ||
@@ -283,8 +283,8 @@ static bool take_host_memory(dp_model *m, dp_error *err) {
     m->rows = arena_new(a, s->batch, sizeof *m->rows, "rows", err);
     m->tiles = arena_new(a, s->batch, sizeof *m->tiles, "tiles", err);
     m->pick = arena_new(a, s->n_out, sizeof *m->pick, "wanted rows", err);
-    m->answer = arena_new(a, (size_t)s->n_out * (1 + DP_STEPS_MAX), sizeof *m->answer, "answers",
-                          err);
+    m->answer =
+        arena_new(a, (size_t)s->n_out * (1 + DP_STEPS_MAX), sizeof *m->answer, "answers", err);
     m->counts = arena_new(a, m->config.vocab_size, sizeof *m->counts, "occurrences", err);
     if (m->slots == NULL || m->free_pages == NULL || m->rows == NULL || m->tiles == NULL ||
         m->pick == NULL || m->answer == NULL || m->counts == NULL) {
@@ -328,9 +328,10 @@ static bool open_on_device(dp_model *m, const dp_model_options *options, dp_erro
                     weights_upload(&m->weights, m->gpu, &m->config, m->files, options, err) &&
                     finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_back_bytes(m), err);
     gpu_unlock(m->gpu);
-    return ok || (err != NULL && err->status == DP_E_MEMORY &&
-                  err_prefix(err, "%s: needs %llu bytes on the device in all: ",
-                             container_path(m->files), (unsigned long long)m->memory.total));
+    return ok ||
+           (err != NULL && err->status == DP_E_MEMORY &&
+            err_prefix(err, "%s: needs %llu bytes on the device in all: ", container_path(m->files),
+                       (unsigned long long)m->memory.total));
 }
 
 dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,
@@ -379,8 +380,8 @@ void dp_model_close(dp_model *m) {
 /* ---- text ---------------------------------------------------------------------------------- */
 
 bool model_needs_tokenizer(const dp_model *m, dp_error *err) {
-    return m->tokenizer != NULL || err_set(err, DP_E_UNSUPPORTED, "%s: has no tokenizer",
-                                           container_path(m->files));
+    return m->tokenizer != NULL ||
+           err_set(err, DP_E_UNSUPPORTED, "%s: has no tokenizer", container_path(m->files));
 }
 
 const dp_token *model_stops(const dp_model *m, size_t *n) {

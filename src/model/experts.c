@@ -1,6 +1,6 @@
 /* experts: mixtures of experts that are larger than the device.
  *
- * Every layer has room for `slots` of its experts. Which are needed the device only knows after the
+ * Every layer has room for some of its experts. Which are needed the device only knows after the
  * router, so the host reads the choice of every layer, fetches from the files (mapped: host memory
  * as far as it goes) what is not there over the least recently used, tells the kernels where each
  * expert is and lets them run. A pass that needs more experts than there are slots is done in
@@ -13,10 +13,11 @@
 enum { NO_PLACE = -1, PIECE_BYTES = 4 << 20 };
 
 struct expert_cache {
-    uint32_t n_layers, n_experts, slots;
-    int32_t *place;  /* [n_layers, n_experts] slot, or NO_PLACE */
-    uint32_t *held;  /* [n_layers, slots] expert, or UINT32_MAX */
-    uint64_t *used;  /* [n_layers, slots] when it was needed last */
+    uint32_t n_layers, n_experts;
+    uint32_t slots; /* of the first layer, which has the most */
+    int32_t *place; /* [n_layers, n_experts] slot, or NO_PLACE */
+    uint32_t *held; /* [n_layers, slots] expert, or UINT32_MAX */
+    uint64_t *used; /* [n_layers, slots] when it was needed last */
     uint64_t clock;
     uint32_t (*choice)[2]; /* [pairs] as the router wrote it */
     unsigned char *piece;  /* [PIECE_BYTES] on the way to the device */
@@ -27,7 +28,7 @@ struct expert_cache {
 
 bool experts_open(dp_model *m, dp_error *err) {
     const uint32_t layers = m->config.n_layers, n = m->config.n_experts;
-    const uint32_t slots = m->weights.expert_slots;
+    const uint32_t slots = weights_slots(&m->weights, &m->config, 0);
     const size_t pairs = (size_t)m->shapes.batch * m->config.n_experts_used;
     arena *a = &m->arena;
     expert_cache *x = arena_new(a, 1, sizeof *x, "experts", err);
@@ -52,7 +53,7 @@ bool experts_open(dp_model *m, dp_error *err) {
     for (uint32_t i = 0; i < layers * slots; i++) {
         x->held[i] = UINT32_MAX;
     }
-    x->stats.slots = slots;
+    x->stats.slots = m->weights.expert_slots;
     m->experts = x;
     return true;
 }
@@ -74,7 +75,8 @@ static bool fetch_matrix(dp_model *m, const weight *w, uint32_t expert, uint32_t
     for (uint32_t row = 0; row < w->rows; row += step) {
         const uint32_t n = min_u32(step, w->rows - row);
         const uint64_t at = ((uint64_t)(to - p->first) * w->rows + row) * row_bytes;
-        if (!weight_read(m->files, w, (uint64_t)expert * w->rows + row, n, m->experts->piece, err) ||
+        if (!weight_read(m->files, w, (uint64_t)expert * w->rows + row, n, m->experts->piece,
+                         err) ||
             !gpu_write(m->gpu, gpu_part(p->range, at, n * row_bytes), m->experts->piece, err)) {
             return false;
         }
@@ -83,8 +85,7 @@ static bool fetch_matrix(dp_model *m, const weight *w, uint32_t expert, uint32_t
     return true;
 }
 
-static bool fetch_expert(dp_model *m, uint32_t layer, uint32_t expert, uint32_t to,
-                         dp_error *err) {
+static bool fetch_expert(dp_model *m, uint32_t layer, uint32_t expert, uint32_t to, dp_error *err) {
     expert_cache *x = m->experts;
     const layer_weights *l = &m->weights.layers[layer];
     const double start = clock_seconds();
@@ -105,12 +106,12 @@ static bool fetch_expert(dp_model *m, uint32_t layer, uint32_t expert, uint32_t 
 }
 
 /* The slot whose expert was needed least recently, of those that this wave does not use. */
-static uint32_t choose_victim(const expert_cache *x, uint32_t layer, uint64_t wave) {
+static uint32_t choose_victim(const expert_cache *x, uint32_t layer, uint32_t n_slots,
+                              uint64_t wave) {
     uint32_t best = UINT32_MAX;
-    for (uint32_t s = 0; s < x->slots; s++) {
+    for (uint32_t s = 0; s < n_slots; s++) {
         const uint64_t used = x->used[layer * x->slots + s];
-        if (used != wave &&
-            (best == UINT32_MAX || used < x->used[layer * x->slots + best])) {
+        if (used != wave && (best == UINT32_MAX || used < x->used[layer * x->slots + best])) {
             best = s;
         }
     }
@@ -143,6 +144,7 @@ static bool begin_wave(dp_model *m, uint32_t layer, uint32_t *n_pending, dp_erro
     expert_cache *x = m->experts;
     const uint64_t wave = ++x->clock;
     const int32_t *place = &x->place[layer * x->n_experts];
+    const uint32_t n_slots = weights_slots(&m->weights, &m->config, layer);
     uint32_t n_wave = 0, n_left = 0;
     for (uint32_t e = 0; e < x->n_experts; e++) {
         x->places[e] = UINT32_MAX;
@@ -159,8 +161,8 @@ static bool begin_wave(dp_model *m, uint32_t layer, uint32_t *n_pending, dp_erro
         }
     }
     uint32_t n_fetched = 0;
-    while (n_fetched < n_left && n_wave < x->slots) {
-        const uint32_t e = x->pending[n_fetched++], to = choose_victim(x, layer, wave);
+    while (n_fetched < n_left && n_wave < n_slots) {
+        const uint32_t e = x->pending[n_fetched++], to = choose_victim(x, layer, n_slots, wave);
         if (!fetch_expert(m, layer, e, to, err)) {
             return false;
         }

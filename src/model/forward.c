@@ -8,7 +8,7 @@
 #include "model/model.h"
 
 /* What a block reads: the residual stream, through its norm if there is one in front. */
-static gpu_range read_stream(recorder *r, const vector *norm, const vector *bias) {
+static gpu_range stream_in(recorder *r, const vector *norm, const vector *bias) {
     const buffers *b = &r->m->buffers;
     if (norm->source == NULL) {
         return b->x;
@@ -18,13 +18,14 @@ static gpu_range read_stream(recorder *r, const vector *norm, const vector *bias
 }
 
 /* What a block adds to the stream, W in + b: as it is, or through the norm behind it. */
-static void add_to_stream(recorder *r, const weight *w, const vector *bias, gpu_range in,
-                          const vector *norm) {
+static void stream_out(recorder *r, const weight *w, const vector *bias, gpu_range in,
+                       const vector *norm) {
     const buffers *b = &r->m->buffers;
     const uint32_t dim = r->m->config.dim;
     if (norm->source == NULL) {
         const float scale = r->m->config.residual_scale;
-        op_matmul(r, (target){ .y = b->x, .stride = dim, .add = true, .scale = scale }, w, bias, in);
+        op_matmul(r, (target){ .y = b->x, .stride = dim, .add = true, .scale = scale }, w, bias,
+                  in);
         return;
     }
     op_matmul(r, (target){ .y = b->y, .stride = dim }, w, bias, in);
@@ -38,7 +39,7 @@ static void record_attention(recorder *r, uint32_t layer) {
     const uint32_t q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
     const uint32_t width = q_dim + 2 * kv_dim;
 
-    const gpu_range in = read_stream(r, &l->attn_norm, &l->attn_norm_bias);
+    const gpu_range in = stream_in(r, &l->attn_norm, &l->attn_norm_bias);
     op_matmul(r, (target){ .y = b->qkv, .stride = width }, &l->q, &l->q_bias, in);
     op_matmul(r, (target){ .y = b->qkv, .stride = width, .column = q_dim }, &l->k, &l->k_bias, in);
     op_matmul(r, (target){ .y = b->qkv, .stride = width, .column = q_dim + kv_dim }, &l->v,
@@ -48,7 +49,7 @@ static void record_attention(recorder *r, uint32_t layer) {
     }
     op_rope(r, layer); /* and keys and values into the cache */
     op_attend(r, layer);
-    add_to_stream(r, &l->o, &l->o_bias, b->att, &l->post_attn_norm);
+    stream_out(r, &l->o, &l->o_bias, b->att, &l->post_attn_norm);
 }
 
 static void record_ffn(recorder *r, uint32_t layer) {
@@ -58,14 +59,14 @@ static void record_ffn(recorder *r, uint32_t layer) {
     const bool gated = l->gate.n_pieces > 0;
     const uint32_t ffn = c->ffn_dim, width = gated ? 2 * ffn : ffn;
 
-    const gpu_range in = read_stream(r, &l->ffn_norm, &l->ffn_norm_bias);
+    const gpu_range in = stream_in(r, &l->ffn_norm, &l->ffn_norm_bias);
     if (gated) {
         op_matmul(r, (target){ .y = b->gu, .stride = width }, &l->gate, &l->gate_bias, in);
     }
     op_matmul(r, (target){ .y = b->gu, .stride = width, .column = gated ? ffn : 0 }, &l->up,
               &l->up_bias, in);
     op_activate(r, b->h, b->gu, ffn, 1);
-    add_to_stream(r, &l->down, &l->down_bias, b->h, &l->post_ffn_norm);
+    stream_out(r, &l->down, &l->down_bias, b->h, &l->post_ffn_norm);
 }
 
 /* What follows goes into another plan if experts are paged. */
@@ -83,7 +84,7 @@ static void record_experts(recorder *r, uint32_t layer) {
     const layer_weights *l = &r->m->weights.layers[layer];
     const uint32_t ffn = c->expert_ffn_dim, width = 2 * ffn;
 
-    const gpu_range in = read_stream(r, &l->ffn_norm, &l->ffn_norm_bias);
+    const gpu_range in = stream_in(r, &l->ffn_norm, &l->ffn_norm_bias);
     op_matmul(r, (target){ .y = b->router, .stride = c->n_experts }, &l->router, &l->router_bias,
               in);
     op_route(r);
@@ -113,9 +114,11 @@ static void record_head(recorder *r) {
     const weights *w = &r->m->weights;
 
     op_norm_picked(r, b->out, b->x, &w->output_norm, &w->output_norm_bias);
-    op_matmul(r, (target){ .y = b->logits, .stride = c->vocab_size, .picked = true,
-                           .scale = c->logits_scale },
-              &w->head, NULL, b->out);
+    op_matmul(
+        r,
+        (target){
+            .y = b->logits, .stride = c->vocab_size, .picked = true, .scale = c->logits_scale },
+        &w->head, NULL, b->out);
     if (c->logits_softcap > 0) {
         op_softcap(r, b->logits);
     }

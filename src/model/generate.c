@@ -5,7 +5,6 @@
  * */
 #include "model/model.h"
 
-
 enum {
     STOPS_MAX = 16,
     STOP_BYTES_MAX = 256,
@@ -18,7 +17,7 @@ typedef struct {
     dp_session *s;
     const dp_generate_options *o;
     decoder decoder;
-    buf text;     /* decoded and not given out yet */
+    buf text; /* decoded and not given out yet */
     str stop[STOPS_MAX];
     uint32_t n_tokens;
     bool stopped, cancelled;
@@ -76,8 +75,7 @@ static void give_out(generation *g, size_t n) {
     if (n == 0) {
         return;
     }
-    if ( g->o->on_text != NULL && !g->cancelled &&
-        !g->o->on_text(g->o->user, g->text.data, n)) {
+    if (g->o->on_text != NULL && !g->cancelled && !g->o->on_text(g->o->user, g->text.data, n)) {
         g->cancelled = true;
     }
     memmove(g->text.data, g->text.data + n, g->text.size - n);
@@ -85,7 +83,7 @@ static void give_out(generation *g, size_t n) {
 }
 
 /* Takes the newest token's text in and looks for a stop string. */
-static bool take_token(generation *g, dp_token token, dp_error *err) {
+static bool use_token(generation *g, dp_token token, dp_error *err) {
     const size_t before = g->text.size;
     const tokenizer *t = g->s->model->tokenizer;
     if (t == NULL || token >= tokenizer_n_tokens(t)) {
@@ -116,7 +114,7 @@ typedef struct {
 } chunk;
 
 /* With logprobs: one token per submit, and its evaluation. */
-static bool next_token(generation *g, chunk *c, dp_error *err) {
+static bool choose_token(generation *g, chunk *c, dp_error *err) {
     dp_logprob best[LOGPROBS_MAX];
     float logprob = 0;
     if (!session_sample_logprobs(g->s, &c->tokens[0], &logprob, best, g->o->n_logprobs, err)) {
@@ -140,15 +138,15 @@ static bool next_token(generation *g, chunk *c, dp_error *err) {
 
 static bool next_tokens(generation *g, uint32_t steps, chunk *c, dp_error *err) {
     if (g->o->n_logprobs > 0) {
-        return next_token(g, c, err);
+        return choose_token(g, c, err);
     }
     const double start = clock_seconds();
     if (!dp_batch_generate(&g->s, 1, steps, g->o->ignore_stops, c->tokens, &c->n, err)) {
         return false;
     }
     g->s->token_seconds = (clock_seconds() - start) / steps;
-    c->ended = c->n > 0 && !g->o->ignore_stops &&
-               dp_model_is_stop(g->s->model, c->tokens[c->n - 1]);
+    c->ended =
+        c->n > 0 && !g->o->ignore_stops && dp_model_is_stop(g->s->model, c->tokens[c->n - 1]);
     return true;
 }
 
@@ -172,7 +170,7 @@ static bool take_chunk(generation *g, const chunk *c, dp_error *err) {
         }
         if (c->ended && i + 1 == c->n) {
             g->stopped = true;
-        } else if (!take_token(g, c->tokens[i], err)) {
+        } else if (!use_token(g, c->tokens[i], err)) {
             return false;
         }
         const uint32_t draws = c->n - i - 1; /* behind this token; a stop token is not appended */

@@ -59,9 +59,9 @@ typedef struct {
 
 /* Where a family differs from Llama: zero is Llama's way. */
 typedef struct {
-    const char *gguf, *hf;   /* general.architecture, model_type */
-    const char *same_as;     /* the hf name of the family that this is otherwise */
-    const char *hf_fields;   /* of config.json besides the common ones, by spaces */
+    const char *gguf, *hf;         /* general.architecture, model_type */
+    const char *same_as;           /* the hf name of the family that this is otherwise */
+    const char *hf_fields;         /* of config.json besides the common ones, by spaces */
     const char *const *fields;     /* pairs (usual name, name here), ended by NULL */
     const field_default *defaults; /* of config.json, where they differ from the usual */
     const tensor_alias *names;     /* ended by a NULL field */
@@ -69,19 +69,19 @@ typedef struct {
     qk_norm_kind qk_norm;
     activation activation;
     window_kind window;
-    uint32_t period;         /* WINDOW_PERIOD */
-    uint32_t rope_interval;  /* GGUF: each so-manieth layer has no RoPE */
+    uint32_t period;          /* WINDOW_PERIOD */
+    uint32_t rope_interval;   /* GGUF: each so-manieth layer has no RoPE */
     uint32_t gguf_layers_27b; /* the size whose queries are scaled by dim / n_heads */
-    bool gguf_interleaved;   /* GGUF's converter makes the pairs of Q and K adjacent rows */
-    bool layer_norm;         /* instead of RMSNorm */
-    bool norm_plus_one;      /* folders store w of (1 + w) */
+    bool gguf_interleaved;    /* GGUF's converter makes the pairs of Q and K adjacent rows */
+    bool layer_norm;          /* instead of RMSNorm */
+    bool norm_plus_one;       /* folders store w of (1 + w) */
     bool learned_positions, ungated;
-    bool transposed;         /* folders store matrices [in, out] */
-    bool scale_embedding;    /* by sqrt(dim) */
-    bool local_rope;         /* windowed layers have a base of their own */
+    bool transposed;      /* folders store matrices [in, out] */
+    bool scale_embedding; /* by sqrt(dim) */
+    bool local_rope;      /* windowed layers have a base of their own */
     bool sinks, experts;
     bool expert_rows_in_turn; /* folders have rows of gate and up in turn, [in, out] if unpacked */
-    bool yarn_exact;         /* YaRN's range of dimensions is not rounded */
+    bool yarn_exact;          /* YaRN's range of dimensions is not rounded */
 } family;
 
 /* NULL for an architecture that is not known. */
@@ -97,39 +97,46 @@ bool family_default(const family *f, const char *field, double *value);
 typedef enum { HEAD_FOUND, HEAD_OWN, HEAD_TIED } head_kind;
 
 /* How positions become angles (rope.c). */
-typedef enum { SCALING_NONE, SCALING_LINEAR, SCALING_LLAMA3, SCALING_YARN, SCALING_DYNAMIC,
-               SCALING_LONG } rope_scaling_kind;
+typedef enum {
+    SCALING_NONE,
+    SCALING_LINEAR,
+    SCALING_LLAMA3,
+    SCALING_YARN,
+    SCALING_DYNAMIC,
+    SCALING_LONG
+} rope_scaling_kind;
 typedef struct {
     rope_scaling_kind kind;
     double theta, factor;
-    double low_factor, high_factor;  /* llama3 */
-    double original_context;         /* llama3, yarn, long, dynamic */
-    double beta_fast, beta_slow;     /* yarn */
-    bool exact;                      /* yarn: do not round the range of dimensions */
-    double magnitude;                /* cos and sin are multiplied by it; 0: by the formula */
-    const double *divisors;          /* [rope_dim / 2] of all frequencies, or NULL */
+    double low_factor, high_factor; /* llama3 */
+    double original_context;        /* llama3, yarn, long, dynamic */
+    double beta_fast, beta_slow;    /* yarn */
+    bool exact;                     /* yarn: do not round the range of dimensions */
+    double magnitude;               /* cos and sin are multiplied by it; 0: by the formula */
+    const double *divisors;         /* [rope_dim / 2] of all frequencies, or NULL */
     const double *short_factors, *long_factors; /* long: divisors [rope_dim / 2] */
 } rope_scaling;
 
 /* What the files say of the architecture, checked against the limits above. */
 typedef struct {
     const char *architecture; /* "llama" */
-    const family *family;     /* NULL if only the vocabulary was wanted */
+    const family *family;     /* NULL if it cannot be run, */
+    dp_error refusal;         /* and why: only if just the vocabulary was wanted */
     uint32_t n_layers, dim, n_heads, n_kv_heads, head_dim, ffn_dim, vocab_size, context;
     float norm_eps;
     activation activation;
-    float act_alpha, act_limit; /* ACT_SWIGLU_OAI */
+    float act_alpha, act_limit;                          /* ACT_SWIGLU_OAI */
     float embedding_scale, residual_scale, logits_scale; /* factors; 1 */
-    float attention_scale;    /* of q . k */
-    float attention_softcap, logits_softcap; /* c tanh(z / c); 0: none */
-    uint32_t rope_dim;        /* dimensions of a head that are turned: even, at most head_dim */
-    bool rope_interleaved;    /* pairs (2i, 2i + 1) instead of (i, i + rope_dim / 2) */
+    float attention_scale;                               /* of q . k */
+    float attention_softcap, logits_softcap;             /* c tanh(z / c); 0: none */
+    uint32_t rope_dim;     /* dimensions of a head that are turned: even, at most head_dim */
+    bool rope_interleaved; /* pairs (2i, 2i + 1) instead of (i, i + rope_dim / 2) */
     rope_scaling rope[ROPE_TABLES];
-    uint32_t *layer_window;   /* [n_layers] keys a token sees, itself included; 0: all before it */
-    rope_kind *layer_rope;    /* [n_layers] */
+    uint32_t *layer_window; /* [n_layers] keys a token sees, itself included; 0: all before it */
+    rope_kind *layer_rope;  /* [n_layers] */
     uint32_t n_experts, n_experts_used; /* 0: none */
     uint32_t expert_ffn_dim;
-    bool normalise_route;     /* the chosen experts' weights sum to 1 */
+    bool normalise_route; /* the chosen experts' weights sum to 1 */
     float route_scale;
     head_kind head;
     const char *layer_prefix; /* folders: what layers' names begin with, "model.layers." */
@@ -194,13 +201,13 @@ typedef struct {
 typedef struct {
     vector attn_norm, attn_norm_bias, post_attn_norm; /* [dim] */
     vector ffn_norm, ffn_norm_bias, post_ffn_norm;
-    weight q, k, v, o;              /* [heads * head_dim, dim], o the other way round */
+    weight q, k, v, o; /* [heads * head_dim, dim], o the other way round */
     vector q_bias, k_bias, v_bias, o_bias;
-    vector q_norm, k_norm;          /* [head_dim], or [heads * head_dim] over all heads */
-    vector sinks;                   /* [n_heads] */
-    weight gate, up, down;          /* [ffn_dim, dim], down the other way round */
+    vector q_norm, k_norm; /* [head_dim], or [heads * head_dim] over all heads */
+    vector sinks;          /* [n_heads] */
+    weight gate, up, down; /* [ffn_dim, dim], down the other way round */
     vector gate_bias, up_bias, down_bias;
-    weight router;                  /* [n_experts, dim] */
+    weight router; /* [n_experts, dim] */
     vector router_bias;
     weight expert_gate, expert_up, expert_down; /* as gate, up, down with expert_ffn_dim */
     vector expert_gate_bias, expert_up_bias, expert_down_bias; /* [n_experts, rows] */
@@ -219,13 +226,13 @@ typedef struct weight_buffer {
 } weight_buffer;
 
 typedef struct {
-    weight embedding;     /* [vocab_size, dim] */
-    weight head;          /* [vocab_size, dim]; the embedding's parts if the model ties them */
-    vector positions;     /* [context, dim] learned positions */
+    weight embedding; /* [vocab_size, dim] */
+    weight head;      /* [vocab_size, dim]; the embedding's parts if the model ties them */
+    vector positions; /* [context, dim] learned positions */
     vector output_norm, output_norm_bias; /* [dim] */
     layer_weights *layers;
-    uint32_t expert_slots; /* experts of a layer that the device holds at a time */
-    uint64_t bytes;       /* on the device, alignment included */
+    uint32_t expert_slots; /* experts of all layers that the device holds at a time */
+    uint64_t bytes;        /* on the device, alignment included */
     uint64_t expert_bytes; /* of these, experts' */
     struct weight_buffer *newest;
 } weights;
@@ -233,7 +240,7 @@ typedef struct {
 /* What the device allows. */
 typedef struct {
     uint64_t max_binding, max_buffer;
-    uint32_t expert_slots; /* 0: all experts are held */
+    uint32_t expert_slots; /* of all layers together, at least one each; 0: all experts are held */
 } weight_limits;
 
 /* Finds every tensor, checks shapes and types, cuts matrices into parts and adds up the bytes;
@@ -241,6 +248,8 @@ typedef struct {
  * has a part that is not known. */
 bool weights_plan(weights *w, const config *c, const container *files, const weight_limits *limits,
                   arena *a, dp_error *err) CHECK_RESULT;
+/* Experts of this layer that the device holds at a time. */
+uint32_t weights_slots(const weights *w, const config *c, uint32_t layer);
 /* Takes the device's buffers and gives every part and vector its place in them. */
 bool weights_reserve(weights *w, gpu *g, dp_error *err) CHECK_RESULT;
 /* All but the experts of a model that pages them. */
@@ -261,49 +270,49 @@ bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, 
 /* Everything the pass reads and writes, sized at load. O: rows whose logits are wanted, S: slots.
  * */
 typedef struct {
-    gpu_range rows;     /* [batch] (token, slot, position, tokens reported | done) u32 */
-    gpu_range pick;     /* [O] row of each wanted logits */
-    gpu_range tiles;    /* [batch] (first row, rows, slot, position) u32, for attend_prefill */
-    gpu_range sizes;    /* (rows, wanted, flags, logprobs) u32 */
-    gpu_range pages;    /* [S, pages per sequence] u32 */
+    gpu_range rows;  /* [batch] (token, slot, position, tokens reported | done) u32 */
+    gpu_range pick;  /* [O] row of each wanted logits */
+    gpu_range tiles; /* [batch] (first row, rows, slot, position) u32, for attend_prefill */
+    gpu_range sizes; /* (rows, wanted, flags, logprobs) u32 */
+    gpu_range pages; /* [S, pages per sequence] u32 */
     gpu_range angles[ROPE_TABLES]; /* [context, rope_dim / 2] (cos, sin) f32 */
-    gpu_range none;     /* bound where a kernel has nothing to read */
-    gpu_range x;        /* [batch, dim] the residual stream */
-    gpu_range y;        /* [batch, dim] what a block adds to it, if a norm comes between */
-    gpu_range xn;       /* [batch, dim] normalised */
-    gpu_range qkv;      /* [batch, (n_heads + 2 n_kv_heads) * head_dim] */
-    gpu_range q;        /* [batch, n_heads, ceil(head_dim / 4)] vec4f, turned */
-    gpu_range att;      /* [batch, n_heads * head_dim] */
-    gpu_range spans;    /* [DECODE_ROWS, n_heads, splits, ceil(head_dim / 4)] vec4f */
-    gpu_range span_ml;  /* [DECODE_ROWS, n_heads, splits] (m, l) */
-    gpu_range gu;       /* [batch, 2 ffn_dim] gate and up; or as below */
-    gpu_range h;        /* [batch, ffn_dim] */
+    gpu_range none;                /* bound where a kernel has nothing to read */
+    gpu_range x;                   /* [batch, dim] the residual stream */
+    gpu_range y;       /* [batch, dim] what a block adds to it, if a norm comes between */
+    gpu_range xn;      /* [batch, dim] normalised */
+    gpu_range qkv;     /* [batch, (n_heads + 2 n_kv_heads) * head_dim] */
+    gpu_range q;       /* [batch, n_heads, ceil(head_dim / 4)] vec4f, turned */
+    gpu_range att;     /* [batch, n_heads * head_dim] */
+    gpu_range spans;   /* [DECODE_ROWS, n_heads, splits, ceil(head_dim / 4)] vec4f */
+    gpu_range span_ml; /* [DECODE_ROWS, n_heads, splits] (m, l) */
+    gpu_range gu;      /* [batch, 2 ffn_dim] gate and up; or as below */
+    gpu_range h;       /* [batch, ffn_dim] */
     /* Mixtures of experts; a pair is a row and one of its experts, pairs = batch * n_experts_used:
      * gu [pairs, 2 expert_ffn_dim], h [pairs, expert_ffn_dim]. */
-    gpu_range router;   /* [batch, n_experts] logits */
-    gpu_range choice;   /* [pairs] (expert, weight) */
-    gpu_range order;    /* [pairs] u32, by expert */
+    gpu_range router;       /* [batch, n_experts] logits */
+    gpu_range choice;       /* [pairs] (expert, weight) */
+    gpu_range order;        /* [pairs] u32, by expert */
     gpu_range expert_tiles; /* (expert, first in order, pairs, 0) u32 */
     gpu_range expert_place; /* [n_experts] u32: where each is in the weights' parts */
-    gpu_range expert_y; /* [pairs, dim] */
-    gpu_range out;      /* [O, dim] normalised rows whose logits are wanted */
-    gpu_range logits;   /* [O, vocab_size] of this pass */
-    gpu_range saved;    /* [S, vocab_size] of every session's last token */
-    gpu_range z;        /* [O, vocab_size] adjusted logits */
-    gpu_range best;     /* [O, chunks] (value, token) */
-    gpu_range samplers; /* [S] sampler_state */
-    gpu_range counts;   /* [S, vocab_size] occurrences for penalties */
-    gpu_range stops;    /* how many, then the model's stop set */
-    gpu_range answer;   /* [O, 1 + DP_STEPS_MAX] how many, then the tokens */
-    gpu_range probs;    /* [O, 1 + LOGPROBS_MAX] (token, logarithm) */
-    gpu_range *keys;    /* [n_layers] [page, n_kv_heads, KV_PAGE, D4] vec4 of f16 or f32 */
-    gpu_range *values;  /* the same */
+    gpu_range expert_y;     /* [pairs, dim] */
+    gpu_range out;          /* [O, dim] normalised rows whose logits are wanted */
+    gpu_range logits;       /* [O, vocab_size] of this pass */
+    gpu_range saved;        /* [S, vocab_size] of every session's last token */
+    gpu_range z;            /* [O, vocab_size] adjusted logits */
+    gpu_range best;         /* [O, chunks] (value, token) */
+    gpu_range samplers;     /* [S] sampler_state */
+    gpu_range counts;       /* [S, vocab_size] occurrences for penalties */
+    gpu_range stops;        /* how many, then the model's stop set */
+    gpu_range answer;       /* [O, 1 + DP_STEPS_MAX] how many, then the tokens */
+    gpu_range probs;        /* [O, 1 + LOGPROBS_MAX] (token, logarithm) */
+    gpu_range *keys;        /* [n_layers] [page, n_kv_heads, KV_PAGE, D4] vec4 of f16 or f32 */
+    gpu_range *values;      /* the same */
 } buffers;
 
 /* Shapes that follow from config, options and device. */
 typedef struct {
-    uint32_t context;   /* tokens of the KV pool, a multiple of KV_PAGE unless positions are
-                         * learned */
+    uint32_t context;      /* tokens of the KV pool, a multiple of KV_PAGE unless positions are
+                            * learned */
     uint32_t rope_context; /* as it was asked for: which factors of scaled RoPE hold */
     uint32_t sessions, batch, n_out;
     uint32_t n_pages;   /* of the pool; also pages per sequence */
@@ -324,9 +333,9 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
 
 typedef struct {
     bool taken;
-    bool has_logits;  /* `saved` holds those of the last token */
-    bool recount;     /* `counts` must be made anew from the tokens */
-    uint32_t n_pages; /* of page_list */
+    bool has_logits;     /* `saved` holds those of the last token */
+    bool recount;        /* `counts` must be made anew from the tokens */
+    uint32_t n_pages;    /* of page_list */
     uint32_t *page_list; /* [pages per sequence] */
 } slot;
 
@@ -352,8 +361,8 @@ struct dp_model {
     gpu_plan **body[PASS_COUNT]; /* [n_stages] embedding and layers */
     uint32_t n_stages;           /* 1; 2 n_layers + 1 if experts are paged */
     expert_cache *experts;       /* NULL unless paged */
-    gpu_plan *head[PASS_COUNT]; /* last norm and logits, by wanted rows */
-    gpu_plan *greedy, *sampled; /* one step of the sampler */
+    gpu_plan *head[PASS_COUNT];  /* last norm and logits, by wanted rows */
+    gpu_plan *greedy, *sampled;  /* one step of the sampler */
     gpu_plan *logprobs;
     slot *slots;          /* [sessions] */
     uint32_t *free_pages; /* stack */
@@ -369,14 +378,14 @@ struct dp_model {
 struct dp_session {
     dp_model *model;
     uint32_t slot;
-    uint32_t n;           /* tokens evaluated */
-    dp_token *tokens;     /* [context] */
-    bool *answered;       /* [context] the token was drawn or accepted */
-    dp_token pending;     /* drawn or accepted, not evaluated yet; DP_NO_TOKEN */
+    uint32_t n;       /* tokens evaluated */
+    dp_token *tokens; /* [context] */
+    bool *answered;   /* [context] the token was drawn or accepted */
+    dp_token pending; /* drawn or accepted, not evaluated yet; DP_NO_TOKEN */
     dp_sampling sampling;
     uint32_t draws;
     atomic_bool cancelled; /* set by dp_session_cancel, from anywhere */
-    double token_seconds;    /* measured by dp_generate */
+    double token_seconds;  /* measured by dp_generate */
 };
 
 /* Takes all buffers and fills those that never change; what was taken before a failure stays for
@@ -462,10 +471,10 @@ bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_
 bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws,
                        dp_error *err) CHECK_RESULT;
 
-/* Experts that do not fit the device (experts.c): each layer has weights.expert_slots places, the
+/* Experts that do not fit the device (experts.c): each layer has weights_slots places, the
  * least recently used expert makes room for one that was chosen. */
 static inline bool model_pages_experts(const dp_model *m) {
-    return m->weights.expert_slots < m->config.n_experts;
+    return m->weights.expert_slots < m->config.n_experts * m->config.n_layers;
 }
 bool experts_open(dp_model *m, dp_error *err) CHECK_RESULT;
 /* The body of a pass of n rows, layer by layer: submits and waits for the choice of each, brings

@@ -108,8 +108,8 @@ void op_embed(recorder *r, gpu_range x, const weight *table) {
     }
 }
 
-static void record_norm(recorder *r, gpu_range y, gpu_range x, const vector *w,
-                        const vector *bias, bool add, bool pick) {
+static void record_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, const vector *bias,
+                        bool add, bool pick) {
     assert(w->n % 4 == 0);
     const norm_consts consts = {
         .dim = w->n,

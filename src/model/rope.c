@@ -15,8 +15,8 @@ bool rope_scaling_by_name(str name, rope_scaling_kind *kind) {
         const char *name;
         rope_scaling_kind kind;
     } names[] = {
-        { "default", SCALING_NONE },  { "none", SCALING_NONE },   { "linear", SCALING_LINEAR },
-        { "llama3", SCALING_LLAMA3 }, { "yarn", SCALING_YARN },   { "dynamic", SCALING_DYNAMIC },
+        { "default", SCALING_NONE },  { "none", SCALING_NONE }, { "linear", SCALING_LINEAR },
+        { "llama3", SCALING_LLAMA3 }, { "yarn", SCALING_YARN }, { "dynamic", SCALING_DYNAMIC },
         { "longrope", SCALING_LONG }, { "su", SCALING_LONG },
     };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -74,8 +74,8 @@ static void llama3_frequencies(const rope_scaling *r, uint32_t dim, double *freq
         if (wave > longest) {
             frequency[i] = f / r->factor;
         } else if (wave >= shortest) {
-            const double smooth = (r->original_context / wave - r->low_factor) /
-                                  (r->high_factor - r->low_factor);
+            const double smooth =
+                (r->original_context / wave - r->low_factor) / (r->high_factor - r->low_factor);
             frequency[i] = (1 - smooth) * f / r->factor + smooth * f;
         }
     }
@@ -100,8 +100,8 @@ void rope_frequencies(const config *c, rope_kind table, uint32_t context, double
     const uint32_t dim = c->rope_dim;
     double theta = r->theta;
     if (r->kind == SCALING_DYNAMIC && context > r->original_context && dim > 2) {
-        theta *= pow(r->factor * context / r->original_context - (r->factor - 1),
-                     dim / (dim - 2.0));
+        theta *=
+            pow(r->factor * context / r->original_context - (r->factor - 1), dim / (dim - 2.0));
     }
     const double *divisors = r->divisors;
     if (r->kind == SCALING_LONG) {

@@ -59,19 +59,20 @@ static const float LEAST_TEMPERATURE = 1e-6f;
 
 /* ---- sampling ------------------------------------------------------------------------------ */
 
-static bool check_field(const char *name, float x, float low, float high, dp_error *err) {
+static bool check_sampling_field(const char *name, float x, float low, float high, dp_error *err) {
     return (x >= low && x <= high) || /* false for NaN */
            err_set(err, DP_E_ARGUMENT, "%s: %g is not from %g to %g", name, (double)x, (double)low,
                    (double)high);
 }
 
 bool dp_session_set_sampling(dp_session *s, const dp_sampling *p, dp_error *err) {
-    if (!check_field("temperature", p->temperature, 0, 100, err) ||
-        !check_field("top_p", p->top_p, 0, 1, err) || !check_field("min_p", p->min_p, 0, 1, err) ||
+    if (!check_sampling_field("temperature", p->temperature, 0, 100, err) ||
+        !check_sampling_field("top_p", p->top_p, 0, 1, err) ||
+        !check_sampling_field("min_p", p->min_p, 0, 1, err) ||
         (p->repeat_penalty != 0 && /* smaller ones overflow the logits */
-         !check_field("repeat_penalty", p->repeat_penalty, 0.01f, 100, err)) ||
-        !check_field("presence_penalty", p->presence_penalty, -100, 100, err) ||
-        !check_field("frequency_penalty", p->frequency_penalty, -100, 100, err)) {
+         !check_sampling_field("repeat_penalty", p->repeat_penalty, 0.01f, 100, err)) ||
+        !check_sampling_field("presence_penalty", p->presence_penalty, -100, 100, err) ||
+        !check_sampling_field("frequency_penalty", p->frequency_penalty, -100, 100, err)) {
         return false;
     }
     dp_model *m = s->model;
@@ -150,10 +151,10 @@ bool dp_session_eval_text(dp_session *s, const char *text, bool add_special, boo
         return false;
     }
     dp_token *tokens = mem_new(n + 1, sizeof *tokens, "tokens of a text", err);
-    const bool ok = tokens != NULL &&
-                    tokenizer_encode(s->model->tokenizer, t, add_special, parse_special, tokens, n,
-                                     &n, err) &&
-                    dp_session_eval(s, tokens, n, err);
+    const bool ok =
+        tokens != NULL &&
+        tokenizer_encode(s->model->tokenizer, t, add_special, parse_special, tokens, n, &n, err) &&
+        dp_session_eval(s, tokens, n, err);
     mem_free(tokens);
     return ok;
 }

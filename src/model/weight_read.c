@@ -62,8 +62,8 @@ static bool read_transposed(container *files, const weight *w, const weight_piec
     return true;
 }
 
-static bool read_piece(container *files, const weight *w, const weight_piece *p, uint64_t row,
-                       uint32_t n, unsigned char *out, uint64_t row_bytes, dp_error *err) {
+static bool read_piece_rows(container *files, const weight *w, const weight_piece *p, uint64_t row,
+                            uint32_t n, unsigned char *out, uint64_t row_bytes, dp_error *err) {
     if (p->transposed) {
         return read_transposed(files, w, p, row, n, out, err);
     }
@@ -99,7 +99,8 @@ bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, 
     while (n > 0) {
         const uint64_t row = first % w->rows;
         const uint32_t rows = (uint32_t)min_u64(n, w->rows - row);
-        if (!read_piece(files, w, &w->pieces[first / w->rows], row, rows, to, row_bytes, err)) {
+        if (!read_piece_rows(files, w, &w->pieces[first / w->rows], row, rows, to, row_bytes,
+                             err)) {
             return false;
         }
         to += rows * row_bytes;

@@ -52,18 +52,40 @@ typedef struct {
 } fusion;
 
 static const fusion FUSIONS[] = {
-    { "attn_qkv.weight", "attn_qkv.weight", "self_attn.qkv_proj.weight", 3, { ROWS_Q, ROWS_KV, ROWS_KV } },
-    { "attn_qkv.bias", "attn_qkv.bias", "self_attn.qkv_proj.bias", 3, { ROWS_Q, ROWS_KV, ROWS_KV } },
+    { "attn_qkv.weight",
+      "attn_qkv.weight",
+      "self_attn.qkv_proj.weight",
+      3,
+      { ROWS_Q, ROWS_KV, ROWS_KV } },
+    { "attn_qkv.bias",
+      "attn_qkv.bias",
+      "self_attn.qkv_proj.bias",
+      3,
+      { ROWS_Q, ROWS_KV, ROWS_KV } },
     { NULL, "ffn_up.weight", "mlp.gate_up_proj.weight", 2, { ROWS_FFN, ROWS_FFN } },
-    { NULL, "ffn_gate_up_exps.weight", "mlp.experts.gate_up_proj", 2,
+    { NULL,
+      "ffn_gate_up_exps.weight",
+      "mlp.experts.gate_up_proj",
+      2,
       { ROWS_EXPERT_FFN, ROWS_EXPERT_FFN } },
-    { NULL, "ffn_gate_up_exps.bias", "mlp.experts.gate_up_proj_bias", 2,
+    { NULL,
+      "ffn_gate_up_exps.bias",
+      "mlp.experts.gate_up_proj_bias",
+      2,
       { ROWS_EXPERT_FFN, ROWS_EXPERT_FFN } },
     { NULL, NULL, "mlp.experts.down_proj", 1, { ROWS_DIM } },
     { NULL, NULL, "mlp.experts.down_proj_bias", 1, { ROWS_DIM } },
 };
-enum { FUSE_NONE, FUSE_QKV, FUSE_QKV_BIAS, FUSE_FFN, FUSE_EXPERTS, FUSE_EXPERTS_BIAS, FUSE_DOWN,
-       FUSE_DOWN_BIAS }; /* FUSIONS[i - 1] */
+enum {
+    FUSE_NONE,
+    FUSE_QKV,
+    FUSE_QKV_BIAS,
+    FUSE_FFN,
+    FUSE_EXPERTS,
+    FUSE_EXPERTS_BIAS,
+    FUSE_DOWN,
+    FUSE_DOWN_BIAS
+}; /* FUSIONS[i - 1] */
 
 /* What a layer may hold. */
 typedef struct {
@@ -72,7 +94,7 @@ typedef struct {
     size_t offset;    /* in layer_weights */
     field_kind kind;
     field_use use;
-    extent rows, cols; /* cols: of matrices */
+    extent rows, cols;   /* cols: of matrices */
     uint8_t fuse, place; /* which fusion it may be in, and where */
 } layer_field;
 
@@ -83,8 +105,8 @@ static const layer_field LAYER_FIELDS[] = {
       ROWS_DIM, ROWS_DIM, 0, 0 },
     { "attn_norm.bias", "input_layernorm.bias", FIELD(attn_norm_bias), IS_VECTOR, USE_LAYER_NORM,
       ROWS_DIM, ROWS_DIM, 0, 0 },
-    { "attn_q.weight", "self_attn.q_proj.weight", FIELD(q), IS_MATRIX, USE_ALWAYS, ROWS_Q,
-      ROWS_DIM, FUSE_QKV, 0 },
+    { "attn_q.weight", "self_attn.q_proj.weight", FIELD(q), IS_MATRIX, USE_ALWAYS, ROWS_Q, ROWS_DIM,
+      FUSE_QKV, 0 },
     { "attn_k.weight", "self_attn.k_proj.weight", FIELD(k), IS_MATRIX, USE_ALWAYS, ROWS_KV,
       ROWS_DIM, FUSE_QKV, 1 },
     { "attn_v.weight", "self_attn.v_proj.weight", FIELD(v), IS_MATRIX, USE_ALWAYS, ROWS_KV,
@@ -97,8 +119,8 @@ static const layer_field LAYER_FIELDS[] = {
       ROWS_DIM, FUSE_QKV_BIAS, 1 },
     { "attn_v.bias", "self_attn.v_proj.bias", FIELD(v_bias), IS_VECTOR, USE_OPTIONAL, ROWS_KV,
       ROWS_DIM, FUSE_QKV_BIAS, 2 },
-    { "attn_output.bias", "self_attn.o_proj.bias", FIELD(o_bias), IS_VECTOR, USE_OPTIONAL,
-      ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "attn_output.bias", "self_attn.o_proj.bias", FIELD(o_bias), IS_VECTOR, USE_OPTIONAL, ROWS_DIM,
+      ROWS_DIM, 0, 0 },
     { "attn_q_norm.weight", "self_attn.q_norm.weight", FIELD(q_norm), IS_VECTOR, USE_QK_NORM,
       ROWS_QK_NORM_Q, ROWS_DIM, 0, 0 },
     { "attn_k_norm.weight", "self_attn.k_norm.weight", FIELD(k_norm), IS_VECTOR, USE_QK_NORM,
@@ -125,8 +147,8 @@ static const layer_field LAYER_FIELDS[] = {
       ROWS_DIM, ROWS_DIM, 0, 0 },
     { "post_ffw_norm.weight", "post_feedforward_layernorm.weight", FIELD(post_ffn_norm), IS_VECTOR,
       USE_POST_NORM, ROWS_DIM, ROWS_DIM, 0, 0 },
-    { "ffn_gate_inp.weight", "mlp.gate.weight", FIELD(router), IS_MATRIX, USE_EXPERTS,
-      ROWS_EXPERTS, ROWS_DIM, 0, 0 },
+    { "ffn_gate_inp.weight", "mlp.gate.weight", FIELD(router), IS_MATRIX, USE_EXPERTS, ROWS_EXPERTS,
+      ROWS_DIM, 0, 0 },
     { "ffn_gate_inp.bias", "mlp.gate.bias", FIELD(router_bias), IS_VECTOR, USE_OPTIONAL_EXPERTS,
       ROWS_EXPERTS, ROWS_DIM, 0, 0 },
     { "ffn_gate_exps.weight", "mlp.experts.%u.gate_proj.weight", FIELD(expert_gate), IS_EXPERTS,
@@ -289,9 +311,7 @@ static bool place_matrix(layout *l, weight *w) {
     }
     const uint64_t limit = min_u64(l->limits.max_binding, l->limits.max_buffer);
     const uint64_t unit = w->experts ? w->rows * row_bytes : row_bytes;
-    const uint32_t units = !w->experts                      ? w->rows
-                           : l->limits.expert_slots == 0 ? w->n_pieces
-                                                         : l->limits.expert_slots;
+    const uint32_t units = w->experts ? weights_slots(l->w, l->c, l->layer) : w->rows;
     const uint64_t fit = limit / unit;
     if (fit < 1) {
         return err_set(l->err, DP_E_LIMIT,
@@ -631,16 +651,23 @@ static const struct {
       { "model.embed_tokens.weight", "language_model.model.embed_tokens.weight",
         "model.language_model.embed_tokens.weight", "transformer.wte.weight" } },
     { "output_norm.weight",
-      { "model.norm.weight", "language_model.model.norm.weight",
-        "model.language_model.norm.weight", "transformer.ln_f.weight" } },
+      { "model.norm.weight", "language_model.model.norm.weight", "model.language_model.norm.weight",
+        "transformer.ln_f.weight" } },
     { "output.weight", { "lm_head.weight", "language_model.lm_head.weight" } },
     { "position_embd.weight", { "transformer.wpe.weight", "wpe.weight" } },
     { "output_norm.bias", { "transformer.ln_f.bias", "ln_f.bias" } },
     { "token_embd.weight", { "wte.weight" } },
     { "output_norm.weight", { "ln_f.weight" } },
 };
-enum { EMBEDDING, OUTPUT_NORM, HEAD, POSITIONS, OUTPUT_NORM_BIAS, BARE_EMBEDDING,
-       BARE_OUTPUT_NORM };
+enum {
+    EMBEDDING,
+    OUTPUT_NORM,
+    HEAD,
+    POSITIONS,
+    OUTPUT_NORM_BIAS,
+    BARE_EMBEDDING,
+    BARE_OUTPUT_NORM
+};
 
 static const tensor *find_outer(const layout *l, int which) {
     return outer_tensor(l, OUTER[which].gguf, OUTER[which].hf);
@@ -688,10 +715,14 @@ static bool plan_outside(layout *l) {
            find_matrix(l, &w->head, t, 0, c->vocab_size, c->dim, whole);
 }
 
+uint32_t weights_slots(const weights *w, const config *c, uint32_t layer) {
+    return w->expert_slots / c->n_layers + (layer < w->expert_slots % c->n_layers);
+}
+
 bool weights_plan(weights *w, const config *c, const container *files, const weight_limits *limits,
                   arena *a, dp_error *err) {
     *w = (weights){ .expert_slots = limits->expert_slots > 0 ? limits->expert_slots
-                                                             : c->n_experts };
+                                                             : c->n_experts * c->n_layers };
     layout l = { .w = w,
                  .c = c,
                  .files = files,
@@ -788,7 +819,7 @@ static bool upload_all(uploader *u, const weights *w, const config *c) {
     if (!upload_matrix(u, &w->embedding) || !upload_vector(u, &w->positions)) {
         return false;
     }
-    const bool paged = w->expert_slots < c->n_experts;
+    const bool paged = w->expert_slots < c->n_experts * c->n_layers;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         for (size_t f = 0; f < ARRAY_LEN(LAYER_FIELDS); f++) {
             const layer_field *field = &LAYER_FIELDS[f];

@@ -2,8 +2,9 @@
  *
  * Tokens that ask for it (normalized) are searched in the normalized text, all others in the text
  * as it came, first. Leftmost match, the longest of those, as Hugging Face tokenizers does with
- * Aho-Corasick; control tokens only if the call lets texts spell them. The trie is walked anew at
- * every byte that starts some token, at most ADDED_BYTES_MAX steps deep. */
+ * Aho-Corasick; control tokens only if the call lets texts spell them, and only where no byte of
+ * the spelling is marked as a message's. The trie is walked anew at every byte that starts some
+ * token, at most ADDED_BYTES_MAX steps deep. */
 #include "text/text_internal.h"
 
 /* ---- the trie ------------------------------------------------------------------------------ */
@@ -15,12 +16,11 @@ static uint32_t edge_slot(const trie *r, uint32_t key) {
     return i;
 }
 
-/* Node behind the edge, 0 if there is none. */
-static uint32_t trie_child(const trie *r, uint32_t node, uint8_t byte) {
+uint32_t trie_child(const trie *r, uint32_t node, uint8_t byte) {
     return node == 0 ? r->first[byte] : r->targets[edge_slot(r, (node << 8 | byte) + 1)];
 }
 
-static void trie_put(trie *r, str text, dp_token id) {
+void trie_put(trie *r, str text, dp_token id) {
     uint32_t node = 0;
     for (size_t i = 0; i < text.size; i++) {
         const uint8_t byte = (uint8_t)text.data[i];
@@ -43,16 +43,19 @@ static void trie_put(trie *r, str text, dp_token id) {
     }
 }
 
-/* Room for texts of `total` bytes. */
-static bool trie_reserve(tokenizer *t, trie *r, size_t total, dp_error *err) {
+bool trie_reserve(tokenizer *t, trie *r, size_t total, dp_error *err) {
+    if (total > TRIE_BYTES_MAX) {
+        return err_set(err, DP_E_LIMIT, "%s: tokens of %zu bytes in all, the limit is %d",
+                       t->source, total, TRIE_BYTES_MAX);
+    }
     size_t slots = 16;
     while (slots < total * 2) {
         slots *= 2;
     }
     r->mask = (uint32_t)(slots - 1);
-    r->keys = arena_new(&t->memory, slots, sizeof(*r->keys), "added tokens", err);
-    r->targets = arena_new(&t->memory, slots, sizeof(*r->targets), "added tokens", err);
-    r->tokens = arena_new(&t->memory, total + 1, sizeof(*r->tokens), "added tokens", err);
+    r->keys = arena_new(&t->memory, slots, sizeof(*r->keys), "a trie", err);
+    r->targets = arena_new(&t->memory, slots, sizeof(*r->targets), "a trie", err);
+    r->tokens = arena_new(&t->memory, total + 1, sizeof(*r->tokens), "a trie", err);
     if (r->keys == NULL || r->targets == NULL || r->tokens == NULL) {
         return false;
     }
@@ -61,14 +64,16 @@ static bool trie_reserve(tokenizer *t, trie *r, size_t total, dp_error *err) {
     return true;
 }
 
-static bool trie_find(const encoding *e, const trie *r, str text, size_t from, size_t *start,
-                      size_t *end, dp_token *id) {
+static bool trie_find(const encoding *e, const trie *r, str text, const uint8_t *marks, size_t from,
+                      size_t *start, size_t *end, dp_token *id) {
     for (size_t i = from; i < text.size; i++) {
         uint32_t node = r->first[(uint8_t)text.data[i]];
+        bool special = e->parse_special; /* until a byte is marked */
         dp_token best = DP_NO_TOKEN;
         for (size_t j = i + 1; node != 0; j++) {
             const dp_token here = r->tokens[node];
-            if (here != DP_NO_TOKEN && (e->parse_special || !(e->t->flags[here] & TOKEN_SPECIAL))) {
+            special = special && (marks == NULL || marks[j - 1] == 0);
+            if (here != DP_NO_TOKEN && (special || !(e->t->flags[here] & TOKEN_SPECIAL))) {
                 best = here;
                 *end = j;
             }
@@ -93,15 +98,16 @@ bool added_build(tokenizer *t, dp_error *err) {
             return false;
         }
         bool ok = true;
-        e.spells_added =
-            t->by_score; /* SentencePiece's stand inside the text, the reference's not */
+        /* SentencePiece's symbols stay as they are spelt, the other reference rewrites them. */
+        e.spells_added = t->normal.n > 0 && t->normal.list[0].kind == STEP_SENTENCE;
         for (dp_token id = 0; ok && id < t->n_tokens; id++) {
             if (!(t->flags[id] & TOKEN_ADDED)) {
                 continue;
             }
             const bool normal = t->flags[id] & TOKEN_NORMALIZED;
             str text = t->spelling[id];
-            if (normal && !normalize(&e, text, true, &text)) {
+            const uint8_t *no_marks = NULL;
+            if (normal && !normalize(&e, text, true, &text, &no_marks)) {
                 ok = false;
             } else if (text.size > ADDED_BYTES_MAX) {
                 ok = err_set(err, DP_E_LIMIT, "%s: added token %u has %zu bytes, the limit is %d",
@@ -115,10 +121,6 @@ bool added_build(tokenizer *t, dp_error *err) {
         encoding_free(&e);
         if (!ok) {
             return false;
-        }
-        if (total[0] + total[1] > ADDED_TOTAL_MAX) {
-            return err_set(err, DP_E_LIMIT, "%s: added tokens of %zu bytes, the limit is %d",
-                           t->source, total[0] + total[1], ADDED_TOTAL_MAX);
         }
         if (pass == 0) {
             t->has_added_raw = total[0] > 0;
@@ -140,18 +142,26 @@ static bool touches_word(str text, size_t start, size_t end) {
            (utf8_next((str){ text.data + end, text.size - end }, &code) > 0 && code_is_word(code));
 }
 
-static bool cut_at_added(encoding *e, str text, bool normalized, bool at_start);
+static bool cut_at_added(encoding *e, str text, const uint8_t *marks, bool normalized,
+                         bool at_start);
 
 /* What lies between added tokens. */
-static bool encode_between(encoding *e, str text, bool normalized, bool at_start) {
+static bool encode_between(encoding *e, str text, const uint8_t *marks, bool normalized,
+                           bool at_start) {
     if (text.size == 0) {
         return true;
     }
     if (normalized) {
+        /* Merges are not followed back to the bytes, so that one mark counts for the whole run. */
+        e->may_merge = e->parse_special;
+        for (size_t i = 0; e->may_merge && marks != NULL && i < text.size; i++) {
+            e->may_merge = marks[i] == 0;
+        }
         return pretoken_encode(e, text, at_start);
     }
     str normal;
-    return normalize(e, text, at_start, &normal) && cut_at_added(e, normal, true, at_start);
+    return normalize(e, text, at_start, &normal, &marks) &&
+           cut_at_added(e, normal, marks, true, at_start);
 }
 
 /* The last run of whitespace that was walked over: many tokens may lie in one. */
@@ -184,32 +194,35 @@ static void widen_match(str text, uint16_t flags, size_t done, blank_run *run, s
     }
 }
 
-static bool cut_at_added(encoding *e, str text, bool normalized, bool at_start) {
+/* `marks`: NULL or one for each byte of the text. */
+static bool cut_at_added(encoding *e, str text, const uint8_t *marks, bool normalized,
+                         bool at_start) {
     const tokenizer *t = e->t;
     const trie *r = normalized ? &t->added_normal : &t->added_raw;
     if (!(normalized ? t->has_added_normal : t->has_added_raw)) {
-        return encode_between(e, text, normalized, at_start);
+        return encode_between(e, text, marks, normalized, at_start);
     }
     size_t scan = 0, done = 0, start = 0, end = 0;
     blank_run run = { 0, 0 };
     dp_token id = DP_NO_TOKEN;
-    while (trie_find(e, r, text, scan, &start, &end, &id)) {
+    while (trie_find(e, r, text, marks, scan, &start, &end, &id)) {
         scan = end;
         if ((t->flags[id] & TOKEN_SINGLE_WORD) && touches_word(text, start, end)) {
             continue;
         }
         widen_match(text, t->flags[id], done, &run, &start, &end);
         const str before = { text.data + done, start > done ? start - done : 0 };
-        if (!encode_between(e, before, normalized, at_start && done == 0)) {
+        if (!encode_between(e, before, marks ? marks + done : NULL, normalized,
+                            at_start && done == 0)) {
             return false;
         }
         emit(e, id);
         done = end;
     }
-    return encode_between(e, (str){ text.data + done, text.size - done }, normalized,
-                          at_start && done == 0);
+    return encode_between(e, (str){ text.data + done, text.size - done },
+                          marks ? marks + done : NULL, normalized, at_start && done == 0);
 }
 
-bool added_encode(encoding *e, str text) {
-    return cut_at_added(e, text, false, true);
+bool added_encode(encoding *e, str text, const uint8_t *marks) {
+    return cut_at_added(e, text, marks, false, true);
 }

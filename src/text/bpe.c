@@ -105,15 +105,12 @@ static candidate pop_candidate(encoding *e) {
     return top;
 }
 
-/* Whether text may become this token: one that only the vocabulary knows of, and a control token
- * only if the caller lets texts spell them. SentencePiece keeps its control and byte tokens out of
- * merging altogether. */
-static bool may_become(const encoding *e, dp_token id) {
+bool may_become(const encoding *e, dp_token id) {
     const uint16_t flags = e->t->flags[id];
     if (e->t->by_score && (flags & (TOKEN_SPECIAL | TOKEN_BYTE))) {
         return false;
     }
-    return (flags & TOKEN_MODEL) && (e->parse_special || !(flags & TOKEN_SPECIAL));
+    return (flags & TOKEN_MODEL) && (e->may_merge || !(flags & TOKEN_SPECIAL));
 }
 
 static dp_token token_of(const encoding *e, str spelling) {
@@ -186,6 +183,14 @@ static bool has_byte_tokens(const tokenizer *t, str bytes) {
         }
     }
     return t->byte_fallback;
+}
+
+bool emit_byte_tokens(encoding *e, str bytes) {
+    const bool all = has_byte_tokens(e->t, bytes);
+    for (size_t i = 0; all && i < bytes.size; i++) {
+        emit(e, e->t->byte_ids[(uint8_t)bytes.data[i]]);
+    }
+    return all;
 }
 
 /* One symbol per character. Ranks merge known tokens alone, so that what is unknown is replaced
@@ -289,11 +294,7 @@ bool bpe_encode(encoding *e, str piece) {
         const str bytes = { piece.data + s->start, s->size };
         if (s->id != DP_NO_TOKEN) {
             emit(e, s->id);
-        } else if (has_byte_tokens(t, bytes)) {
-            for (size_t j = 0; j < bytes.size; j++) {
-                emit(e, t->byte_ids[(uint8_t)bytes.data[j]]);
-            }
-        } else {
+        } else if (!emit_byte_tokens(e, bytes)) {
             if (t->unk != DP_NO_TOKEN && !(after_unk && t->fuse_unk)) {
                 emit(e, t->unk);
             }

@@ -100,6 +100,9 @@ static str decode_step_on(const decode_step *d, str in, bool first, buf *out) {
 /* The bytes of token `id`, in `spaces` or in the spelling. */
 static str spell_token(const tokenizer *t, dp_token id, bool first, buf spaces[2]) {
     str s = t->spelling[id];
+    if (id == t->unk && t->unk_surface.data != NULL) {
+        return t->unk_surface;
+    }
     if (t->raw_bytes && (t->flags[id] & TOKEN_ADDED)) {
         return s; /* added tokens are spelt plainly beside GPT-2's characters */
     }
@@ -192,7 +195,8 @@ bool decoder_add(decoder *d, dp_token token, buf *out, dp_error *err) {
     if (ok && d->started && t->join_spaces) {
         ok = give_bytes(d, STR(" "), out, err);
     }
-    if (!d->started && t->n_lead > 0) {
+    const bool surface = token == t->unk && t->unk_surface.data != NULL; /* keeps its space */
+    if (!d->started && t->n_lead > 0 && !surface) {
         while (s.size > 0 && s.data[0] == t->lead && d->n_dropped < t->n_lead) {
             s.data++;
             s.size--;

@@ -148,6 +148,31 @@ void steps_free(step_list *steps) {
     steps->n = 0;
 }
 
+/* ---- marks ---------------------------------------------------------------------------------- */
+
+void mark_output(encoding *e, str in, size_t from, size_t to, size_t n) {
+    if (e->marks_in == NULL) {
+        return;
+    }
+    if (from == to) {
+        from -= from > 0;
+        to += to < in.size;
+    }
+    uint8_t mark = 0;
+    for (size_t i = from; i < to; i++) {
+        mark |= e->marks_in[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        buf_add(e->marks_out, &mark, 1);
+    }
+}
+
+void mark_copied(encoding *e, size_t from, size_t to) {
+    if (e->marks_in != NULL) {
+        buf_add(e->marks_out, e->marks_in + from, to - from);
+    }
+}
+
 /* ---- normal forms -------------------------------------------------------------------------- */
 
 static bool codes_reserve(encoding *e, size_t n) {
@@ -195,13 +220,13 @@ static void order_marks(int32_t *codes, size_t n, int32_t *spare) {
     }
 }
 
-/* One valid part of a text. */
-static bool add_normal_form(encoding *e, str part, int options, buf *out) {
+/* One valid part of a text, [from, to). */
+static bool add_normal_form(encoding *e, str in, size_t from, size_t to, int options, buf *out) {
     enum { LONGEST = 32 }; /* code points of one character's decomposition; 18 in Unicode */
     size_t n = 0;
-    for (size_t i = 0; i < part.size;) {
+    for (size_t i = from; i < to;) {
         uint32_t code = 0;
-        i += utf8_next((str){ part.data + i, part.size - i }, &code);
+        i += utf8_next((str){ in.data + i, to - i }, &code);
         if (!codes_reserve(e, n + LONGEST)) {
             return false;
         }
@@ -218,24 +243,42 @@ static bool add_normal_form(encoding *e, str part, int options, buf *out) {
         assert(got >= 0);
         n = (size_t)got;
     }
+    const size_t before = out->size;
     for (size_t i = 0; i < n; i++) {
         char bytes[4];
         buf_add(out, bytes, utf8_put(bytes, (uint32_t)e->codes[i]));
     }
+    if (n > 0 && (uint8_t)in.data[from] < 0x80 && e->codes[0] == in.data[from]) {
+        mark_copied(e, from, from + 1); /* nothing joined it */
+        mark_output(e, in, from + 1, to, out->size - before - 1);
+    } else {
+        mark_output(e, in, from, to, out->size - before);
+    }
     return true;
 }
 
+/* No ASCII character joins what is before it, so that a text may be cut there. */
 static bool apply_normal_form(encoding *e, str in, int options, buf *out) {
     for (size_t i = 0; i < in.size;) {
         size_t end = i, n;
-        while (end < in.size && (n = utf8_next((str){ in.data + end, in.size - end }, NULL)) > 0) {
+        while (end < in.size && (uint8_t)in.data[end] < 0x80) {
+            end++;
+        }
+        const bool goes_on =
+            end < in.size && utf8_next((str){ in.data + end, in.size - end }, NULL);
+        const size_t from = end > i && goes_on ? end - 1 : end; /* a mark may join the last one */
+        buf_add(out, in.data + i, from - i);
+        mark_copied(e, i, from);
+        while (end < in.size && (uint8_t)in.data[end] >= 0x80 &&
+               (n = utf8_next((str){ in.data + end, in.size - end }, NULL)) > 0) {
             end += n;
         }
-        if (end > i && !add_normal_form(e, (str){ in.data + i, end - i }, options, out)) {
+        if (end > from && !add_normal_form(e, in, from, end, options, out)) {
             return false;
         }
-        if (end < in.size) {
+        if (end < in.size && (uint8_t)in.data[end] >= 0x80) { /* a byte that is no UTF-8 */
             buf_add(out, in.data + end, 1);
+            mark_copied(e, end, end + 1);
             end++;
         }
         i = end;
@@ -243,22 +286,28 @@ static bool apply_normal_form(encoding *e, str in, int options, buf *out) {
     return true;
 }
 
-static void apply_lower(str in, buf *out) {
+/* Character by character. */
+static void apply_to_characters(encoding *e, const step *s, str in, buf *out) {
     for (size_t i = 0; i < in.size;) {
-        uint32_t code;
-        const size_t n = utf8_next((str){ in.data + i, in.size - i }, &code);
-        if (n == 0) {
-            buf_add(out, in.data + i, 1);
-            i++;
-            continue;
-        }
+        uint32_t code = 0;
         char bytes[4];
-        if (code == 0x130) { /* the one letter whose lower case has two characters */
+        const size_t before = out->size;
+        size_t n = utf8_next((str){ in.data + i, in.size - i }, &code);
+        if (n == 0) {
+            n = 1;
+            buf_add(out, in.data + i, 1);
+        } else if (s->kind == STEP_STRIP_ACCENTS) {
+            const utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)code);
+            if (c < UTF8PROC_CATEGORY_MN || c > UTF8PROC_CATEGORY_ME) {
+                buf_add(out, in.data + i, n);
+            }
+        } else if (code == 0x130) { /* the one letter whose lower case has two characters */
             buf_add_str(out, STR("i\xCC\x87"));
         } else {
             const uint32_t low = (uint32_t)utf8proc_tolower((utf8proc_int32_t)code);
             buf_add(out, bytes, utf8_put(bytes, low));
         }
+        mark_output(e, in, i, i + n, out->size - before);
         i += n;
     }
 }
@@ -289,21 +338,15 @@ static bool apply_replace(encoding *e, const step *s, str in, buf *space, str *o
         }
         buf_add(space, in.data + done, start - done);
         buf_add_str(space, s->content);
+        mark_copied(e, done, start);
+        mark_output(e, in, start, end, s->content.size);
         done = end;
         any = true;
     }
     if (any) {
         buf_add(space, in.data + done, in.size - done);
+        mark_copied(e, done, in.size);
         *out = (str){ space->data, space->size };
-    }
-    return true;
-}
-
-static bool is_ascii(str s) {
-    for (size_t i = 0; i < s.size; i++) {
-        if ((uint8_t)s.data[i] >= 0x80) {
-            return false;
-        }
     }
     return true;
 }
@@ -325,13 +368,15 @@ bool step_apply(encoding *e, const step *s, str in, bool at_start, buf *space, s
         add_byte_chars(space, in);
         break;
     case STEP_PREPEND:
-        if (in.size == 0 || e->spells_added || (s->only_at_start && !at_start) ||
+        if (in.size == 0 || (s->only_at_start && !at_start) ||
             (s->unless_there && in.size >= s->content.size &&
              memcmp(in.data, s->content.data, s->content.size) == 0)) {
             return true;
         }
         buf_add_str(space, s->content);
         buf_add_str(space, in);
+        mark_output(e, in, 0, 0, s->content.size);
+        mark_copied(e, 0, in.size);
         break;
     case STEP_REPLACE:
         return apply_replace(e, s, in, space, out) && buf_ok(space, "a normalized text", e->err);
@@ -339,15 +384,19 @@ bool step_apply(encoding *e, const step *s, str in, bool at_start, buf *space, s
     case STEP_NFD:
     case STEP_NFKC:
     case STEP_NFKD:
-        if (is_ascii(in)) {
-            return true;
-        }
         if (!apply_normal_form(e, in, forms[s->kind], space)) {
             return false;
         }
         break;
     case STEP_LOWER:
-        apply_lower(in, space);
+    case STEP_STRIP_ACCENTS:
+        apply_to_characters(e, s, in, space);
+        break;
+    case STEP_CHARSMAP:
+        charsmap_apply(e, s->charsmap, in, space);
+        break;
+    case STEP_SENTENCE:
+        sentence_apply(e, s, in, at_start, space);
         break;
     case STEP_STRIP:
         *out = strip_spaces(in, s->left, s->right);
@@ -357,18 +406,42 @@ bool step_apply(encoding *e, const step *s, str in, bool at_start, buf *space, s
     return buf_ok(space, "a normalized text", e->err);
 }
 
-bool normalize(encoding *e, str in, bool at_start, str *out) {
+/* What became of the marks of `before`: written anew, or a part of what was there. */
+static bool follow_marks(const encoding *e, str before, str after, bool rewritten,
+                         const uint8_t **marks) {
+    if (*marks == NULL) {
+        return true;
+    }
+    if (!rewritten) {
+        *marks += after.data - before.data;
+        return true;
+    }
+    if (!buf_ok(e->marks_out, "a normalized text", e->err)) {
+        return false;
+    }
+    assert(e->marks_out->size == after.size);
+    *marks = (const uint8_t *)e->marks_out->data;
+    return true;
+}
+
+bool normalize(encoding *e, str in, bool at_start, str *out, const uint8_t **marks) {
     const step_list *steps = &e->t->normal;
     unsigned side = 0; /* the buffer that *out does not lie in */
     *out = in;
     for (uint32_t i = 0; i < steps->n; i++) {
-        buf *space = &e->normal[side];
-        if (!step_apply(e, &steps->list[i], *out, at_start, space, out)) {
+        const str before = *out;
+        e->marks_in = *marks;
+        e->marks_out = &e->marks[side];
+        buf_reset(e->marks_out);
+        if (!step_apply(e, &steps->list[i], before, at_start, &e->normal[side], out)) {
             return false;
         }
-        if (out->data == space->data) {
-            side = 1 - side;
+        const bool rewritten = out->data == e->normal[side].data;
+        if (!follow_marks(e, before, *out, rewritten, marks)) {
+            return false;
         }
+        side = rewritten ? 1 - side : side;
     }
+    e->marks_in = NULL;
     return true;
 }

@@ -1,7 +1,7 @@
 /* pretoken: cuts texts into the pieces that merges may not cross.
  *
  * A pre-tokenizer is a list of steps. Each takes a piece, cuts or rewrites it and gives every
- * result to the next step at once; behind the last stands bpe_encode. What happens to matches
+ * result to the next step at once; behind the last stands the model. What happens to matches
  * follows the five behaviours of Hugging Face tokenizers' Split. Bytes that are no UTF-8 match
  * nothing, and a pattern does not see across them. */
 #include "text/text_internal.h"
@@ -207,7 +207,7 @@ static bool run_step(encoding *e, uint32_t level, str piece, bool at_start) {
         return true;
     }
     if (level == e->t->pre.n) {
-        return bpe_encode(e, piece);
+        return e->t->unigram ? unigram_encode(e, piece) : bpe_encode(e, piece);
     }
     const step *s = &e->t->pre.list[level];
     if (s->kind == STEP_SPLIT) {

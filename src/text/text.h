@@ -1,10 +1,11 @@
 /* text: bytes to tokens and back. Needs base and format.
  *
- * Tokenizers are built from GGUF metadata (tokenizer.ggml.*) or from a Hugging Face tokenizer.json;
- * Hugging Face `tokenizers` is the reference for both. Two algorithms: byte-level BPE (GPT-2,
- * Llama 3, Qwen, ...) and SentencePiece BPE with byte fallback (Llama 2, Mistral, TinyLlama). A
- * tokenizer is read-only after opening and may be used from any number of threads; it keeps nothing
- * of the container. */
+ * Tokenizers are built from GGUF metadata (tokenizer.ggml.*), a Hugging Face tokenizer.json, or a
+ * SentencePiece tokenizer.model where that is all there is. Hugging Face `tokenizers` is the
+ * reference for byte-level BPE and tokenizer.json, SentencePiece for the rest. Three algorithms:
+ * byte-level BPE (GPT-2, Llama 3, Qwen, ...), SentencePiece BPE with byte fallback (Llama 2,
+ * Mistral, Gemma), unigram. A tokenizer is read-only after opening and may be used from any number
+ * of threads; it keeps nothing of the container. */
 #ifndef TEXT_TEXT_H
 #define TEXT_TEXT_H
 
@@ -12,12 +13,14 @@
 
 typedef struct tokenizer tokenizer;
 
+/* Whether the files have a tokenizer at all: a model that has none takes and gives ids only. */
+bool tokenizer_present(container *c, bool *has, dp_error *err) CHECK_RESULT;
 /* DP_E_FORMAT, DP_E_UNSUPPORTED (a model, normalizer, pre-tokenizer or decoder that is not known,
  * by name), DP_E_LIMIT, DP_E_MEMORY. */
 tokenizer *tokenizer_open(container *c, const log_sink *log, dp_error *err) CHECK_RESULT;
 void tokenizer_close(tokenizer *t);
 
-/* "bpe": byte-level BPE, "spm": SentencePiece BPE and its kin. Static text. */
+/* "bpe": byte-level BPE, "spm": SentencePiece BPE and its kin, "unigram". Static text. */
 const char *tokenizer_kind(const tokenizer *t);
 uint32_t tokenizer_n_tokens(const tokenizer *t); /* ids are below this; some may have no token */
 
@@ -30,6 +33,15 @@ uint32_t tokenizer_n_tokens(const tokenizer *t); /* ids are below this; some may
  * texts over TEXT_BYTES_MAX or a pattern that passes its match limit, DP_E_MEMORY. */
 bool tokenizer_encode(const tokenizer *t, str text, bool add_special, bool parse_special,
                       dp_token *out, size_t max, size_t *n, dp_error *err) CHECK_RESULT;
+
+/* tokenizer_encode of a text that has parts by others: `untrusted`, [text.size] or NULL for none,
+ * is not 0 for every byte that came from a message. A control token is never recognised where one
+ * byte of its spelling is marked; all else is as for the text without marks, across the borders of
+ * marks too. (Whitespace that a control token takes along may be marked; where normalization joins
+ * a marked character to others, all of them count as marked.) */
+bool tokenizer_encode_marked(const tokenizer *t, str text, const uint8_t *untrusted,
+                             bool add_special, bool parse_special, dp_token *out, size_t max,
+                             size_t *n, dp_error *err) CHECK_RESULT;
 
 /* The whole text of tokens, special ones spelt out only if `special`. Appends to `out`. Bytes come
  * out as they are, valid UTF-8 or not; an id without a token is no text. An id out of range is
@@ -72,5 +84,32 @@ bool tokenizer_adds_eos(const tokenizer *t);
 const dp_token *tokenizer_stops(const tokenizer *t, size_t *n);
 /* The chat template's text; empty if there is none. */
 str tokenizer_chat_template(const tokenizer *t);
+
+/* ---- chat templates (chat.c, jinja*.c) ------------------------------------------------------ */
+
+typedef struct {
+    str messages;               /* a JSON array of objects */
+    str tools;                  /* a JSON array of objects; empty: the template sees none */
+    str variables;              /* a JSON object of further variables (enable_thinking), or empty */
+    bool add_generation_prompt; /* the template ends with the start of an answer */
+    str bos, eos;               /* spellings of bos_token and eos_token; empty: undefined */
+    int64_t now;                /* seconds since 1970, UTC: what strftime_now prints */
+} chat_input;
+
+/* Appends the prompt that a chat template makes of `in` to `out`. The template is Jinja as Hugging
+ * Face transformers runs it, and the bytes are those that it would make. `untrusted` (NULL is fine)
+ * gets one byte for each of them: 1 where it came from the messages, tools or variables, through
+ * whatever operations, 0 where the template itself, bos or eos wrote it. Role names of the usual
+ * set (system, user, assistant, tool, ...) count as the template's, because some templates build
+ * special tokens of them; any other role is marked.
+ *
+ * A template is code from a stranger: its steps, depth and memory are bounded by fixed amounts plus
+ * a multiple of the sizes given in. Messages begin with `name_for_errors` and the template's line.
+ * DP_E_FORMAT for a template that is wrong or fails on these messages, or for bad JSON;
+ * DP_E_ARGUMENT where the template itself refuses the messages (raise_exception, whose text is the
+ * message) or messages are no array of objects; DP_E_UNSUPPORTED for a tag or filter that we leave
+ * out; DP_E_LIMIT; DP_E_MEMORY. On false nothing was appended. */
+bool chat_render(str chat_template, const char *name_for_errors, const chat_input *in, buf *out,
+                 buf *untrusted, dp_error *err) CHECK_RESULT;
 
 #endif

@@ -1,25 +1,26 @@
 /* text_internal: what the files of src/text share.
  *
  * The stages of encoding, each a file: added.c cuts the text at added tokens, normal.c rewrites
- * what is between them, pretoken.c cuts that into pieces, bpe.c turns each piece into tokens.
- * Stages call the next one for every piece as soon as it is known (depth first), so that the memory
- * of a call is a few buffers as long as the longest piece and not a list of all pieces. decode.c
- * goes the other way. tokenizer_json.c and tokenizer_gguf.c fill the same structure from the two
- * sources; tokenizer.c finishes it and holds the public calls. A tokenizer never changes after
- * opening: all that changes during a call is in its `encoding`. */
+ * what is between them (charsmap.c as SentencePiece does), pretoken.c cuts that into pieces, bpe.c
+ * or unigram.c turns each piece into tokens. Stages call the next one for every piece as soon as it
+ * is known (depth first), so that the memory of a call is a few buffers as long as the longest
+ * piece and not a list of all pieces. decode.c goes the other way. tokenizer_json.c,
+ * tokenizer_gguf.c and tokenizer_spm.c fill the same structure from the three sources, companions.c
+ * from the files beside the first and the last; tokenizer.c finishes it and holds the public calls.
+ * A tokenizer never changes after opening: all that changes during a call is in its `encoding`. */
 #ifndef TEXT_INTERNAL_H
 #define TEXT_INTERNAL_H
 
 #include "text/text.h"
 
 enum {
-    TOKEN_BYTES_MAX = 65535,         /* one token's spelling */
-    ADDED_BYTES_MAX = 1024,          /* one added token's: the search walks as far at every byte */
-    ADDED_TOTAL_MAX = (1 << 24) - 1, /* all added tokens together: a trie node has 24 bits */
-    STEPS_MAX = 32,                  /* of a normalizer, a pre-tokenizer or a decoder */
-    AFFIX_MAX = 16,                  /* tokens put in front or behind by the post-processor */
-    PATTERN_BYTES_MAX = 65535,       /* one regular expression */
-    CHAR_TABLE = 1024,               /* characters whose token is looked up without hashing */
+    TOKEN_BYTES_MAX = 65535,        /* one token's spelling */
+    ADDED_BYTES_MAX = 1024,         /* one of a trie's: the search walks as far at every byte */
+    TRIE_BYTES_MAX = (1 << 24) - 1, /* all tokens of a trie together: a node has 24 bits */
+    STEPS_MAX = 32,                 /* of a normalizer, a pre-tokenizer or a decoder */
+    AFFIX_MAX = 16,                 /* tokens put in front or behind by the post-processor */
+    PATTERN_BYTES_MAX = 65535,      /* one regular expression */
+    CHAR_TABLE = 1024,              /* characters whose token is looked up without hashing */
 };
 
 /* ---- regular expressions (regex.c) --------------------------------------------------------- */
@@ -53,7 +54,10 @@ typedef enum {
     STEP_NFKC,
     STEP_NFKD,
     STEP_LOWER,
-    STEP_STRIP, /* whitespace at the ends */
+    STEP_STRIP_ACCENTS, /* combining marks away */
+    STEP_STRIP,         /* whitespace at the ends */
+    STEP_CHARSMAP,      /* Hugging Face's Precompiled */
+    STEP_SENTENCE,      /* all that SentencePiece does before its model */
 } step_kind;
 
 typedef enum {
@@ -71,15 +75,20 @@ typedef enum {
     SPLIT_CONTIGUOUS
 } split_kind;
 
+typedef struct charsmap charsmap; /* see charsmap.c; in the tokenizer's memory */
+
 typedef struct {
     step_kind kind;
-    match_kind match;   /* STEP_SPLIT, STEP_REPLACE */
-    split_kind split;   /* STEP_SPLIT: where matches go */
-    bool invert;        /* STEP_SPLIT: what does not match is the match */
-    bool only_at_start; /* STEP_PREPEND: only to the piece that starts the text */
-    bool unless_there;  /* STEP_PREPEND: not if the piece starts with content */
-    bool left, right;   /* STEP_STRIP */
-    regex *regex;       /* owned */
+    match_kind match;         /* STEP_SPLIT, STEP_REPLACE */
+    split_kind split;         /* STEP_SPLIT: where matches go */
+    bool invert;              /* STEP_SPLIT: what does not match is the match */
+    bool only_at_start;       /* STEP_PREPEND, _SENTENCE: only to the piece that starts the text */
+    bool unless_there;        /* STEP_PREPEND: not if the piece starts with content */
+    bool left, right;         /* STEP_STRIP */
+    bool prefixes;            /* STEP_SENTENCE: a space in front; a space is `content` */
+    bool trims;               /* STEP_SENTENCE: no space at the ends, one between words */
+    const charsmap *charsmap; /* STEP_CHARSMAP; STEP_SENTENCE: or NULL */
+    regex *regex;             /* owned */
     str literal, content;
 } step;
 
@@ -121,7 +130,7 @@ typedef struct {
     uint32_t mask; /* slots - 1, a power of two less one */
 } merge_table;
 
-/* Added tokens by their bytes. Node 0 is the root and no edge leads to it. */
+/* Tokens by their bytes. Node 0 is the root and no edge leads to it. */
 typedef struct {
     uint32_t *keys;    /* of edges: node << 8 | byte, + 1 so that 0 is free */
     uint32_t *targets; /* node that the edge leads to */
@@ -159,10 +168,16 @@ struct tokenizer {
 
     bool by_score; /* SentencePiece: any pair whose concatenation is a token, the highest score
                       first */
+    bool unigram;  /* no merges: the most probable tokens */
     bool ignore_merges, byte_fallback, fuse_unk;
     bool raw_bytes; /* byte-level vocabulary: ordinary tokens are spelt with GPT-2's table */
     dp_token unk;
     uint32_t *order; /* by_score: [n_tokens], lower merges first */
+    double *scores;  /* unigram: [n_tokens] */
+    bool float_sums; /* unigram: as SentencePiece adds them */
+    double unknown_score;
+    trie model_trie; /* unigram: tokens that the model may produce */
+    str unk_surface; /* what decodes from the unknown token; NULL: its spelling */
     merge_table merges;
     size_t longest; /* bytes of the longest spelling */
     dp_token char_ids[CHAR_TABLE];
@@ -203,30 +218,47 @@ typedef struct {
     uint32_t size; /* bytes of both symbols */
 } candidate;
 
+/* The best way to write a piece up to here. */
+typedef struct {
+    double score;
+    uint32_t from; /* where its last token starts; no_path: not reached */
+    uint32_t to;   /* where the next token of the chosen way ends */
+    dp_token id;   /* DP_NO_TOKEN: an unknown character */
+} best_path;
+
+static const uint32_t no_path = UINT32_MAX;
+
 typedef struct {
     const tokenizer *t;
     bool parse_special;
-    bool spells_added; /* normalizing an added token's spelling: nothing is put in front */
+    bool may_merge;    /* pieces of this run may become control tokens by merging */
+    bool spells_added; /* STEP_SENTENCE on an added token's spelling: only spaces change */
     dp_token *out;
     size_t max, n;
     dp_error *err;
 
     regex_work *regex;
-    buf level[STEPS_MAX]; /* text made by pre-tokenizer step i */
-    buf normal[2];        /* text made by normalizers, in turn */
-    int32_t *codes;       /* code points being normalized, and as much again to sort them */
-    size_t n_codes;       /* capacity */
+    buf level[STEPS_MAX];    /* text made by pre-tokenizer step i */
+    buf normal[2];           /* text made by normalizers, in turn */
+    buf marks[2];            /* marks of that text */
+    const uint8_t *marks_in; /* marks of the text that a normalizer reads; NULL: nobody asks */
+    buf *marks_out;
+    int32_t *codes; /* code points being normalized, and as much again to sort them */
+    size_t n_codes; /* capacity */
     symbol *symbols;
     size_t n_symbols; /* capacity */
     candidate *heap;
     size_t n_heap, heap_capacity;
+    best_path *best;
+    size_t n_best;         /* capacity */
     uint64_t n_candidates; /* put into the heap so far: the work of the call */
 } encoding;
 
 bool encoding_init(encoding *e, const tokenizer *t, bool parse_special, dp_token *out, size_t max,
                    dp_error *err) CHECK_RESULT;
 void encoding_free(encoding *e);
-bool encoding_run(encoding *e, str text, bool add_special) CHECK_RESULT;
+/* `marks` as in tokenizer_encode_marked. */
+bool encoding_run(encoding *e, str text, const uint8_t *marks, bool add_special) CHECK_RESULT;
 
 static inline void emit(encoding *e, dp_token id) {
     if (e->n < e->max) {
@@ -238,13 +270,25 @@ static inline void emit(encoding *e, dp_token id) {
 /* ---- stages -------------------------------------------------------------------------------- */
 
 /* added.c: cuts at added tokens, normalizes between them and hands on the rest. */
-bool added_encode(encoding *e, str text) CHECK_RESULT;
+bool added_encode(encoding *e, str text, const uint8_t *marks) CHECK_RESULT;
 bool added_build(tokenizer *t, dp_error *err) CHECK_RESULT;
+/* Room for texts of `total` bytes. */
+bool trie_reserve(tokenizer *t, trie *r, size_t total, dp_error *err) CHECK_RESULT;
+/* The first of equal texts stays. */
+void trie_put(trie *r, str text, dp_token id);
+/* Node behind the edge, 0 if there is none. */
+uint32_t trie_child(const trie *r, uint32_t node, uint8_t byte);
 
 /* normal.c: one step on a text; *out is `in` itself or lies in `space`. */
 bool step_apply(encoding *e, const step *s, str in, bool at_start, buf *space,
                 str *out) CHECK_RESULT;
-bool normalize(encoding *e, str in, bool at_start, str *out) CHECK_RESULT;
+/* All of them. *marks, NULL or as long as `in`, becomes that of *out. */
+bool normalize(encoding *e, str in, bool at_start, str *out, const uint8_t **marks) CHECK_RESULT;
+/* What a normalizer just wrote, `n` bytes, comes from [from, to) of its text: marked if one of
+ * those bytes is. What comes from nothing (from == to) is as its neighbours. */
+void mark_output(encoding *e, str in, size_t from, size_t to, size_t n);
+/* [from, to) was written as it is. */
+void mark_copied(encoding *e, size_t from, size_t to);
 bool code_is_space(uint32_t code);
 bool code_is_word(uint32_t code);
 bool code_is_number(uint32_t code);
@@ -255,6 +299,12 @@ extern const uint16_t byte_chars[256]; /* GPT-2's table: byte -> code point */
 /* The byte that a code point of the table stands for, or -1. */
 int char_byte(uint32_t code);
 void add_byte_chars(buf *out, str bytes);
+
+/* charsmap.c: from the bytes of a file, raw or as base64. */
+charsmap *charsmap_new(tokenizer *t, str bytes, dp_error *err) CHECK_RESULT;
+charsmap *charsmap_new_base64(tokenizer *t, str text, dp_error *err) CHECK_RESULT;
+void charsmap_apply(encoding *e, const charsmap *rules, str in, buf *out);
+void sentence_apply(encoding *e, const step *s, str in, bool at_start, buf *out);
 
 /* pretoken.c */
 bool pretoken_encode(encoding *e, str piece, bool at_start) CHECK_RESULT;
@@ -271,7 +321,17 @@ typedef struct {
 bool match_next(encoding *e, match_scan *scan, size_t *start, size_t *end,
                 bool *found) CHECK_RESULT;
 
+/* unigram.c */
+bool unigram_encode(encoding *e, str piece) CHECK_RESULT;
+bool unigram_build(tokenizer *t, dp_error *err) CHECK_RESULT;
+
 /* bpe.c */
+/* Whether text may become this token: one that only the vocabulary knows of, and a control token
+ * only if the caller lets all of this text spell them. SentencePiece keeps its control and byte
+ * tokens out of merging altogether. */
+bool may_become(const encoding *e, dp_token id);
+/* <0xXX> for every byte; false, and nothing, if they are not used or one is missing. */
+bool emit_byte_tokens(encoding *e, str bytes);
 bool bpe_encode(encoding *e, str piece) CHECK_RESULT;
 bool merges_new(merge_table *m, size_t n, dp_error *err) CHECK_RESULT;
 void merges_put(merge_table *m, dp_token left, dp_token right, uint32_t rank, dp_token result);
@@ -285,7 +345,8 @@ bool pieces_build(tokenizer *t, dp_error *err) CHECK_RESULT;
 /* What a folder offers; absent files are NULL. */
 typedef struct {
     const json_value *tokenizer, *tokenizer_config, *special_tokens_map;
-    const json_value *generation_config, *config;
+    const json_value *generation_config, *config, *added_tokens;
+    str model;         /* tokenizer.model; empty if absent */
     str chat_template; /* chat_template.jinja; empty if absent */
 } tokenizer_files;
 
@@ -294,6 +355,9 @@ typedef const meta_value *meta_get(const void *user, const char *key);
 
 tokenizer *tokenizer_from_json(const tokenizer_files *files, const log_sink *log,
                                dp_error *err) CHECK_RESULT;
+/* Without tokenizer.json. */
+tokenizer *tokenizer_from_spm(const tokenizer_files *files, const log_sink *log,
+                              dp_error *err) CHECK_RESULT;
 tokenizer *tokenizer_from_meta(meta_get *get, const void *user, const log_sink *log,
                                dp_error *err) CHECK_RESULT;
 
@@ -308,5 +372,23 @@ bool tokenizer_copy(tokenizer *t, str s, str *out, dp_error *err) CHECK_RESULT;
 bool tokenizer_finish(tokenizer *t, dp_error *err) CHECK_RESULT;
 bool tokenizer_add_stop(tokenizer *t, dp_token id, dp_error *err) CHECK_RESULT;
 decode_step *decode_add(tokenizer *t, decode_kind kind, dp_error *err) CHECK_RESULT;
+/* bos and eos, as far as the model has them, around every text. */
+void tokenizer_add_affixes(tokenizer *t, bool bos, bool eos);
+/* Scores of a vocabulary whose tokens stand, as the model needs them. */
+bool tokenizer_set_scores(tokenizer *t, const double *scores, dp_error *err) CHECK_RESULT;
+/* SentencePiece's steps round its models: what is done to a text before, and back again. */
+typedef struct {
+    const charsmap *charsmap; /* or NULL */
+    bool prefixes, only_at_start, trims, escapes;
+} sentence_options;
+bool tokenizer_add_sentence(tokenizer *t, sentence_options options, dp_error *err) CHECK_RESULT;
+
+/* companions.c: bos, eos, stop tokens and the chat template from the files beside the vocabulary.
+ * `adds_bos`: whether bos is added where they do not say. */
+bool companions_read(tokenizer *t, const tokenizer_files *files, bool has_template, bool adds_bos,
+                     dp_error *err) CHECK_RESULT;
+/* TOKEN_... of an added token's description; `source` is the file. */
+bool added_flags(const json_value *description, const char *source, uint16_t *flags,
+                 dp_error *err) CHECK_RESULT;
 
 #endif

@@ -5,6 +5,8 @@
  * what it needs in an `encoding`, so that any number of threads may share a tokenizer. */
 #include "text/text_internal.h"
 
+#include <math.h>
+
 /* ---- building ------------------------------------------------------------------------------ */
 
 tokenizer *tokenizer_new(const char *source, const log_sink *log, dp_error *err) {
@@ -94,6 +96,67 @@ decode_step *decode_add(tokenizer *t, decode_kind kind, dp_error *err) {
     return d;
 }
 
+void tokenizer_add_affixes(tokenizer *t, bool bos, bool eos) {
+    if (bos && t->bos != DP_NO_TOKEN && t->n_prefix < AFFIX_MAX) {
+        t->prefix[t->n_prefix++] = t->bos;
+    }
+    if (eos && t->eos != DP_NO_TOKEN && t->n_suffix < AFFIX_MAX) {
+        t->suffix[t->n_suffix++] = t->eos;
+    }
+}
+
+bool tokenizer_set_scores(tokenizer *t, const double *scores, dp_error *err) {
+    for (uint32_t i = 0; i < t->n_tokens; i++) {
+        if (!isfinite(scores[i])) {
+            return err_set(err, DP_E_FORMAT, "%s: the score of token %u is no number", t->source,
+                           i);
+        }
+    }
+    if (t->unigram) {
+        t->scores = arena_new(&t->memory, t->n_tokens, sizeof(*t->scores), "scores", err);
+        if (t->scores != NULL) {
+            memcpy(t->scores, scores, t->n_tokens * sizeof(*scores));
+        }
+        return t->scores != NULL;
+    }
+    t->by_score = true;
+    t->order = arena_new(&t->memory, t->n_tokens, sizeof(*t->order), "scores", err);
+    for (uint32_t i = 0; t->order != NULL && i < t->n_tokens; i++) {
+        const float score = (float)scores[i] + 0.0f; /* -0 is 0 */
+        /* IEEE bits in the order of the numbers, then turned round: the highest score first. */
+        uint32_t bits;
+        memcpy(&bits, &score, sizeof(bits));
+        t->order[i] = ~(bits & 0x80000000u ? ~bits : bits | 0x80000000u);
+    }
+    return t->order != NULL;
+}
+
+bool tokenizer_add_sentence(tokenizer *t, sentence_options options, dp_error *err) {
+    static const str mark = { "\xE2\x96\x81", 3 }, space = { " ", 1 };
+    step *s = step_add(&t->normal, STEP_SENTENCE, t->source, err);
+    if (s == NULL) {
+        return false;
+    }
+    s->charsmap = options.charsmap;
+    s->prefixes = options.prefixes;
+    s->only_at_start = options.only_at_start;
+    s->trims = options.trims;
+    s->content = options.escapes ? mark : space;
+    if (options.prefixes || options.trims) {
+        t->lead = ' ';
+        t->n_lead = options.trims ? UINT32_MAX : 1;
+    }
+    decode_step *d = decode_add(t, DECODE_REPLACE, err);
+    if (d == NULL || decode_add(t, DECODE_FALLBACK, err) == NULL) {
+        return false;
+    }
+    d->literal = mark;
+    d->content = space;
+    t->fuse_unk = t->float_sums = true;
+    t->unk_surface = STR(" \xE2\x81\x87 ");
+    return true;
+}
+
 bool tokenizer_add_stop(tokenizer *t, dp_token id, dp_error *err) {
     for (size_t i = 0; i < t->n_stops; i++) {
         if (t->stops[i] == id) {
@@ -173,27 +236,46 @@ bool tokenizer_finish(tokenizer *t, dp_error *err) {
     if (t->eos != DP_NO_TOKEN && !tokenizer_add_stop(t, t->eos, err)) {
         return false;
     }
-    return added_build(t, err) && pieces_build(t, err) && add_known_stops(t, err);
+    return (!t->unigram || unigram_build(t, err)) && added_build(t, err) && pieces_build(t, err) &&
+           add_known_stops(t, err);
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
+
+enum { MODEL_BYTES_MAX = 64 * 1024 * 1024 }; /* tokenizer.model of 262,144 pieces is 5 MB */
 
 static const meta_value *container_get(const void *user, const char *key) {
     return container_meta(user, key);
 }
 
-/* An optional file of the folder: true also if it is absent. */
+/* Optional files of the folder: true also if they are absent. Newer folders have the template in
+ * chat_template.jinja, not in a field. */
 static bool optional_json(container *c, const char *name, const json_value **out, dp_error *err) {
     dp_error own = { 0 };
     *out = container_json(c, name, &own);
     return *out != NULL || own.status == DP_OK || err_set(err, own.status, "%s", own.message);
 }
 
-/* chat_template.jinja, which newer folders have in place of a field. */
-static bool read_template(const container *c, buf *out, dp_error *err) {
+static bool optional_text(const container *c, const char *name, buf *out, dp_error *err) {
     dp_error own = { 0 };
-    return container_text(c, "chat_template.jinja", out, &own) || own.status == DP_OK ||
+    return container_text(c, name, out, &own) || own.status == DP_OK ||
            err_set(err, own.status, "%s", own.message);
+}
+
+bool tokenizer_present(container *c, bool *has, dp_error *err) {
+    if (container_kind_of(c) == CONTAINER_GGUF) {
+        const meta_value *v = container_meta(c, "tokenizer.ggml.model");
+        *has = v != NULL && !(v->type == META_STRING && str_is(v->s, "none"));
+        return true;
+    }
+    const json_value *described;
+    buf model;
+    buf_init(&model, MODEL_BYTES_MAX);
+    const bool ok = optional_json(c, "tokenizer.json", &described, err) &&
+                    (described != NULL || optional_text(c, "tokenizer.model", &model, err));
+    *has = ok && (described != NULL || model.size > 0);
+    buf_free(&model);
+    return ok;
 }
 
 tokenizer *tokenizer_open(container *c, const log_sink *log, dp_error *err) {
@@ -202,24 +284,37 @@ tokenizer *tokenizer_open(container *c, const log_sink *log, dp_error *err) {
     }
     enum { TEMPLATE_BYTES_MAX = 4 * 1024 * 1024 };
     tokenizer_files files = { 0 };
-    buf template;
+    buf template, model;
     buf_init(&template, TEMPLATE_BYTES_MAX);
+    buf_init(&model, MODEL_BYTES_MAX);
     tokenizer *t = NULL;
     if (!optional_json(c, "tokenizer.json", &files.tokenizer, err) ||
         !optional_json(c, "tokenizer_config.json", &files.tokenizer_config, err) ||
         !optional_json(c, "special_tokens_map.json", &files.special_tokens_map, err) ||
         !optional_json(c, "generation_config.json", &files.generation_config, err) ||
-        !optional_json(c, "config.json", &files.config, err) || !read_template(c, &template, err)) {
-        goto out;
-    }
-    if (files.tokenizer == NULL) {
-        err_set(err, DP_E_UNSUPPORTED, "%s: no tokenizer.json in the folder", container_path(c));
+        !optional_json(c, "config.json", &files.config, err) ||
+        !optional_text(c, "chat_template.jinja", &template, err)) {
         goto out;
     }
     files.chat_template = (str){ template.data, template.size };
-    t = tokenizer_from_json(&files, log, err);
+    if (files.tokenizer != NULL) {
+        t = tokenizer_from_json(&files, log, err);
+        goto out;
+    }
+    if (!optional_json(c, "added_tokens.json", &files.added_tokens, err) ||
+        !optional_text(c, "tokenizer.model", &model, err)) {
+        goto out;
+    }
+    if (model.size == 0) {
+        err_set(err, DP_E_UNSUPPORTED,
+                "%s: neither tokenizer.json nor tokenizer.model in the folder", container_path(c));
+        goto out;
+    }
+    files.model = (str){ model.data, model.size };
+    t = tokenizer_from_spm(&files, log, err);
 out:
     buf_free(&template);
+    buf_free(&model);
     return t;
 }
 
@@ -236,8 +331,10 @@ bool encoding_init(encoding *e, const tokenizer *t, bool parse_special, dp_token
     for (size_t i = 0; i < STEPS_MAX; i++) {
         buf_init(&e->level[i], TEXT_BYTES_MAX);
     }
-    buf_init(&e->normal[0], TEXT_BYTES_MAX);
-    buf_init(&e->normal[1], TEXT_BYTES_MAX);
+    for (size_t i = 0; i < 2; i++) {
+        buf_init(&e->normal[i], TEXT_BYTES_MAX);
+        buf_init(&e->marks[i], TEXT_BYTES_MAX);
+    }
     if (t->uses_regex) {
         e->regex = regex_work_new(err);
     }
@@ -249,14 +346,17 @@ void encoding_free(encoding *e) {
     for (size_t i = 0; i < STEPS_MAX; i++) {
         buf_free(&e->level[i]);
     }
-    buf_free(&e->normal[0]);
-    buf_free(&e->normal[1]);
+    for (size_t i = 0; i < 2; i++) {
+        buf_free(&e->normal[i]);
+        buf_free(&e->marks[i]);
+    }
     mem_free(e->codes);
     mem_free(e->symbols);
+    mem_free(e->best);
     mem_free(e->heap);
 }
 
-bool encoding_run(encoding *e, str text, bool add_special) {
+bool encoding_run(encoding *e, str text, const uint8_t *marks, bool add_special) {
     const tokenizer *t = e->t;
     if (text.size > TEXT_BYTES_MAX) {
         return err_set(e->err, DP_E_LIMIT, "a text of %zu bytes, the limit is %d", text.size,
@@ -265,7 +365,7 @@ bool encoding_run(encoding *e, str text, bool add_special) {
     for (uint32_t i = 0; add_special && i < t->n_prefix; i++) {
         emit(e, t->prefix[i]);
     }
-    if (!added_encode(e, text)) {
+    if (!added_encode(e, text, marks)) {
         return false;
     }
     for (uint32_t i = 0; add_special && i < t->n_suffix; i++) {
@@ -274,17 +374,23 @@ bool encoding_run(encoding *e, str text, bool add_special) {
     return true;
 }
 
-bool tokenizer_encode(const tokenizer *t, str text, bool add_special, bool parse_special,
-                      dp_token *out, size_t max, size_t *n, dp_error *err) {
+bool tokenizer_encode_marked(const tokenizer *t, str text, const uint8_t *untrusted,
+                             bool add_special, bool parse_special, dp_token *out, size_t max,
+                             size_t *n, dp_error *err) {
     encoding e;
     *n = 0;
     if (!encoding_init(&e, t, parse_special, out, max, err)) {
         return false;
     }
-    const bool ok = encoding_run(&e, text, add_special);
+    const bool ok = encoding_run(&e, text, untrusted, add_special);
     *n = e.n;
     encoding_free(&e);
     return ok;
+}
+
+bool tokenizer_encode(const tokenizer *t, str text, bool add_special, bool parse_special,
+                      dp_token *out, size_t max, size_t *n, dp_error *err) {
+    return tokenizer_encode_marked(t, text, NULL, add_special, parse_special, out, max, n, err);
 }
 
 /* ---- accessors ----------------------------------------------------------------------------- */
@@ -311,7 +417,7 @@ bool tokenizer_find(const tokenizer *t, str spelling, dp_token *out) {
 }
 
 const char *tokenizer_kind(const tokenizer *t) {
-    return t->raw_bytes ? "bpe" : "spm";
+    return t->raw_bytes ? "bpe" : t->unigram ? "unigram" : "spm";
 }
 
 dp_token tokenizer_bos(const tokenizer *t) {

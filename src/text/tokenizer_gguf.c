@@ -1,11 +1,10 @@
 /* tokenizer_gguf: a tokenizer from GGUF metadata, the keys tokenizer.ggml.*.
  *
- * Two models: "gpt2", byte-level BPE by merges behind a pre-tokenizer that is only named, and
- * "llama", SentencePiece BPE by scores. The named pre-tokenizers are the patterns of the models'
- * own tokenizers; Hugging Face tokenizers is what they are compared with. */
+ * Four models: "gpt2", byte-level BPE by merges behind a pre-tokenizer that is only named; "llama"
+ * and "t5", SentencePiece's BPE by scores and its unigram model; "gemma4", merges as in
+ * tokenizer.json over a SentencePiece vocabulary. The named pre-tokenizers are the patterns of the
+ * models' own tokenizers; Hugging Face tokenizers is what they are compared with. */
 #include "text/text_internal.h"
-
-#include <math.h>
 
 typedef struct {
     tokenizer *t;
@@ -37,7 +36,7 @@ static const char tekken[] = /* the same without contractions, digits one by one
     "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 static const char bloom[] = " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+";
 
-enum { PATTERNS_MAX = 5 };
+enum { PATTERNS_MAX = 6 };
 
 enum {
     PRE_WHOLE = 1, /* pieces that are tokens need no merges */
@@ -96,6 +95,10 @@ static const named_pre named_pres[] = {
     { "bloom", 0, { bloom } },
     { "gpt3-finnish", 0, { bloom } },
     { "viking", 0, { bloom, "\\p{N}" } },
+    { "chameleon",
+      0,
+      { "<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\\t\\n]|    |  )", "\\p{N}",
+        "[\\p{P}!-/:-@\\[-`{-~]", gpt2_pattern } },
     { "default", 0, { "[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2_pattern, "\\p{N}+", "[0-9][0-9][0-9]" } },
 };
 
@@ -236,27 +239,33 @@ static bool read_tokens(meta_reader *r) {
         }
     }
     const bool strips = is_phi3(r);
+    /* SentencePiece's are part of the text that spaces are marked in; control tokens part it. */
+    const uint16_t inside = t->raw_bytes ? 0 : TOKEN_NORMALIZED;
+    const uint16_t outside =
+        t->unigram ? 0 : TOKEN_MODEL; /* of what merging leaves out by itself */
     for (uint32_t i = 0; i < tokens->n; i++) {
         const str spelling = tokens->strings[i];
         uint16_t flags = TOKEN_MODEL;
         switch (types != NULL ? types->ints[i] : NORMAL) {
         case UNKNOWN:
         case CONTROL:
-            flags = TOKEN_MODEL | TOKEN_ADDED | TOKEN_SPECIAL;
+            flags = outside | TOKEN_ADDED | TOKEN_SPECIAL;
             if (strips && !str_is(spelling, "<unk>") && !str_is(spelling, "<s>") &&
                 !str_is(spelling, "<|endoftext|>")) {
                 flags |= TOKEN_RSTRIP;
             }
             break;
         case USER_DEFINED:
-            flags = TOKEN_MODEL | TOKEN_ADDED;
+            flags = TOKEN_MODEL | TOKEN_ADDED | inside;
             break;
         case BYTE:
             flags = TOKEN_MODEL | TOKEN_BYTE;
             break;
         case 0: /* undefined */
         case NORMAL:
+            break;
         case UNUSED:
+            flags = outside;
             break;
         default:
             return err_set(r->err, DP_E_FORMAT, "%s: token %u has type %lld, the last known is %d",
@@ -279,21 +288,7 @@ static bool read_scores(meta_reader *r) {
     if (scores->element != META_FLOAT) {
         return wrong_meta(r, key, "floats");
     }
-    t->order = arena_new(&t->memory, t->n_tokens, sizeof(*t->order), "scores", r->err);
-    if (t->order == NULL) {
-        return false;
-    }
-    for (uint32_t i = 0; i < t->n_tokens; i++) {
-        const float score = (float)scores->floats[i] + 0.0f; /* -0 is 0 */
-        if (isnan(score)) {
-            return err_set(r->err, DP_E_FORMAT, "%s: token %u has no number", key, i);
-        }
-        /* IEEE bits in the order of the numbers, then turned round: the highest score first. */
-        uint32_t bits;
-        memcpy(&bits, &score, sizeof(bits));
-        t->order[i] = ~(bits & 0x80000000u ? ~bits : bits | 0x80000000u);
-    }
-    return true;
+    return tokenizer_set_scores(t, scores->floats, r->err);
 }
 
 static bool read_meta_merges(meta_reader *r) {
@@ -350,19 +345,13 @@ static bool read_meta_merges(meta_reader *r) {
 
 /* ---- the two models ------------------------------------------------------------------------ */
 
-static bool read_affixes(meta_reader *r, bool adds_bos) {
-    tokenizer *t = r->t;
+static bool read_affixes(meta_reader *r, bool adds_bos, bool adds_eos) {
     bool bos, eos;
     if (!meta_flag(r, "tokenizer.ggml.add_bos_token", adds_bos, &bos) ||
-        !meta_flag(r, "tokenizer.ggml.add_eos_token", false, &eos)) {
+        !meta_flag(r, "tokenizer.ggml.add_eos_token", adds_eos, &eos)) {
         return false;
     }
-    if (bos && t->bos != DP_NO_TOKEN) {
-        t->prefix[t->n_prefix++] = t->bos;
-    }
-    if (eos && t->eos != DP_NO_TOKEN) {
-        t->suffix[t->n_suffix++] = t->eos;
-    }
+    tokenizer_add_affixes(r->t, bos, eos);
     return true;
 }
 
@@ -396,49 +385,70 @@ static bool read_gpt2(meta_reader *r) {
         decode_add(t, DECODE_BYTES, r->err) == NULL) {
         return false;
     }
-    t->raw_bytes = true;
     t->ignore_merges = pre->flags & PRE_WHOLE;
     return read_meta_merges(r) && meta_token(r, "tokenizer.ggml.bos_token_id", 11, &t->bos) &&
            meta_token(r, "tokenizer.ggml.eos_token_id", 11, &t->eos) &&
            meta_token(r, "tokenizer.ggml.unknown_token_id", DP_NO_TOKEN, &t->unk) &&
-           read_affixes(r, pre->flags & PRE_BOS);
+           read_affixes(r, pre->flags & PRE_BOS, false);
 }
 
-static bool read_llama(meta_reader *r) {
-    static const str mark = { "\xE2\x96\x81", 3 };
+/* A precompiled_charsmap, an array of bytes of either sign; *out stays NULL if there is none. */
+static bool read_charsmap(const meta_reader *r, const charsmap **out) {
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    if (meta_find(r, key) == NULL) {
+        return true;
+    }
+    const meta_value *v = meta_list(r, key, 0);
+    if (v == NULL) {
+        return false;
+    }
+    if (v->element != META_INT && v->element != META_UINT) {
+        return wrong_meta(r, key, "bytes");
+    }
+    char *bytes = mem_new(v->n + 1u, 1, key, r->err);
+    if (bytes == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < v->n; i++) {
+        bytes[i] = (char)(uint8_t)v->ints[i];
+    }
+    *out = charsmap_new(r->t, (str){ bytes, v->n }, r->err);
+    mem_free(bytes);
+    return *out != NULL;
+}
+
+/* SentencePiece's two models: "llama" is BPE, "t5" unigram. */
+static bool read_sentencepiece(meta_reader *r, bool unigram) {
     tokenizer *t = r->t;
-    bool prefix;
-    if (!read_scores(r) || !meta_flag(r, "tokenizer.ggml.add_space_prefix", true, &prefix)) {
+    sentence_options options = { 0 };
+    if (!read_scores(r) || !read_charsmap(r, &options.charsmap) ||
+        !meta_flag(r, "tokenizer.ggml.add_space_prefix", true, &options.prefixes) ||
+        !meta_flag(r, "tokenizer.ggml.remove_extra_whitespaces", false, &options.trims) ||
+        !meta_flag(r, "tokenizer.ggml.escape_whitespaces", true, &options.escapes) ||
+        !tokenizer_add_sentence(t, options, r->err)) {
         return false;
     }
-    if (prefix) {
-        step *s = step_add(&t->normal, STEP_PREPEND, "spaces", r->err);
-        if (s == NULL) {
-            return false;
-        }
-        s->content = mark;
-        t->lead = ' ';
-        t->n_lead = 1;
-    }
-    step *s = step_add(&t->normal, STEP_REPLACE, "spaces", r->err);
-    decode_step *d = decode_add(t, DECODE_REPLACE, r->err);
-    if (s == NULL || d == NULL || decode_add(t, DECODE_FALLBACK, r->err) == NULL) {
+    t->byte_fallback = true;
+    return meta_token(r, "tokenizer.ggml.bos_token_id", unigram ? DP_NO_TOKEN : 1, &t->bos) &&
+           meta_token(r, "tokenizer.ggml.eos_token_id", unigram ? 1 : 2, &t->eos) &&
+           meta_token(r, "tokenizer.ggml.unknown_token_id", unigram ? 2 : 0, &t->unk) &&
+           read_affixes(r, !unigram, unigram);
+}
+
+/* Merges of whole texts: spaces are marked as SentencePiece does, and only lines part them. */
+static bool read_gemma4(meta_reader *r) {
+    tokenizer *t = r->t;
+    const sentence_options options = { .escapes = true };
+    if (!tokenizer_add_sentence(t, options, r->err)) {
         return false;
     }
-    s->match = MATCH_LITERAL;
-    s->literal = d->content = STR(" ");
-    s->content = d->literal = mark;
-    /* User-defined tokens are part of the text that the space is put in front of, control tokens
-     * part it. */
-    for (dp_token id = 0; id < t->n_tokens; id++) {
-        if ((t->flags[id] & TOKEN_ADDED) && !(t->flags[id] & TOKEN_SPECIAL)) {
-            t->flags[id] |= TOKEN_NORMALIZED;
-        }
-    }
-    t->by_score = t->byte_fallback = t->fuse_unk = true;
-    return meta_token(r, "tokenizer.ggml.bos_token_id", 1, &t->bos) &&
-           meta_token(r, "tokenizer.ggml.eos_token_id", 2, &t->eos) &&
-           meta_token(r, "tokenizer.ggml.unknown_token_id", 0, &t->unk) && read_affixes(r, true);
+    t->byte_fallback = true;
+    t->unk_surface = (str){ NULL, 0 };
+    return step_add_regex(&t->pre, STR("[^\\n]+|\\n+"), SPLIT_ISOLATED, "gemma4", r->err) &&
+           read_meta_merges(r) && meta_token(r, "tokenizer.ggml.bos_token_id", 2, &t->bos) &&
+           meta_token(r, "tokenizer.ggml.eos_token_id", 1, &t->eos) &&
+           meta_token(r, "tokenizer.ggml.unknown_token_id", 3, &t->unk) &&
+           read_affixes(r, true, false);
 }
 
 static bool read_meta(meta_reader *r) {
@@ -452,12 +462,17 @@ static bool read_meta(meta_reader *r) {
         return err_set(r->err, DP_E_FORMAT,
                        "tokenizer.ggml.model is missing: the file has no tokenizer");
     }
-    const bool gpt2 = str_is(model, "gpt2");
-    if (!gpt2 && !str_is(model, "llama")) {
+    const bool gpt2 = str_is(model, "gpt2"), gemma4 = str_is(model, "gemma4");
+    const bool unigram = str_is(model, "t5");
+    if (!gpt2 && !gemma4 && !unigram && !str_is(model, "llama")) {
         return err_set(r->err, DP_E_UNSUPPORTED,
                        "tokenizer.ggml.model: tokenizer \"%.*s\" is not supported", STR_ARG(model));
     }
-    if (!read_tokens(r) || !(gpt2 ? read_gpt2(r) : read_llama(r))) {
+    t->unigram = unigram;
+    t->raw_bytes = gpt2;
+    if (!read_tokens(r) || !(gpt2     ? read_gpt2(r)
+                             : gemma4 ? read_gemma4(r)
+                                      : read_sentencepiece(r, unigram))) {
         return false;
     }
     static const char *const turn_ends[] = { "tokenizer.ggml.eot_token_id",

@@ -2,9 +2,7 @@
  *
  * tokenizer.json describes the whole of it: added tokens, normalizer, pre-tokenizer, model,
  * post-processor, decoder, each an object with a "type" that may be a Sequence of others. What is
- * not known is refused by its name, never skipped. From tokenizer_config.json and
- * special_tokens_map.json come the names of bos and eos and the chat template, from
- * generation_config.json and config.json what ends a generation. */
+ * not known is refused by its name, never skipped. */
 #include "text/text_internal.h"
 
 typedef struct {
@@ -89,13 +87,34 @@ static bool read_pattern(reader *r, const json_value *pattern, const char *what,
 
 /* ---- vocabulary and merges ----------------------------------------------------------------- */
 
+/* The next token of a vocabulary: {"spelling": id, ...} or [["spelling", score], ...], whose ids
+ * are places. */
+static bool next_token(reader *r, json_iter *it, uint64_t *n, str *spelling, uint64_t *id,
+                       double *score) {
+    *spelling = it->key;
+    *score = 0;
+    if (r->t->unigram) {
+        *id = (*n)++;
+        return (json_count(it->value) == 2 && json_string(json_at(it->value, 0), spelling) &&
+                json_f64(json_at(it->value, 1), score)) ||
+               err_set(r->err, DP_E_FORMAT,
+                       "tokenizer.json: vocab: token %llu is no pair of text and score",
+                       (unsigned long long)*id);
+    }
+    return (json_u64(it->value, id) && *id < UINT32_MAX) ||
+           err_set(r->err, DP_E_FORMAT, "tokenizer.json: vocab: \"%.*s\" has no valid id",
+                   STR_ARG(it->key));
+}
+
 static bool count_tokens(reader *r, const json_value *vocab, const json_value *added, uint64_t *n) {
+    uint64_t place = 0;
     *n = 0;
     for (json_iter it = json_each(vocab); json_next(&it);) {
         uint64_t id;
-        if (!json_u64(it.value, &id) || id >= UINT32_MAX) {
-            return err_set(r->err, DP_E_FORMAT, "tokenizer.json: vocab: \"%.*s\" has no valid id",
-                           STR_ARG(it.key));
+        str spelling;
+        double score;
+        if (!next_token(r, &it, &place, &spelling, &id, &score)) {
+            return false;
         }
         *n = max_u64(*n, id + 1);
     }
@@ -109,50 +128,59 @@ static bool count_tokens(reader *r, const json_value *vocab, const json_value *a
     return true;
 }
 
+/* The vocabulary proper. */
+static bool read_pairs(reader *r, const json_value *vocab) {
+    tokenizer *t = r->t;
+    double *scores = NULL;
+    uint64_t place = 0;
+    if (t->unigram) {
+        scores = mem_new(t->n_tokens, sizeof(*scores), "scores", r->err);
+        if (scores == NULL) {
+            return false;
+        }
+    }
+    bool ok = true;
+    for (json_iter it = json_each(vocab); ok && json_next(&it);) {
+        uint64_t id = 0;
+        str spelling;
+        double score;
+        ok = next_token(r, &it, &place, &spelling, &id, &score) &&
+             tokenizer_put(t, (dp_token)id, spelling, TOKEN_MODEL, r->err);
+        if (ok && scores != NULL) {
+            scores[id] = score;
+        }
+    }
+    ok = ok && (scores == NULL || tokenizer_set_scores(t, scores, r->err));
+    mem_free(scores);
+    return ok;
+}
+
 static bool read_vocabulary(reader *r, const json_value *model, const json_value *added) {
     tokenizer *t = r->t;
     const json_value *vocab = json_get(model, "vocab");
-    if (!json_is_object(vocab)) {
+    if (!(t->unigram ? json_is_array(vocab) : json_is_object(vocab))) {
         return wrong_field(r, "model", "vocab");
     }
     if (added != NULL && !json_is_array(added)) {
         return wrong_field(r, "the file", "added_tokens");
     }
     uint64_t n;
-    if (!count_tokens(r, vocab, added, &n) || !tokenizer_reserve(t, n, r->err)) {
+    if (!count_tokens(r, vocab, added, &n) || !tokenizer_reserve(t, n, r->err) ||
+        !read_pairs(r, vocab)) {
         return false;
     }
-    for (json_iter it = json_each(vocab); json_next(&it);) {
-        uint64_t id = 0;
-        if (!json_u64(it.value, &id) ||
-            !tokenizer_put(t, (dp_token)id, it.key, TOKEN_MODEL, r->err)) {
-            return false;
-        }
-    }
     for (json_iter it = json_each(added); json_next(&it);) {
-        static const struct {
-            const char *key;
-            uint16_t flag;
-        } fields[] = {
-            { "special", TOKEN_SPECIAL },       { "lstrip", TOKEN_LSTRIP },
-            { "rstrip", TOKEN_RSTRIP },         { "single_word", TOKEN_SINGLE_WORD },
-            { "normalized", TOKEN_NORMALIZED },
-        };
         str content;
         uint64_t id = 0;
+        uint16_t flags;
+        dp_token known;
         if (!json_string(json_get(it.value, "content"), &content)) {
             return wrong_field(r, "added_tokens", "content");
         }
         (void)json_u64(json_get(it.value, "id"), &id); /* count_tokens saw it */
-        uint16_t flags = TOKEN_ADDED;
-        for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-            bool on = false;
-            if (!read_flag(r, it.value, "added_tokens", fields[i].key, false, &on)) {
-                return false;
-            }
-            flags = (uint16_t)(flags | (on ? fields[i].flag : 0));
+        if (!added_flags(it.value, "tokenizer.json", &flags, r->err)) {
+            return false;
         }
-        dp_token known;
         if (content.size == 0) {
             continue;
         }
@@ -232,11 +260,23 @@ static bool read_merges(reader *r, const json_value *model) {
     return ok;
 }
 
+static bool read_unigram(reader *r, const json_value *model, const json_value *added) {
+    tokenizer *t = r->t;
+    const json_value *unk = json_get(model, "unk_id");
+    t->unigram = t->fuse_unk = true;
+    return read_vocabulary(r, model, added) &&
+           read_flag(r, model, "model", "byte_fallback", false, &t->byte_fallback) &&
+           (unk == NULL || json_is_null(unk) || read_id(r, unk, "model: unk_id", &t->unk));
+}
+
 static bool read_model(reader *r, const json_value *model, const json_value *added) {
     tokenizer *t = r->t;
     str type = STR("BPE"), text;
     const json_value *named = json_get(model, "type");
-    if ((named != NULL && !json_string(named, &type)) || !str_is(type, "BPE") ||
+    if (json_string(named, &type) && str_is(type, "Unigram")) {
+        return read_unigram(r, model, added);
+    }
+    if ((named != NULL && !json_is_string(named)) || !str_is(type, "BPE") ||
         (named == NULL && !json_is_array(json_get(model, "merges")))) {
         return refuse_type(r, "model", model);
     }
@@ -278,7 +318,7 @@ static bool read_normalizer(reader *r, const json_value *v, unsigned depth) {
         step_kind kind;
     } plain[] = {
         { "NFC", STEP_NFC },   { "NFD", STEP_NFD },         { "NFKC", STEP_NFKC },
-        { "NFKD", STEP_NFKD }, { "Lowercase", STEP_LOWER },
+        { "NFKD", STEP_NFKD }, { "Lowercase", STEP_LOWER }, { "StripAccents", STEP_STRIP_ACCENTS },
     };
     static const char what[] = "normalizer";
     const str type = type_of(v);
@@ -307,6 +347,18 @@ static bool read_normalizer(reader *r, const json_value *v, unsigned depth) {
         step *s = step_add(&r->t->normal, STEP_REPLACE, what, r->err);
         return s != NULL && read_pattern(r, json_get(v, "pattern"), what, s) &&
                read_text(r, v, what, "content", &s->content);
+    }
+    if (str_is(type, "Precompiled")) {
+        step *s = step_add(&r->t->normal, STEP_CHARSMAP, what, r->err);
+        str base64;
+        if (s == NULL) {
+            return false;
+        }
+        if (!json_string(json_get(v, "precompiled_charsmap"), &base64)) {
+            return wrong_field(r, what, "precompiled_charsmap");
+        }
+        s->charsmap = charsmap_new_base64(r->t, base64, r->err);
+        return s->charsmap != NULL;
     }
     if (str_is(type, "Strip")) {
         step *s = step_add(&r->t->normal, STEP_STRIP, what, r->err);
@@ -475,6 +527,18 @@ static bool read_pre_tokenizer(reader *r, const json_value *v, unsigned depth) {
     if (str_is(type, "Punctuation")) {
         return read_behavior(r, v, what, SPLIT_ISOLATED, &split) &&
                add_class_split(r, what, MATCH_PUNCTUATION, split);
+    }
+    if (str_is(type, "BertPreTokenizer")) {
+        return add_class_split(r, what, MATCH_SPACE, SPLIT_REMOVED) &&
+               add_class_split(r, what, MATCH_PUNCTUATION, SPLIT_ISOLATED);
+    }
+    if (str_is(type, "CharDelimiterSplit")) {
+        step *s = step_add(pre, STEP_SPLIT, what, r->err);
+        if (s == NULL) {
+            return false;
+        }
+        s->split = SPLIT_REMOVED;
+        return read_pattern(r, json_get(v, "delimiter"), what, s);
     }
     if (str_is(type, "WhitespaceSplit")) {
         return add_class_split(r, what, MATCH_SPACE, SPLIT_REMOVED);
@@ -691,122 +755,6 @@ static bool read_decoder(reader *r, const json_value *v, unsigned depth) {
     return refuse_type(r, what, v);
 }
 
-/* ---- the files beside it ------------------------------------------------------------------- */
-
-/* A token named by "spelling" or {"content": "spelling"}. */
-static bool find_named(const tokenizer *t, const json_value *v, dp_token *out) {
-    str spelling;
-    return (json_string(v, &spelling) || json_string(json_get(v, "content"), &spelling)) &&
-           tokenizer_find(t, spelling, out);
-}
-
-static dp_token named_token(const reader *r, const char *key) {
-    dp_token id = DP_NO_TOKEN;
-    if (!find_named(r->t, json_get(r->files->tokenizer_config, key), &id)) {
-        (void)find_named(r->t, json_get(r->files->special_tokens_map, key), &id);
-    }
-    return id;
-}
-
-/* One id or a list; those that the vocabulary does not have are told and left out. */
-static bool read_stop_ids(reader *r, const json_value *v, const char *name, dp_token *first) {
-    const bool list = json_is_array(v);
-    const size_t n = list ? json_count(v) : 1;
-    json_iter it = json_each(v);
-    for (size_t i = 0; i < n; i++) {
-        uint64_t id;
-        const json_value *one = list ? (json_next(&it) ? it.value : NULL) : v;
-        if (one == NULL || json_is_null(one)) {
-            continue;
-        }
-        if (!json_u64(one, &id)) {
-            return err_set(r->err, DP_E_FORMAT, "%s: eos_token_id is no number or list of numbers",
-                           name);
-        }
-        if (id >= r->t->n_tokens) {
-            log_line(&r->t->log, DP_LOG_WARNING,
-                     "%s: eos_token_id %llu, the vocabulary has %u tokens", name,
-                     (unsigned long long)id, r->t->n_tokens);
-            continue;
-        }
-        if (*first == DP_NO_TOKEN) {
-            *first = (dp_token)id;
-        }
-        if (!tokenizer_add_stop(r->t, (dp_token)id, r->err)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Without a template, tokenizer_config.json says whether bos and eos are added; the classes that
- * SentencePiece models use add bos by default. */
-static bool read_configured_affixes(reader *r) {
-    const json_value *config = r->files->tokenizer_config;
-    str class = STR("");
-    (void)json_string(json_get(config, "tokenizer_class"), &class);
-    bool bos = false, eos = false;
-    if (!read_flag(r, config, "tokenizer_config.json", "add_bos_token",
-                   str_starts(class, "Llama") || str_starts(class, "Gemma"), &bos) ||
-        !read_flag(r, config, "tokenizer_config.json", "add_eos_token", false, &eos)) {
-        return false;
-    }
-    return (!bos || r->t->bos == DP_NO_TOKEN || add_affix(r, false, r->t->bos)) &&
-           (!eos || r->t->eos == DP_NO_TOKEN || add_affix(r, true, r->t->eos));
-}
-
-/* A string, or a list of {"name", "template"} of which "default" counts, else the first. */
-static bool read_chat_template(reader *r) {
-    str text = r->files->chat_template, name;
-    const json_value *v = json_get(r->files->tokenizer_config, "chat_template");
-    bool found = text.size > 0;
-    if (!found && json_is_array(v)) {
-        for (json_iter it = json_each(v); json_next(&it);) {
-            const bool is_default =
-                json_string(json_get(it.value, "name"), &name) && str_is(name, "default");
-            str one;
-            if ((is_default || !found) && json_string(json_get(it.value, "template"), &one)) {
-                text = one;
-                found = true;
-            }
-        }
-    } else if (!found) {
-        found = json_string(v, &text);
-    }
-    return !found || tokenizer_copy(r->t, text, &r->t->chat_template, r->err);
-}
-
-static bool read_companions(reader *r) {
-    tokenizer *t = r->t;
-    dp_token first = DP_NO_TOKEN, id;
-    uint64_t number;
-    t->bos = named_token(r, "bos_token");
-    t->eos = named_token(r, "eos_token");
-    if (t->eos != DP_NO_TOKEN && !tokenizer_add_stop(t, t->eos, r->err)) {
-        return false;
-    }
-    if (!read_stop_ids(r, json_get(r->files->generation_config, "eos_token_id"),
-                       "generation_config.json", &first) ||
-        !read_stop_ids(r, json_get(r->files->config, "eos_token_id"), "config.json", &first)) {
-        return false;
-    }
-    if (t->eos == DP_NO_TOKEN) {
-        t->eos = first;
-    }
-    if (t->bos == DP_NO_TOKEN && json_u64(json_get(r->files->config, "bos_token_id"), &number) &&
-        number < t->n_tokens) {
-        t->bos = (dp_token)number;
-    }
-    static const char *const turn_ends[] = { "eot_token", "eom_token" };
-    for (size_t i = 0; i < ARRAY_LEN(turn_ends); i++) {
-        id = named_token(r, turn_ends[i]);
-        if (id != DP_NO_TOKEN && !tokenizer_add_stop(t, id, r->err)) {
-            return false;
-        }
-    }
-    return (r->has_template || read_configured_affixes(r)) && read_chat_template(r);
-}
-
 /* ---- all ----------------------------------------------------------------------------------- */
 
 typedef bool read_part(reader *r, const json_value *v, unsigned depth);
@@ -824,7 +772,8 @@ static bool read_all(reader *r) {
            read_optional(r, root, "normalizer", read_normalizer) &&
            read_optional(r, root, "pre_tokenizer", read_pre_tokenizer) &&
            read_optional(r, root, "post_processor", read_post_processor) &&
-           read_optional(r, root, "decoder", read_decoder) && read_companions(r) &&
+           read_optional(r, root, "decoder", read_decoder) &&
+           companions_read(r->t, r->files, r->has_template, false, r->err) &&
            tokenizer_finish(r->t, r->err);
 }
 

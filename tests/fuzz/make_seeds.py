@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzzers gguf, safetensors and json into tests/fuzz/seeds/.
+"""Writes the seeds of the fuzzers gguf, safetensors and json into tests/fuzz/seeds/, and those of
+tokenizer that are a tokenizer.model or have a precompiled_charsmap.
 
 Small right files, one for each branch of the parsers, and small wrong ones that once mattered. Plain
 Python 3; run it from anywhere. The seeds are kept in the tree, so that a fuzzer needs no Python.
@@ -137,7 +138,75 @@ def json_seeds():
     write("json", "number", b"-9223372036854775808")
 
 
+# --- tokenizer.model -----------------------------------------------------------------------------
+
+
+def varint(value):
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number, value):
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3) + varint(value)
+
+
+def charsmap():
+    """A double array of three keys: "A" to "a", "AB" to "x", "B" to nothing."""
+    units = [0] * 512
+
+    def node(place, byte, children, leaf):
+        units[place] = children << 10 | (0x100 if leaf else 0) | byte
+
+    node(0, 0, 128, False)
+    node(128 ^ 65, 65, 256 ^ 128 ^ 65, True)   # A
+    units[256] = 0x80000000
+    node(256 ^ 66, 66, 300 ^ 256 ^ 66, True)   # AB
+    units[300] = 0x80000002
+    node(128 ^ 66, 66, 320 ^ 128 ^ 66, True)   # B
+    units[320] = 0x80000004
+    trie = struct.pack("<512I", *units)[:4 * 321]
+    return struct.pack("<I", len(trie)) + trie + b"a\0x\0\0"
+
+
+def model_file(kind, **options):
+    pieces = [(b"<unk>", 0.0, 2), (b"<s>", 0.0, 3), (b"</s>", 0.0, 3), (b"a", -1.0, 1),
+              (b"b", -2.0, 1), (b"ab", -2.5, 1), ("▁".encode(), -1.5, 1), ("▁a".encode(), -2.0, 1),
+              (b"<cell>", 0.0, 4), (b"<0xC3>", 0.0, 6), (b"c", -9.0, 5)]
+    out = b"".join(field(1, field(1, p) + field(2, s) + field(3, t)) for p, s, t in pieces)
+    out += field(2, field(3, kind) + field(35, options.get("bytes", 0)) + field(44, b" ?? "))
+    spec = field(1, b"name") + b"".join(field(n, v) for n, v in sorted(
+        options.get("spec", {}).items()))
+    return out + field(3, spec)
+
+
+def model_seeds():
+    def seed(name, model, added=b"", config=b"", text=b"ab <cell>a<s>  b"):
+        write("tokenizer", name, b"M" + struct.pack(">H", len(model)) + model + added + b"\0" +
+              config + b"\0" + text)
+
+    seed("model-bpe.bin", model_file(2, bytes=1, spec={4: 0}))
+    seed("model-unigram.bin", model_file(1, spec={2: charsmap(), 5: 0}), text=b" AB  BA ABA ")
+    seed("model-added.bin", model_file(2, spec={3: 0}), b'{"<x>":11,"<y>":12}',
+         b'{"pad_token":"<x>","legacy":false,"add_eos_token":true}', b"a<x> b<y>a")
+    seed("model-described.bin", model_file(1), b"",
+         b'{"added_tokens_decoder":{"1":{"content":"<s>","special":true},'
+         b'"15":{"content":"<z>","lstrip":true,"rstrip":true,"single_word":true}}}', b"a <z> b")
+    digits = b"".join(bytes([48 + (b >> 4), 48 + (b & 15)]) for b in charsmap())
+    tokens = b"t2~<unk>\nt3~<s>\nt3~</s>\nt1\x05a\nt1\x04b\nt1\x03ab\nt1\x06" + "▁".encode()
+    write("tokenizer", "gguf-t5.bin", b"G" + tokens + b"\ns@t5\niB1\niC2\niK0\nbH1\nbL1\nc" +
+          digits + b"\n\nAB  BA ABA")
+    write("tokenizer", "gguf-gemma4.bin", b"G" + tokens + b"\nma b\ns@gemma4\niB1\niC2\n\nab\n\nb a")
+
+
 if __name__ == "__main__":
     gguf_seeds()
     safetensors_seeds()
     json_seeds()
+    model_seeds()

@@ -4,8 +4,11 @@
  * tokenizer_config.json, a NUL, the text. "G": GGUF metadata in lines, an empty line, the text:
  *     t TYPE SCORE SPELLING   a token; TYPE a character after '0', SCORE one of any value
  *     m LEFT RIGHT            a merge
- *     s|i|b|a KEY VALUE       a value of key KEY (a letter): string, integer, bool, empty array
- * Whatever opens encodes a fixed text and its own, and the ids decode again, at once and in pieces.
+ *     s|i|b|a KEY VALUE       a value of key KEY (a letter from @): string, integer, bool, empty
+ * array c BYTES                 more of the precompiled_charsmap, in hexadecimal "M": the size of a
+ * tokenizer.model in two bytes, that file, an added_tokens.json or NUL, a tokenizer_config.json, a
+ * NUL, the text. Each text is also read with marks at its odd places. Whatever opens encodes a
+ * fixed text and its own, and the ids decode again, at once and in pieces.
  */
 #include "text/text_internal.h"
 
@@ -13,7 +16,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { TEXT_MAX = 96, LIST_MAX = 512, KEYS = 16, IDS_MAX = 4096 };
+enum { TEXT_MAX = 96, LIST_MAX = 512, KEYS = 18, IDS_MAX = 4096, CHARSMAP_MAX = 2048 };
 
 static const char fixed[] = "Hello  w\xC3\xB6rld\n12'll <s>\xFF\xF0\x9F\x98\x80\xE2\x96\x81"
                             "ab</s> ";
@@ -33,6 +36,10 @@ static void use(const tokenizer *t, str text, bool special) {
         return;
     }
     require(tokenizer_encode(t, text, special, special, NULL, 0, &again, &err) && again == n);
+    uint8_t marks[TEXT_MAX + sizeof(fixed)];
+    for (size_t i = 0; i < text.size; i++)
+        marks[i] = i % 2;
+    require(tokenizer_encode_marked(t, text, marks, special, special, NULL, 0, &again, &err));
     n = n < IDS_MAX ? n : IDS_MAX;
     for (size_t i = 0; i < n; i++) {
         require(ids[i] < tokenizer_n_tokens(t));
@@ -118,6 +125,8 @@ static const char *const keys[KEYS] = {
     "tokenizer.chat_template",
     "general.name",
     "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.remove_extra_whitespaces",
+    "tokenizer.ggml.precompiled_charsmap",
     "tokenizer.ggml.tokens",
     "tokenizer.ggml.token_type",
     "tokenizer.ggml.scores",
@@ -141,6 +150,8 @@ static void fuzz_meta(str rest) {
     static str tokens[LIST_MAX], merges[LIST_MAX];
     static int64_t types[LIST_MAX];
     static double scores[LIST_MAX];
+    static int64_t charsmap_bytes[CHARSMAP_MAX];
+    uint32_t n_charsmap = 0;
     uint32_t n_tokens = 0, n_merges = 0;
     metadata m = { 0 };
     metadata given = { 0 };
@@ -154,8 +165,12 @@ static void fuzz_meta(str rest) {
             tokens[n_tokens++] = (str){ line.data + 3, line.size - 3 };
         } else if (kind == 'm' && n_merges < LIST_MAX) {
             merges[n_merges++] = (str){ line.data + 1, line.size - 1 };
+        } else if (kind == 'c') {
+            for (size_t i = 1; i + 1 < line.size && n_charsmap < CHARSMAP_MAX; i += 2)
+                charsmap_bytes[n_charsmap++] =
+                    (line.data[i] & 15) * 16 + (line.data[i + 1] & 15); /* 0123456789:;<=>? */
         } else if (line.size >= 2 && strchr("siba", kind) != NULL) {
-            const size_t key = (uint8_t)line.data[1] % KEYS;
+            const size_t key = ((uint8_t)line.data[1] - (size_t)'@') % KEYS;
             const str rest_of_line = { line.data + 2, line.size - 2 };
             int64_t number = 0;
             (void)str_to_i64(rest_of_line, &number);
@@ -169,13 +184,15 @@ static void fuzz_meta(str rest) {
         }
     }
     const meta_value lists[] = {
+        { .type = META_ARRAY, .element = META_UINT, .n = n_charsmap, .ints = charsmap_bytes },
         { .type = META_ARRAY, .element = META_STRING, .n = n_tokens, .strings = tokens },
         { .type = META_ARRAY, .element = META_INT, .n = n_tokens, .ints = types },
         { .type = META_ARRAY, .element = META_FLOAT, .n = n_tokens, .floats = scores },
         { .type = META_ARRAY, .element = META_STRING, .n = n_merges, .strings = merges },
     };
     for (size_t i = 0; i < KEYS; i++) {
-        m.set[i] = given.set[i] || i >= KEYS - ARRAY_LEN(lists);
+        m.set[i] = given.set[i] || i > KEYS - ARRAY_LEN(lists) ||
+                   (i == KEYS - ARRAY_LEN(lists) && n_charsmap > 0);
         m.value[i] =
             given.set[i] || !m.set[i] ? given.value[i] : lists[i - (KEYS - ARRAY_LEN(lists))];
     }
@@ -184,10 +201,36 @@ static void fuzz_meta(str rest) {
     use_all(t, &err, rest);
 }
 
+/* ---- tokenizer.model ----------------------------------------------------------------------- */
+
+static void fuzz_model(str rest) {
+    if (rest.size < 2) return;
+    size_t size = (size_t)(uint8_t)rest.data[0] << 8 | (uint8_t)rest.data[1];
+    rest.data += 2;
+    rest.size -= 2;
+    size = size < rest.size ? size : rest.size;
+    const str model = { rest.data, size };
+    rest.data += size;
+    rest.size -= size;
+    const str first = take_until(&rest, '\0'), second = take_until(&rest, '\0');
+    dp_error err = { 0 }, ignored = { 0 };
+    json *added = json_open(first, "added_tokens.json", &ignored);
+    json *config = json_open(second, "tokenizer_config.json", &ignored);
+    const tokenizer_files files = { .model = model,
+                                    .added_tokens = added ? json_root(added) : NULL,
+                                    .tokenizer_config = config ? json_root(config) : NULL };
+    tokenizer *t = tokenizer_from_spm(&files, NULL, &err);
+    json_close(added);
+    json_close(config);
+    use_all(t, &err, rest);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size == 0) return 0;
     const str rest = { (const char *)data + 1, size - 1 };
-    if (data[0] == 'G') {
+    if (data[0] == 'M') {
+        fuzz_model(rest);
+    } else if (data[0] == 'G') {
         fuzz_meta(rest);
     } else {
         fuzz_json(rest);

@@ -3,12 +3,14 @@
 
 Byte-level BPE: trained with Hugging Face tokenizers, one per pre-tokenizer, as tokenizer.json and
 as a vocabulary-only GGUF. SentencePiece BPE: trained with sentencepiece, as tokenizer.model, as
-GGUF, and as tokenizer.json in the two forms that models use. The ids come from the library that
-owns the format: tokenizers for tokenizer.json, sentencepiece for the SentencePiece GGUF. What a
-byte-level GGUF must give (where only the name of the pre-tokenizer is known) is computed by the
-plain algorithm below, from the patterns of GGUF's table, and compared with tokenizers.
+GGUF, and as tokenizer.json in the forms that models use; SentencePiece unigram the same way. The
+ids come from the library that owns the format: tokenizers for tokenizer.json, sentencepiece for
+tokenizer.model and the SentencePiece GGUF. What a byte-level GGUF must give (where only the name of
+the pre-tokenizer is known) is computed by the plain algorithm below, from the patterns of GGUF's
+table, and compared with tokenizers.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -42,6 +44,11 @@ DEEPSEEK3 = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
              "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|"
              r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"]
 DEEPSEEK_CODER = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"]
+QWEN35 = QWEN2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]+[",
+                                                                 r"[^\s\p{L}\p{M}\p{N}]+[")
+BLOOM = " ?[^(\\s|.,!?…。，、।۔،)]+"
+CHAMELEON = ["<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )",
+             r"\p{N}", r"[\p{P}!-/:-@\[-`{-~]"]
 FALCON_PUNCT = r"[\p{P}\$\+<=>\^~\|`]+"
 DEFAULT_PUNCT = r"[\p{P}\$\+<=>\^~\|]+"
 
@@ -83,6 +90,14 @@ BYTE_LEVEL = {
                            ggml="deepseek-coder", patterns=DEEPSEEK_CODER + [r"\p{N}"], bos=True),
     "deepseek-v3": dict(pre=seq(*[split(p) for p in DEEPSEEK3], byte_level()),
                         ggml="deepseek-v3", patterns=DEEPSEEK3, bos=True),
+    "qwen35": dict(pre=seq(split(QWEN35), byte_level()), ggml="qwen35", patterns=[QWEN35],
+                   nfc=True),
+    "bloom": dict(pre=seq(split(BLOOM), byte_level()), ggml="bloom", patterns=[BLOOM]),
+    "viking": dict(pre=seq(split(BLOOM), pre_tokenizers.Digits(individual_digits=True),
+                           byte_level()), ggml="viking", patterns=[BLOOM, r"\p{N}"]),
+    "chameleon": dict(pre=seq(split(CHAMELEON[0]), split(CHAMELEON[1]), split(CHAMELEON[2]),
+                              pre_tokenizers.Digits(individual_digits=True), split(CHAMELEON[4]),
+                              byte_level(True)), ggml="chameleon", patterns=CHAMELEON + [GPT2]),
     # GGUF without tokenizer.ggml.pre.
     "default": dict(pre=seq(split(DEFAULT_PUNCT), split(GPT2), split(r"\p{N}+"),
                             split("[0-9][0-9][0-9]"), byte_level()), ggml=None,
@@ -166,11 +181,27 @@ class PlainBpe:
 # ---- ids ----------------------------------------------------------------------------------------
 
 
+def without_controls(data):
+    """The same with control tokens that no text spells. A unigram model of tokenizers writes them
+    by itself where they are only not searched for; texts must not be able to."""
+    data = json.loads(json.dumps(data))
+    controls = {t["content"] for t in data["added_tokens"] if t["special"]}
+    for i, pair in enumerate(data["model"]["vocab"]):
+        if pair[0] in controls:
+            pair[0] = "\U0010ff00control%d" % i
+    data["added_tokens"] = [t for t in data["added_tokens"] if not t["special"]]
+    data["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(data))
+
+
 def ids_json(folder, tok, strings, extra=None):
     """ids with special tokens of the text parsed and none added; exceptions in tables of index."""
     empty = tok.encode("", add_special_tokens=True).ids
+    data = json.loads(tok.to_str())
     plain_tok = Tokenizer.from_str(tok.to_str())
     plain_tok.encode_special_tokens = True
+    if data["model"]["type"] == "Unigram":
+        plain_tok = without_controls(data)
     ids, special, plain, decoded = [], {}, {}, {}
     for i, text in enumerate(strings):
         got = tok.encode(text, add_special_tokens=False).ids
@@ -407,21 +438,29 @@ def make_small(vocab=288):
 # ---- SentencePiece ------------------------------------------------------------------------------
 
 
-def train_spm(name, size, symbols, lines):
+def train_spm(name, size, symbols, lines, **options):
     folder = fresh(name)
     corpus = os.path.join(folder, "corpus.txt")
     with open(corpus, "w", encoding="utf-8", newline="\n") as f:
         for line in lines:
             f.write(line.strip("\r\n") + "\n")
     prefix = os.path.join(folder, "tokenizer")
+    settings = dict(
+        model_type="bpe", byte_fallback=True, character_coverage=0.98,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+        allow_whitespace_only_pieces=True, add_dummy_prefix=True)
+    settings.update(options)
     sentencepiece.SentencePieceTrainer.train(
-        input=corpus, model_prefix=prefix, model_type="bpe", vocab_size=size, byte_fallback=True,
-        character_coverage=0.98, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True,
-        add_dummy_prefix=True, user_defined_symbols=symbols, num_threads=1, minloglevel=2,
-        hard_vocab_limit=True)
+        input=corpus, model_prefix=prefix, vocab_size=size, user_defined_symbols=symbols,
+        num_threads=1, minloglevel=2, hard_vocab_limit=True, **settings)
     os.remove(corpus)
     os.remove(prefix + ".vocab")
+    proto = proto_of(sentencepiece.SentencePieceProcessor(model_file=prefix + ".model"))
+    for spec, name in ((proto.trainer_spec, "input"), (proto.trainer_spec, "model_prefix"),
+                       (proto.normalizer_spec, "normalization_rule_tsv")):
+        spec.ClearField(name)  # paths of this machine
+    with open(prefix + ".model", "wb") as f:
+        f.write(proto.SerializeToString())
     return folder, sentencepiece.SentencePieceProcessor(model_file=prefix + ".model")
 
 
@@ -465,6 +504,17 @@ def spm_json(sp, kinds, form):
     if form == "prepend":  # Llama 2, TinyLlama, Mistral 0.1: "legacy"
         data["normalizer"] = {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"}, replace]}
+    elif form == "phi3":  # control tokens beyond the vocabulary that take the whitespace behind
+        data["normalizer"] = {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, replace]}
+        for i, text in enumerate(["<|end|>", "<|im_start|>", "<|im_end|>", "<mask>"]):
+            added.append({"id": n + i, "content": text, "single_word": False, "lstrip": False,
+                          "rstrip": text != "<mask>", "normalized": False, "special": True})
+    elif form == "gemma":
+        data["normalizer"] = replace
+        data["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "},
+                                 "behavior": "MergedWithPrevious", "invert": False}
+        data["decoder"]["decoders"].pop()
     elif form == "metaspace":  # the later form, Mistral 0.3: "legacy": false
         data["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁",
                                  "prepend_scheme": "first", "split": False}
@@ -486,32 +536,173 @@ def make_spm(strings):
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
     out.close()
+    ids = spm_ids(folder, sp, strings)
+    for form in ("prepend", "metaspace", "phi3"):
+        data = spm_json(sp, proto_kinds, form)
+        tok = Tokenizer.from_str(json.dumps(data))
+        name = form if form == "phi3" else "spm-" + form
+        folder = fresh(name)
+        save_json(data, folder, "<s>", "</s>")
+        got, plain = ids_json(folder, tok, strings)
+        differ = [i for i in range(len(strings)) if plain.get(str(i), got[i]) != ids[i]]
+        print("%-18s %3d tokens, %d texts differ from sentencepiece, %d KB: %r" % (
+            name, tok.get_vocab_size(), len(differ), lib.folder_bytes(folder) // 1000,
+            [strings[i][:20] for i in differ[:12]]))
+
+
+def proto_of(sp):
+    from sentencepiece import sentencepiece_model_pb2
+    return sentencepiece_model_pb2.ModelProto.FromString(sp.serialized_model_proto())
+
+
+def piece_kinds(sp):
+    return [p.type for p in proto_of(sp).pieces]
+
+
+def spm_gguf(path, sp, merges=None):
+    """tokenizer.model as a GGUF vocabulary: "llama" or "t5" by its kind, "gemma4" with merges."""
+    proto = proto_of(sp)
+    unigram = proto.trainer_spec.model_type == 1
+    out = gguf.GGUFWriter(path, "llama")
+    out.add_vocab_size(len(proto.pieces))
+    out.add_tokenizer_model("gemma4" if merges else "t5" if unigram else "llama")
+    out.add_token_list([p.piece.encode() for p in proto.pieces])
+    out.add_token_scores([p.score for p in proto.pieces])
+    out.add_token_types([p.type for p in proto.pieces])
+    if merges:
+        out.add_token_merges([m.encode() for m in merges])
+    out.add_bos_token_id(sp.bos_id())
+    out.add_eos_token_id(sp.eos_id())
+    out.add_unk_token_id(sp.unk_id())
+    out.add_add_bos_token(True)
+    out.add_add_eos_token(False)
+    out.add_add_space_prefix(proto.normalizer_spec.add_dummy_prefix)
+    out.add_remove_extra_whitespaces(proto.normalizer_spec.remove_extra_whitespaces)
+    if proto.normalizer_spec.precompiled_charsmap:
+        out.add_precompiled_charsmap(proto.normalizer_spec.precompiled_charsmap)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+def spm_ids(folder, sp, strings):
+    """What SentencePiece makes of the texts: it knows no control tokens in them."""
     ids, decoded = [sp.encode(s) for s in strings], {}
     for i, s in enumerate(strings):
         if (d := sp.decode(ids[i])) != s:
             decoded[str(i)] = d
     lib.write_json(os.path.join(folder, "ids.json"), {
         "prefix": [sp.bos_id()], "specials_parsed": False, "special": {}, "plain": {},
-        "decoded": decoded, "ids": ids},
-        rows=("ids",))
+        "decoded": decoded, "ids": ids}, rows=("ids",))
     print("%-18s %3d tokens, %5d ids, %d texts not restored, %d KB" % (
-        "spm", sp.vocab_size(), sum(map(len, ids)), len(decoded), lib.folder_bytes(folder) // 1000))
-    for form in ("prepend", "metaspace"):
-        data = spm_json(sp, proto_kinds, form)
-        tok = Tokenizer.from_str(json.dumps(data))
-        folder = fresh("spm-" + form)
-        save_json(data, folder, "<s>", "</s>")
-        got, plain = ids_json(folder, tok, strings)
-        differ = [i for i in range(len(strings)) if plain.get(str(i), got[i]) != ids[i]]
-        print("%-18s %3d tokens, %d texts differ from sentencepiece, %d KB: %r" % (
-            "spm-" + form, tok.get_vocab_size(), len(differ), lib.folder_bytes(folder) // 1000,
-            [strings[i][:20] for i in differ[:12]]))
+        os.path.basename(folder), sp.vocab_size(), sum(map(len, ids)), len(decoded),
+        lib.folder_bytes(folder) // 1000))
+    return ids
 
 
-def piece_kinds(sp):
-    from sentencepiece import sentencepiece_model_pb2
-    proto = sentencepiece_model_pb2.ModelProto.FromString(sp.serialized_model_proto())
-    return [p.type for p in proto.pieces]
+def charsmap_rules(path, strings):
+    """A table of replacements in the manner of nmt_nfkc, small: what NFKC makes of characters of
+    the texts, compositions, and what that rule does to controls and spaces."""
+    rules = {}
+    for c in sorted(set("".join(strings))):
+        normal = unicodedata.normalize("NFKC", c)
+        control = unicodedata.category(c) == "Cc" and c not in "\t\n\r\0"
+        if c in "\u200b\u200d\ufeff\u00ad" or control:
+            rules[c] = ""
+        elif c in "\t\n\r\u2028\u2029\u0085\u3000\u00a0":
+            rules[c] = " "
+        elif normal != c:
+            rules[c] = normal
+    for base in "aeiouAEIOUnc":
+        for mark in "\u0300\u0301\u0302\u0303\u0308\u0323\u0327":
+            one = unicodedata.normalize("NFC", base + mark)
+            if len(one) == 1:
+                rules[base + mark] = one
+    rules["e\u0323\u0302"], rules["\u1100\u1161\u11a8"], rules["\u1100\u1161"] = "ệ", "각", "가"
+    with open(path, "w", encoding="ascii") as f:
+        for key, value in sorted(rules.items()):
+            f.write("%s\t%s\n" % (" ".join("%X" % ord(c) for c in key),
+                                  " ".join("%X" % ord(c) for c in value)))
+
+
+def unigram_json(sp):
+    """tokenizer.json as Hugging Face's converter writes it for unigram models."""
+    proto = proto_of(sp)
+    spec, kinds = proto.normalizer_spec, [p.type for p in proto.pieces]
+    steps = []
+    if spec.precompiled_charsmap:
+        steps.append({"type": "Precompiled", "precompiled_charsmap":
+                      base64.b64encode(spec.precompiled_charsmap).decode()})
+    if spec.remove_extra_whitespaces:
+        steps += [{"type": "Strip", "strip_left": False, "strip_right": True},
+                  {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}]
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    return {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [
+            {"id": i, "content": p.piece, "single_word": False, "lstrip": p.piece == "<mask>",
+             "rstrip": False, "normalized": False, "special": kinds[i] in (2, 3)}
+            for i, p in enumerate(proto.pieces) if kinds[i] in (2, 3, 4)],
+        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
+        "pre_tokenizer": space,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                       {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}},
+                     {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, space]}
+        if proto.trainer_spec.byte_fallback else space,
+        "model": {"type": "Unigram", "unk_id": sp.unk_id(),
+                  "vocab": [[p.piece, p.score] for p in proto.pieces],
+                  "byte_fallback": proto.trainer_spec.byte_fallback},
+    }
+
+
+def make_unigram(name, strings, size, **options):
+    folder, sp = train_spm(name, size, ["<cell>", "<cell>x", "<|end|>", "ａｂ"], texts.corpus(),
+                           model_type="unigram", control_symbols=["<mask>", "<|begin|>"], **options)
+    spm_gguf(os.path.join(folder, "vocab.gguf"), sp)
+    ids = spm_ids(folder, sp, strings)
+    tok = Tokenizer.from_str(json.dumps(unigram_json(sp)))
+    folder = fresh(name + "-json")
+    save_json(json.loads(tok.to_str()), folder, "<s>", "</s>")
+    got, plain = ids_json(folder, tok, strings)
+    differ = [i for i in range(len(strings)) if plain.get(str(i), got[i]) != ids[i]]
+    print("%-18s %3d tokens, %d texts differ from sentencepiece, %d KB: %r" % (
+        name + "-json", tok.get_vocab_size(), len(differ), lib.folder_bytes(folder) // 1000,
+        [strings[i][:20] for i in differ[:12]]))
+
+
+def make_gemma(strings):
+    """No space in front, runs of spaces and newlines as symbols of their own."""
+    runs = ["\n" * n for n in range(1, 4)] + ["▁" * n for n in range(2, 5)] + ["\t"]
+    folder, sp = train_spm("gemma", 600, runs + ["<|im_start|>", "<|im_end|>"], texts.corpus(),
+                           add_dummy_prefix=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3)
+    spm_gguf(os.path.join(folder, "vocab.gguf"), sp)
+    spm_ids(folder, sp, strings)
+    data = spm_json(sp, piece_kinds(sp), "gemma")
+    for part in (data["post_processor"]["special_tokens"]["<s>"],):
+        part["ids"] = [2]
+    tok = Tokenizer.from_str(json.dumps(data))
+    folder = fresh("gemma-json")
+    save_json(json.loads(tok.to_str()), folder, "<s>", "</s>")
+    spm_gguf(os.path.join(folder, "vocab.gguf"), sp, data["model"]["merges"])
+    # GGUF's "gemma4" says less than this file: user-defined symbols are searched for in the text
+    # with its spaces marked, and lines part it.
+    data["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "[^\\n]+|\\n+"},
+                             "behavior": "Isolated", "invert": False}
+    for t in data["added_tokens"]:
+        t["normalized"] = not t["special"]
+    lines = Tokenizer.from_str(json.dumps(data))
+    ids = [tok.encode(s, add_special_tokens=False).ids for s in strings]
+    other = [lines.encode(s, add_special_tokens=False).ids for s in strings]
+    ids_json(folder, tok, strings,
+             {"gguf": {str(i): o for i, o in enumerate(other) if o != ids[i]}})
+    print("%-18s %3d tokens, %d KB" % ("gemma-json", tok.get_vocab_size(),
+                                       lib.folder_bytes(folder) // 1000))
 
 
 def main():
@@ -526,6 +717,13 @@ def main():
     make_small()
     train_spm("spm-320", 320, [], [w for w in texts.ENGLISH.lower().split() if w.isalpha()])
     make_spm(strings)
+    make_gemma(strings)
+    rules = os.path.join(OUT, "rules.tsv")
+    charsmap_rules(rules, strings)
+    make_unigram("unigram", strings, 500, byte_fallback=False, remove_extra_whitespaces=True,
+                 normalization_rule_tsv=rules, normalization_rule_name="user_defined")
+    os.remove(rules)
+    make_unigram("unigram-bytes", strings, 700)
 
 
 if __name__ == "__main__":
