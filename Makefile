@@ -146,6 +146,11 @@ $(B)/doppler: $(APP_OBJ) $(REF_OBJ) $(LIB_OBJ)
 $(BUILD)/doppler: $(B)/doppler FORCE
 	@[ "$$(readlink $@)" = $(<:$(BUILD)/%=%) ] || ln -sfn $(<:$(BUILD)/%=%) $@
 
+# Models of random weights for tests and for measuring; needs what encodes blocks, no device.
+$(B)/random-gguf: $(call objects,tools/random-gguf.c) $(LIB_OBJ)
+	@echo '  LINK    $@'
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
 runner: $(RUNNER)
 $(B)/test: $(TEST_OBJ) $(REF_OBJ) $(LIB_OBJ)
 	@echo '  LINK    $@'
@@ -168,7 +173,7 @@ totals = $(1:%=$(B)/log/%.total)
 
 $(B)/log/runner.total: $(RUNNER) $(DATA)
 	@$(STEP) $@ $(RUNNER) -v
-$(B)/log/cli.total: $(B)/doppler $(DATA) tests/cli/run
+$(B)/log/cli.total: $(B)/doppler $(B)/random-gguf $(DATA) tests/cli/run
 	@$(STEP) $@ tests/cli/run $(B)/doppler
 $(B)/log/examples.total: $(LIBRARIES) $(B)/doppler $(DATA) $(wildcard examples/*)
 	@$(STEP) $@ tools/test-examples $(MAKE) $(B)

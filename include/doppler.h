@@ -31,7 +31,7 @@
 #define DP_VERSION "0.1.0"
 
 #if defined(__GNUC__)
-#define DP_API __attribute__((visibility("default")))
+#define DP_API          __attribute__((visibility("default")))
 #define DP_CHECK_RESULT __attribute__((warn_unused_result))
 #else
 #define DP_API
@@ -90,18 +90,18 @@ typedef struct {
 } dp_device_options;
 
 typedef struct {
-    char name[128];    /* "NVIDIA H200", "llvmpipe (LLVM 15.0.6, 256 bits)" */
-    char vendor[64];   /* may be empty */
-    char driver[128];  /* may be empty */
-    char backend[16];  /* "vulkan", "metal", "d3d12", "opengl" */
-    char type[16];     /* "discrete", "integrated", "cpu", "unknown" */
-    char library[16];  /* "wgpu-native", "dawn" or "webgpu" */
-    bool f16;          /* in use: shader-f16 */
-    bool subgroups;    /* in use: subgroup operations */
-    bool timestamps;   /* dp_device_options.profile can work */
-    uint32_t subgroup_size; /* lanes, found by a probe; 0 without subgroups */
-    uint64_t max_binding;   /* bytes */
-    uint64_t max_buffer;    /* bytes */
+    char name[128];                /* "NVIDIA H200", "llvmpipe (LLVM 15.0.6, 256 bits)" */
+    char vendor[64];               /* may be empty */
+    char driver[128];              /* may be empty */
+    char backend[16];              /* "vulkan", "metal", "d3d12", "opengl" */
+    char type[16];                 /* "discrete", "integrated", "cpu", "unknown" */
+    char library[16];              /* "wgpu-native", "dawn" or "webgpu" */
+    bool f16;                      /* in use: shader-f16 */
+    bool subgroups;                /* in use: subgroup operations */
+    bool timestamps;               /* dp_device_options.profile can work */
+    uint32_t subgroup_size;        /* lanes, found by a probe; 0 without subgroups */
+    uint64_t max_binding;          /* bytes */
+    uint64_t max_buffer;           /* bytes */
     uint32_t max_workgroup_memory; /* bytes */
     uint32_t max_workgroup_lanes;
     uint32_t max_storage_buffers; /* per shader */
@@ -130,7 +130,7 @@ typedef struct {
     uint64_t bytes_written; /* uploaded */
     uint64_t device_bytes;  /* buffers held now */
     uint64_t device_bytes_peak;
-    uint64_t pipelines;     /* compute pipelines made */
+    uint64_t pipelines; /* compute pipelines made */
 } dp_stats;
 DP_API void dp_device_get_stats(const dp_device *device, dp_stats *stats);
 
@@ -160,7 +160,9 @@ typedef bool dp_progress_fn(void *user, uint64_t done, uint64_t total);
 
 typedef struct {
     uint32_t context;  /* tokens that all sessions' KV caches hold together;
-                        * 0: the model's own context, at most 8,192 */
+                        * 0: the model's own context, at most 8,192 and, for models of LongRoPE,
+                        * at most the original one: beyond it other factors hold from the first
+                        * token on, and short texts are read a little worse */
     uint32_t sessions; /* most sessions at a time; 0: 8 */
     uint32_t batch;    /* most rows in one prefill pass, at least 16; 0: 512 */
     dp_progress_fn *progress;
@@ -184,15 +186,16 @@ DP_API void dp_model_close(dp_model *model);
  * not say. */
 typedef struct {
     const char *path;
-    const char *architecture; /* "llama" */
-    const char *name;         /* general.name or the folder's; may be empty */
-    const char *container;    /* "gguf" or "safetensors" */
-    const char *format;       /* of most weight bytes: "q4_k", "bf16" */
-    const char *tokenizer;    /* "bpe" or "spm" */
+    const char *architecture;  /* "llama" */
+    const char *name;          /* general.name or the folder's; may be empty */
+    const char *container;     /* "gguf" or "safetensors" */
+    const char *format;        /* of most weight bytes: "q4_k", "bf16" */
+    const char *tokenizer;     /* "bpe" or "spm" */
     const char *chat_template; /* may be empty */
     uint32_t n_layers, dim, n_heads, n_kv_heads, head_dim, ffn_dim;
     uint32_t vocab_size;
-    uint32_t context; /* the model's own maximum, in tokens */
+    uint32_t context;         /* the model's own maximum, in tokens */
+    uint32_t default_context; /* what 0 in dp_model_options means */
     uint32_t n_tensors;
     uint64_t n_parameters;
     uint64_t weight_bytes;
@@ -229,10 +232,10 @@ DP_API bool dp_model_get_tensor(const dp_model *model, uint32_t i, dp_tensor_inf
  * there. Each fetch counts once, from reading the file to the upload. */
 typedef struct {
     uint32_t experts; /* of a layer; 0: the model has none */
-    uint32_t slots;   /* of a layer, on the device at a time */
+    uint32_t slots;   /* of all layers together, on the device at a time */
     uint64_t hits, misses;
-    uint64_t bytes;   /* fetched */
-    double seconds;   /* spent fetching */
+    uint64_t bytes; /* fetched */
+    double seconds; /* spent fetching */
 } dp_expert_stats;
 /* False, with zeros but for `experts`, if all experts are on the device. */
 DP_API bool dp_model_get_experts(const dp_model *model, dp_expert_stats *stats);
@@ -255,6 +258,39 @@ DP_API dp_token dp_model_bos(const dp_model *model); /* DP_NO_TOKEN if it has no
 DP_API dp_token dp_model_eos(const dp_model *model);
 DP_API bool dp_model_is_stop(const dp_model *model, dp_token token); /* ends a generation */
 
+/* ---- chat ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *chat_template; /* Jinja source instead of the model's own; NULL: the model's. With
+                                * tools that is its template "tool_use" if it has one */
+    const char *tools;         /* JSON array of the tools that may be called; NULL: none */
+    const char *variables;     /* JSON object of further variables, as {"enable_thinking": false};
+                                * NULL: none */
+    bool no_generation_prompt; /* leave out what opens the answer */
+    int64_t now;               /* seconds since 1970, UTC, where the template asks for the date;
+                                * 0: the clock's */
+} dp_chat_options;
+
+/* Renders a conversation by the model's chat template: the text that a transformers tokenizer's
+ * apply_chat_template gives, byte for byte. `messages` is a JSON array of size bytes whose elements
+ * are objects with "role" and what else the template reads ("content", "tool_calls", ...). Needs no
+ * weights: a model opened without a device will do. Writes at most `max` bytes, not NUL-terminated;
+ * *n is how many there are. DP_E_ARGUMENT for messages that the template refuses, in its words, or
+ * that are no array of objects; DP_E_FORMAT for bad JSON or a bad template; DP_E_UNSUPPORTED if the
+ * model has no chat template or its template uses what this version does not know; DP_E_LIMIT for
+ * one that runs too long or writes too much; DP_E_MEMORY. */
+DP_API DP_CHECK_RESULT bool dp_chat_render(const dp_model *model, const char *messages, size_t size,
+                                           const dp_chat_options *options, char *text, size_t max,
+                                           size_t *n, dp_error *err);
+
+/* Tokens of the same prompt, with one bos in front if the model's tokenizer adds it. Control tokens
+ * are recognised where the template itself wrote them and nowhere else: no message, tool or
+ * variable can spell the end of its turn. Writes at most `max` ids; *n is how many there are. */
+DP_API DP_CHECK_RESULT bool dp_chat_tokenize(const dp_model *model, const char *messages,
+                                             size_t size, const dp_chat_options *options,
+                                             dp_token *tokens, size_t max, size_t *n,
+                                             dp_error *err);
+
 /* ---- sessions ------------------------------------------------------------------------------ */
 
 /* One growing token sequence over a model: its KV cache, its logits, its sampler's state. */
@@ -269,18 +305,18 @@ DP_API void dp_session_free(dp_session *session);
 /* How the next token is chosen, applied in this order: penalties, temperature, top_k, top_p, min_p,
  * draw. Ties with the last token that a filter keeps are kept. */
 typedef struct {
-    float temperature;        /* 0 (and below 1e-6): greedy, the most likely token, of equals the
-                               * one with the lowest id */
-    uint32_t top_k;           /* keep the k most likely; 0: all */
-    float top_p;              /* keep the most likely whose probabilities reach p; 0 or 1: all */
-    float min_p;              /* drop what is less likely than min_p times the most likely; 0:
-                               * none */
-    float repeat_penalty;     /* divides positive and multiplies negative logits of tokens seen in
-                               * the prompt or the answer, from 0.01; 0 or 1: none (Keskar et al.
-                               * 2019) */
-    float presence_penalty;   /* subtracted from logits of tokens in the answer */
-    float frequency_penalty;  /* the same times how often they occur in it */
-    uint64_t seed;            /* same device, model, tokens and seed: same draws */
+    float temperature;       /* 0 (and below 1e-6): greedy, the most likely token, of equals the
+                              * one with the lowest id */
+    uint32_t top_k;          /* keep the k most likely; 0: all */
+    float top_p;             /* keep the most likely whose probabilities reach p; 0 or 1: all */
+    float min_p;             /* drop what is less likely than min_p times the most likely; 0:
+                              * none */
+    float repeat_penalty;    /* divides positive and multiplies negative logits of tokens seen in
+                              * the prompt or the answer, from 0.01; 0 or 1: none (Keskar et al.
+                              * 2019) */
+    float presence_penalty;  /* subtracted from logits of tokens in the answer */
+    float frequency_penalty; /* the same times how often they occur in it */
+    uint64_t seed;           /* same device, model, tokens and seed: same draws */
 } dp_sampling;
 
 /* Sets the sampler of a session and starts its answer (for the penalties) and its random numbers
@@ -361,8 +397,8 @@ DP_API DP_CHECK_RESULT bool dp_batch_eval(const dp_batch_item *items, size_t n, 
  * others, which are as they were. */
 enum { DP_STEPS_MAX = 64 };
 DP_API DP_CHECK_RESULT bool dp_batch_generate(dp_session *const *sessions, size_t n,
-                                              uint32_t n_steps, bool ignore_stops,
-                                              dp_token *tokens, uint32_t *counts, dp_error *err);
+                                              uint32_t n_steps, bool ignore_stops, dp_token *tokens,
+                                              uint32_t *counts, dp_error *err);
 
 /* ---- generation of text -------------------------------------------------------------------- */
 
@@ -374,11 +410,11 @@ typedef bool dp_text_fn(void *user, const char *text, size_t size);
 typedef void dp_token_fn(void *user, dp_token token, float logprob, const dp_logprob *best);
 
 typedef struct {
-    uint32_t max_tokens; /* 0: to the end of the context */
-    uint32_t steps;      /* most tokens in one submit; 0: chosen so that text still streams */
-    bool ignore_stops;   /* go on after end-of-generation tokens */
-    bool special;        /* spell special tokens out in the text */
-    uint32_t n_logprobs; /* for on_token; at most 32; not 0: one token per submit */
+    uint32_t max_tokens;     /* 0: to the end of the context */
+    uint32_t steps;          /* most tokens in one submit; 0: chosen so that text still streams */
+    bool ignore_stops;       /* go on after end-of-generation tokens */
+    bool special;            /* spell special tokens out in the text */
+    uint32_t n_logprobs;     /* for on_token; at most 32; not 0: one token per submit */
     const char *const *stop; /* texts that end the answer and are not part of it */
     size_t n_stop;           /* at most 16, each 1 to 256 bytes */
     dp_text_fn *on_text;
@@ -394,9 +430,9 @@ typedef enum {
 
 typedef struct {
     dp_finish finish;
-    uint32_t n_tokens;       /* generated, the stop token included */
-    double first_seconds;    /* to the first token */
-    double seconds;          /* in all */
+    uint32_t n_tokens;    /* generated, the stop token included */
+    double first_seconds; /* to the first token */
+    double seconds;       /* in all */
 } dp_generate_result;
 
 /* Continues the session from its logits until something ends it. After a stop string the session

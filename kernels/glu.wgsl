@@ -1,7 +1,8 @@
 // glu: h = act(g) * u, the gate of the feed-forward network (Shazeer 2020), or h = act(g) if
 // UNGATED.
 //   ACT 0: silu(z) = z / (1 + exp(-z))
-//   ACT 1: gelu(z) = z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) (Hendrycks and Gimpel 2016)
+//   ACT 1: gelu(z) = z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) (Hendrycks and Gimpel 2016),
+//          as z / (1 + exp(-2 ...)), which is the same and keeps its accuracy far below 0
 //   ACT 2: g and u cut at LIMIT, h = g / (1 + exp(-ALPHA g)) (u + 1) (GPT-OSS)
 //   gu [rows, 2 N4] vec4f: gate and up side by side; [rows, N4] if UNGATED    h [rows, N4] vec4f
 // One lane per vec4: grid (ceil(N4 / 64), rows). Bound by memory.
@@ -21,9 +22,7 @@ fn silu(z: vec4f) -> vec4f {
 }
 
 fn gelu(z: vec4f) -> vec4f {
-    let inner = 0.7978845608 * (z + 0.044715 * z * z * z);
-    // beyond 15 tanh is 1 in f32, and some devices overflow
-    return 0.5 * z * (1.0 + tanh(clamp(inner, vec4f(-15.0), vec4f(15.0))));
+    return z / (1.0 + exp(-1.5957691216 * (z + 0.044715 * z * z * z)));
 }
 
 @compute @workgroup_size(WG)

@@ -5,6 +5,7 @@
  * succeeds. */
 #include "format/format.h"
 #include "tests/test.h"
+#include "text/text.h"
 
 typedef struct {
     const char *name;
@@ -45,6 +46,28 @@ static bool write_text(const char *path, dp_error *err) {
     return ok;
 }
 
+/* A prompt with its marks, of a template that uses most of the interpreter. */
+static bool render_template(const char *path, dp_error *err) {
+    buf messages, prompt, marks;
+    if (!file_read_all(path, JSON_BYTES_MAX, &messages, err)) return false;
+    const chat_input in = { .messages = { messages.data, messages.size },
+                            .tools = STR("[{\"name\": \"f\"}]"),
+                            .variables = STR("{\"x\": 1}") };
+    buf_init(&prompt, 1 << 16);
+    buf_init(&marks, 1 << 16);
+    const bool ok = chat_render(
+        STR("{% macro f(a, b=1) %}{{ a ~ b }}{{ caller() }}{% endmacro %}"
+            "{% set ns = namespace(l=[]) %}{% for m in messages %}{% set ns.l = ns.l + [m] %}"
+            "{% call f(m.content, *[2]) %}{{ m | tojson(indent=2) }}{% endcall %}"
+            "{{ m.content.split() | map('upper') | list }}{{ loop.nextitem }}{{ m.items() }}"
+            "{% endfor %}{{ '%s' % x }}{{ '{}'.format(tools) }}{{ range(9) | list | sort }}"),
+        path, &in, &prompt, &marks, err);
+    buf_free(&messages);
+    buf_free(&prompt);
+    buf_free(&marks);
+    return ok;
+}
+
 static const char *gguf_path(test *t) {
     return test_vector(t, "gguf/q8_0/model.gguf");
 }
@@ -76,12 +99,27 @@ static const char *new_path(test *t) {
     return test_printf(t, "%s/new", test_folder(t));
 }
 
+static const char *messages_path(test *t) {
+    buf b;
+    buf_init(&b, 100000);
+    for (int i = 0; i < 60; i++) {
+        buf_printf(&b, "%s{\"role\":\"user\",\"content\":\"%d words\",\"a\":[],\"b\":1,"
+                       "\"c\":2,\"d\":3,\"e\":4,\"f\":5,\"g\":6,\"h\":7}",
+                   i > 0 ? "," : "[", i);
+    }
+    buf_add_str(&b, STR("]"));
+    const char *path = test_write(t, "messages.json", b.data, b.size);
+    buf_free(&b);
+    return path;
+}
+
 static const walk walks[] = {
     { "GGUF", open_container, gguf_path, 8 },
     { "split GGUF", open_container, split_path, 15 },
     { "safetensors folder", open_folder_with_json, folder_path, 10 },
     { "safetensors shards", open_folder_with_json, shards_path, 20 },
     { "JSON", parse_json, json_path, 5 },
+    { "a chat template", render_template, messages_path, 20 },
     { "a text written", write_text, new_path, 3 },
 };
 

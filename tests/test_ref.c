@@ -197,12 +197,26 @@ static void another_token_is_seen(test *t) {
     ref_model_close(m);
 }
 
+/* GPT-2 has a row of a table for each position, and no more. */
+static void positions_end(test *t) {
+    enum { POSITIONS = 128, VOCAB = 128 }; /* its config.json */
+    ref_model *m = ref_model_open(test_vector(t, "families/gpt2"), &t->err);
+    if (!CHECK(t, m != NULL) || !CHECK_U64(t, ref_model_vocab(m), VOCAB)) return;
+    uint32_t *tokens = test_alloc(t, POSITIONS + 1, sizeof(*tokens));
+    double *logits = test_alloc(t, (POSITIONS + 1) * VOCAB, sizeof(double));
+    CHECK(t, ref_forward(m, tokens, POSITIONS, logits, &t->err));
+    CHECK(t, !ref_forward(m, tokens, POSITIONS + 1, logits, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "has 128 positions");
+    ref_model_close(m);
+}
+
 static const test_case cases[] = {
     { "safetensors folders give the logits of transformers", folders_agree },
     { "GGUF files give the logits of transformers", gguf_files_agree },
     { "folders of every family give the logits of transformers", family_folders_agree },
     { "GGUF files of every family give the logits of transformers", family_gguf_files_agree },
     { "4,000 tokens give the logits of transformers", a_long_text_agrees },
+    { "learned positions end", positions_end },
     { "another token gives other logits from its position on", another_token_is_seen },
 };
 const test_group ref_tests = { "ref", cases, ARRAY_LEN(cases) };

@@ -45,11 +45,14 @@ typedef struct {
     /* texts and tokens */
     const char *prompt, *file, *tokens;
     bool special, no_bos;
-    /* run */
+    /* run and chat */
     uint64_t n_predict, top_k, seed, logprobs;
-    bool seed_given, ignore_eos, verbose;
+    bool n_given, temperature_given, top_k_given, top_p_given, seed_given, ignore_eos, verbose;
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
     text_list stop;
+    /* conversations */
+    const char *system, *chat_template, *variables, *messages, *tools;
+    bool chat, no_generation_prompt;
     /* the others */
     uint64_t top, steps, repeats;
     const char *all, *output;
@@ -80,8 +83,8 @@ typedef struct {
     const char *name;
     const char *arguments; /* "[ID ...]" for the usage line; NULL: takes none */
     const char *summary;
-    const option *own; /* looked up before the common ones */
     int (*run)(const options *o);
+    const option *own[3]; /* tables, some shared; looked up in order, then the common ones */
 } command;
 
 extern const command commands[]; /* main.c; ends with a NULL name */
@@ -112,6 +115,7 @@ void json_text(buf *b, const char *key, str value);
 void json_count_of(buf *b, const char *key, uint64_t value);
 void json_real(buf *b, const char *key, double value);
 void json_flag(buf *b, const char *key, bool value);
+void json_add_value(buf *b, const json_value *v); /* as it was read, in one line */
 void json_ids(buf *b, const char *key, const dp_token *ids, size_t n); /* key NULL: no key */
 
 double now_seconds(void); /* of a clock that only goes forward */
@@ -122,11 +126,21 @@ typedef struct {
 } size_text;
 size_text show_bytes(uint64_t bytes);
 
-/* Ctrl-C sets a flag and cancels the watched session; a second one ends the program. */
+/* False and DP_E_FILE if something is there that a file cannot take the place of. */
+bool check_replaceable(const char *path, dp_error *err) CHECK_RESULT;
+
+/* Ctrl-C (and SIGTERM) sets a flag and cancels the watched session; a second one ends the
+ * program. */
 void interrupt_install(void);
 void interrupt_watch(dp_session *session); /* NULL: none */
 bool interrupted(void);
 bool check_interrupted(dp_error *err) CHECK_RESULT; /* false and DP_E_CANCELLED after Ctrl-C */
+
+/* The signal that came since the last call, 0 if none did; the next one sets the flag again. */
+int interrupt_take(void);
+/* Until `fd` has something to read or is at its end. False: DP_E_CANCELLED if a signal has come or
+ * comes, which is then still to be taken; DP_E_FILE. */
+bool wait_for_input(int fd, dp_error *err) CHECK_RESULT;
 
 /* A line on stderr that replaces the one before, if stderr is a terminal; "" clears it. */
 void progress_line(const char *format, ...) PRINTF_LIKE(1, 2);
@@ -154,7 +168,8 @@ void engine_close(engine *e);
 bool engine_context(const engine *e, const options *o, uint64_t needed, uint32_t *context,
                     dp_error *err) CHECK_RESULT;
 dp_device_options device_options(const options *o);
-void print_profile(dp_device *device); /* kernel times on stderr */
+/* Kernel times on stderr, and how the experts were paged if they were. */
+void print_profile(dp_device *device, const dp_model *model);
 
 /* ---- texts and tokens (tokens.c) ----------------------------------------------------------- */
 
@@ -163,6 +178,8 @@ typedef struct {
     size_t n;
 } token_list;
 
+/* A file, or stdin for "-", any bytes; initialises *bytes. */
+bool read_input(const char *path, buf *bytes, dp_error *err) CHECK_RESULT;
 /* -p, -f or stdin if that is not a terminal, any bytes; initialises *text. */
 bool read_text(const options *o, buf *text, dp_error *err) CHECK_RESULT;
 bool tokens_of_text(const dp_model *model, str text, bool add_special, bool parse_special,
@@ -177,12 +194,78 @@ bool tokens_of_prompt(const engine *e, const options *o, token_list *list,
 bool text_of_tokens(const dp_model *model, const dp_token *ids, size_t n, bool special, buf *out,
                     dp_error *err) CHECK_RESULT;
 
+/* ---- conversations (template.c) ------------------------------------------------------------ */
+
+/* What the options say of the chat template, files read. */
+typedef struct {
+    dp_chat_options how;
+    buf template_bytes, tool_bytes; /* that it points into */
+} chat_setup;
+
+/* To be freed whatever the call returned. */
+bool chat_setup_read(chat_setup *s, const options *o, dp_error *err) CHECK_RESULT;
+void chat_setup_free(chat_setup *s);
+/* Appends an element to a JSON array that is being written. */
+void chat_add_message(buf *messages, const char *role, str content);
+/* The prompt of a JSON array of messages; at least one token. */
+bool tokens_of_chat(const dp_model *model, str messages, const dp_chat_options *how,
+                    token_list *list, dp_error *err) CHECK_RESULT;
+
+/* ---- messages from standard input (input.c) ------------------------------------------------ */
+
+enum { MESSAGE_BYTES_MAX = 4 * 1024 * 1024 };
+
+typedef struct { /* ready when zeroed */
+    buf bytes; /* read and, from `at` on, not used yet */
+    size_t at;
+    bool ended;
+} line_input;
+
+void input_free(line_input *in);
+/* Reads the next message into `text`, which has a ceiling of MESSAGE_BYTES_MAX; *at_end if there is
+ * none. *is_command: it is one line that begins with '/'. `show`: prompts on stderr. DP_E_LIMIT for
+ * a message over the ceiling, after which the next can be read; DP_E_CANCELLED as wait_for_input;
+ * DP_E_FILE. */
+bool input_message(line_input *in, bool show, buf *text, bool *is_command, bool *at_end,
+                   dp_error *err) CHECK_RESULT;
+str trim_blanks(str s); /* without spaces, tabs and line ends around it */
+
+/* ---- answers (answer.c) -------------------------------------------------------------------- */
+
+/* An answer and what it took. */
+typedef struct {
+    const options *o;
+    const dp_model *model;
+    uint64_t seed;
+    buf text;         /* of the answer */
+    buf ids;          /* dp_token after dp_token */
+    buf logprobs;     /* elements of the JSON array */
+    dp_error err;     /* of writing */
+    size_t n_cached;  /* tokens of the prompt that the session held already */
+    double prompt_seconds;
+    dp_stats before, after; /* around the generation */
+    dp_generate_result result;
+} answer;
+
+/* To be freed whatever the call returned. DP_E_ARGUMENT for options that cannot go together. */
+bool answer_init(answer *a, const options *o, dp_error *err) CHECK_RESULT;
+void answer_free(answer *a);
+/* Brings the session to the prompt, evaluating only what it does not hold already, and generates:
+ * the text into `a` and, without --json, to stdout as it comes. Used again, it starts anew. */
+bool answer_generate(answer *a, const engine *e, const token_list *prompt, uint32_t max_tokens,
+                     dp_error *err) CHECK_RESULT;
+int answer_print_json(const answer *a, const engine *e, const token_list *prompt);
+void answer_print_summary(const answer *a, const engine *e, const token_list *prompt);
+
 /* ---- commands ------------------------------------------------------------------------------ */
 
-extern const option run_options[], tokenize_options[], detokenize_options[], logits_options[],
+extern const option run_options[], answer_options[], chat_options[], template_options[],
+    tokenize_options[], detokenize_options[], logits_options[],
     perplexity_options[], inspect_options[], bench_options[];
 
 int cmd_run(const options *o);
+int cmd_chat(const options *o);
+int cmd_template(const options *o);
 int cmd_tokenize(const options *o);
 int cmd_detokenize(const options *o);
 int cmd_logits(const options *o);

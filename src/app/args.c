@@ -119,7 +119,9 @@ static const option *find_in_table(const option *table, str name) {
 }
 
 static const option *find_option(const command *c, str name) {
-    const option *opt = find_in_table(c->own, name);
+    const option *opt = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(c->own) && opt == NULL; i++)
+        opt = find_in_table(c->own[i], name);
     return opt != NULL ? opt : find_in_table(common_options, name);
 }
 
@@ -131,7 +133,10 @@ static bool store_defaults(const option *table, options *o, dp_error *err) {
 }
 
 bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err) {
-    if (!store_defaults(common_options, o, err) || !store_defaults(c->own, o, err)) return false;
+    if (!store_defaults(common_options, o, err)) return false;
+    for (size_t i = 0; i < ARRAY_LEN(c->own); i++) {
+        if (!store_defaults(c->own[i], o, err)) return false;
+    }
     bool only_rest = false;
     for (int i = 0; i < n; i++) {
         char *arg = argv[i];
@@ -190,6 +195,7 @@ static const struct {
 
 static const char *const examples[][2] = {
     { "doppler run -p \"Once upon a time\"", "a tale by the bundled model" },
+    { "doppler chat -m model.gguf --system \"Answer in French.\"", "a conversation" },
     { "doppler run -m model.gguf -p \"2 + 2 =\" -n 8 --temp 0 --json", "one JSON object" },
     { "doppler bench -m model.gguf -p 512 -n 128 -d 0,4096", "speed, also deep in a context" },
 };
@@ -213,8 +219,9 @@ static void help_usage(const command *c, buf *out) {
 void help_command(const command *c, buf *out) {
     help_usage(c, out);
     buf_printf(out, "\n%s\n", c->summary);
-    if (c->own != NULL) buf_printf(out, "\nOptions:\n");
-    help_options(c->own, out);
+    if (c->own[0] != NULL) buf_printf(out, "\nOptions:\n");
+    for (size_t i = 0; i < ARRAY_LEN(c->own); i++)
+        help_options(c->own[i], out);
     buf_printf(out, "\nCommon options:\n");
     help_options(common_options, out);
 }
@@ -288,7 +295,8 @@ void help_man(buf *out) {
         buf_printf(out, "\n");
         add_roff(out, c->summary);
         buf_printf(out, "\n");
-        man_options(c->own, out);
+        for (size_t i = 0; i < ARRAY_LEN(c->own); i++)
+            man_options(c->own[i], out);
         buf_free(&usage);
     }
     buf_printf(out, ".SH COMMON OPTIONS\n");
@@ -305,9 +313,7 @@ void help_man(buf *out) {
     }
 }
 
-static void options_json(buf *b, const char *key, const option *table) {
-    json_key(b, key);
-    buf_printf(b, "[");
+static void options_json(buf *b, const option *table) {
     for (; table != NULL && table->name != NULL; table++) {
         json_item(b);
         buf_printf(b, "{");
@@ -317,7 +323,6 @@ static void options_json(buf *b, const char *key, const option *table) {
         if (table->initial != NULL) json_text(b, "default", str_of(table->initial));
         buf_printf(b, "}");
     }
-    buf_printf(b, "]");
 }
 
 void help_json(buf *out) {
@@ -330,10 +335,15 @@ void help_json(buf *out) {
         buf_printf(out, "{");
         json_text(out, "name", str_of(c->name));
         json_text(out, "summary", str_of(c->summary));
-        options_json(out, "options", c->own);
-        buf_printf(out, "}");
+        json_key(out, "options");
+        buf_printf(out, "[");
+        for (size_t i = 0; i < ARRAY_LEN(c->own); i++)
+            options_json(out, c->own[i]);
+        buf_printf(out, "]}");
     }
     buf_printf(out, "]");
-    options_json(out, "common_options", common_options);
-    buf_printf(out, "}\n");
+    json_key(out, "common_options");
+    buf_printf(out, "[");
+    options_json(out, common_options);
+    buf_printf(out, "]}\n");
 }

@@ -392,7 +392,7 @@ int cmd_bench(const options *o) {
         ok = run_all(&b, format, &out, &err);
     }
     const int code = ok ? out_result(&out) : fail(&err);
-    if (ok && o->profile) print_profile(b.e.device);
+    if (ok && o->profile) print_profile(b.e.device, b.e.model);
     engine_close(&b.e);
     mem_free(b.tokens);
     if (!ok) buf_free(&out);

@@ -166,7 +166,19 @@ bool engine_context(const engine *e, const options *o, uint64_t needed, uint32_t
     return true;
 }
 
-void print_profile(dp_device *device) {
+static void print_experts(const dp_model *model) {
+    dp_expert_stats s;
+    if (!dp_model_get_experts(model, &s)) return;
+    const double asked = (double)max_u64(s.hits + s.misses, 1);
+    const double fetches = (double)max_u64(s.misses, 1);
+    fprintf(stderr,
+            "\nexperts: room for %" PRIu32 " on the device; %" PRIu64 " of %.0f were there "
+            "(%.1f%%), %" PRIu64 " fetched, %.2f ms and %.1f MB each\n",
+            s.slots, s.hits, asked, 100 * (double)s.hits / asked, s.misses,
+            1e3 * s.seconds / fetches, 1e-6 * (double)s.bytes / fetches);
+}
+
+void print_profile(dp_device *device, const dp_model *model) {
     static dp_profile_row rows[PROFILE_ROWS];
     size_t n;
     double all = 0;
@@ -181,4 +193,5 @@ void print_profile(dp_device *device) {
         fprintf(stderr, "%-40s %10" PRIu64 " %12.3f %10.2f %6.1f%%\n", rows[i].kernel,
                 rows[i].calls, 1e-6 * ns, 1e-3 * ns / calls, all > 0 ? 100 * ns / all : 0);
     }
+    print_experts(model);
 }

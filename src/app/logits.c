@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 const option logits_options[] = {
@@ -123,15 +122,12 @@ static bool write_positions(const engine *e, const options *o, const token_list 
 static bool save_positions(const engine *e, const options *o, const token_list *list,
                            dp_error *err) {
     char temporary[4096];
-    struct stat status;
     const int n = snprintf(temporary, sizeof(temporary), "%s.%ld.part", o->all, (long)getpid());
     if (n < 0 || (size_t)n >= sizeof(temporary)) {
         return err_set(err, DP_E_ARGUMENT, "--all: a path of %zu bytes, the limit is %zu",
                        strlen(o->all), sizeof(temporary) - 32);
     }
-    if (stat(o->all, &status) == 0 && !S_ISREG(status.st_mode)) {
-        return err_set(err, DP_E_FILE, "%s: is not a regular file", o->all);
-    }
+    if (!check_replaceable(o->all, err)) return false;
     FILE *out = fopen(temporary, "wbx");
     if (out == NULL) {
         return err_set(err, DP_E_FILE, "%s: cannot be made: %s", temporary, strerror(errno));

@@ -6,9 +6,12 @@
 #include "app/app.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,6 +90,41 @@ void json_flag(buf *b, const char *key, bool value) {
     buf_printf(b, value ? "true" : "false");
 }
 
+void json_add_value(buf *b, const json_value *v) {
+    str text;
+    bool flag;
+    uint64_t count;
+    int64_t integer;
+    double real;
+    if (json_is_object(v) || json_is_array(v)) {
+        buf_printf(b, json_is_object(v) ? "{" : "[");
+        for (json_iter it = json_each(v); json_next(&it);) {
+            json_item(b);
+            if (json_is_object(v)) {
+                json_add_string(b, it.key);
+                buf_printf(b, ":");
+            }
+            json_add_value(b, it.value);
+        }
+        buf_printf(b, json_is_object(v) ? "}" : "]");
+    } else if (json_string(v, &text)) {
+        json_add_string(b, text);
+    } else if (json_bool(v, &flag)) {
+        buf_printf(b, flag ? "true" : "false");
+    } else if (!json_is_real(v) && json_u64(v, &count)) {
+        buf_printf(b, "%" PRIu64, count);
+    } else if (!json_is_real(v) && json_i64(v, &integer)) {
+        buf_printf(b, "%" PRId64, integer);
+    } else if (json_f64(v, &real)) {
+        const size_t from = b->size;
+        json_add_f64(b, real);
+        /* what was no integer stays none */
+        if (b->size > from && strpbrk(b->data + from, ".e") == NULL) buf_printf(b, ".0");
+    } else {
+        buf_printf(b, "null");
+    }
+}
+
 void json_ids(buf *b, const char *key, const dp_token *ids, size_t n) {
     if (key != NULL) json_key(b, key);
     buf_printf(b, "[");
@@ -132,17 +170,31 @@ void progress_line(const char *format, ...) {
     fflush(stderr);
 }
 
+/* ---- files --------------------------------------------------------------------------------- */
+
+bool check_replaceable(const char *path, dp_error *err) {
+    struct stat status;
+    return stat(path, &status) != 0 || S_ISREG(status.st_mode) ||
+           err_set(err, DP_E_FILE, "%s: is not a regular file", path);
+}
+
 /* ---- Ctrl-C -------------------------------------------------------------------------------- */
 
-/* A signal handler can reach nothing but statics; both are lock-free. */
-static volatile sig_atomic_t was_interrupted;
+/* A signal handler can reach nothing but statics; all are lock-free. A signal may come to any
+ * thread and between any two calls: what waits for it polls a pipe that the handler writes to. */
+static atomic_int was_interrupted; /* the signal's number */
 static dp_session *_Atomic watched;
+static int wake_pipe[2] = { -1, -1 };
+static atomic_int wake_end = -1; /* wake_pipe[1] once it is there */
 
 static void on_interrupt(int number) {
-    (void)number;
-    was_interrupted = 1;
+    const int saved = errno;
+    atomic_store(&was_interrupted, number);
     dp_session *session = atomic_load(&watched);
     if (session != NULL) dp_session_cancel(session);
+    const int end = atomic_load(&wake_end);
+    if (end >= 0) (void)!write(end, "", 1);
+    errno = saved;
 }
 
 void interrupt_install(void) {
@@ -158,13 +210,45 @@ void interrupt_install(void) {
 
 void interrupt_watch(dp_session *session) {
     atomic_store(&watched, session);
-    if (session != NULL && was_interrupted) dp_session_cancel(session);
+    if (session != NULL && interrupted()) dp_session_cancel(session);
 }
 
 bool interrupted(void) {
-    return was_interrupted != 0;
+    return atomic_load(&was_interrupted) != 0;
 }
 
 bool check_interrupted(dp_error *err) {
     return !interrupted() || err_set(err, DP_E_CANCELLED, "interrupted");
+}
+
+int interrupt_take(void) {
+    char sink[64];
+    interrupt_install();
+    const int number = atomic_exchange(&was_interrupted, 0);
+    /* The pipe after the flag: a signal in between sets the flag, which is looked at first. */
+    while (wake_pipe[0] >= 0 && read(wake_pipe[0], sink, sizeof(sink)) > 0) {
+    }
+    return number;
+}
+
+bool wait_for_input(int fd, dp_error *err) {
+    if (wake_pipe[0] < 0) {
+        if (pipe(wake_pipe) != 0) {
+            return err_set(err, DP_E_FILE, "a pipe: cannot be made: %s", strerror(errno));
+        }
+        for (int i = 0; i < 2; i++) {
+            fcntl(wake_pipe[i], F_SETFL, O_NONBLOCK);
+            fcntl(wake_pipe[i], F_SETFD, FD_CLOEXEC);
+        }
+        atomic_store(&wake_end, wake_pipe[1]);
+    }
+    struct pollfd waits[] = { { .fd = fd, .events = POLLIN },
+                              { .fd = wake_pipe[0], .events = POLLIN } };
+    while (!interrupted()) {
+        if (poll(waits, ARRAY_LEN(waits), -1) < 0 && errno != EINTR) {
+            return err_set(err, DP_E_FILE, "standard input: cannot be read: %s", strerror(errno));
+        }
+        if (!interrupted() && waits[0].revents != 0) return true;
+    }
+    return err_set(err, DP_E_CANCELLED, "interrupted");
 }

@@ -22,6 +22,18 @@ static bool read_stream(FILE *in, const char *name, buf *out, dp_error *err) {
     }
 }
 
+bool read_input(const char *path, buf *bytes, dp_error *err) {
+    buf_init(bytes, TEXT_BYTES_MAX);
+    if (strcmp(path, "-") == 0) return read_stream(stdin, "standard input", bytes, err);
+    FILE *in = fopen(path, "rb");
+    if (in == NULL) {
+        return err_set(err, DP_E_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+    }
+    const bool ok = read_stream(in, path, bytes, err);
+    fclose(in);
+    return ok;
+}
+
 bool read_text(const options *o, buf *text, dp_error *err) {
     buf_init(text, TEXT_BYTES_MAX);
     if (o->prompt != NULL && o->file != NULL) {
@@ -31,19 +43,11 @@ bool read_text(const options *o, buf *text, dp_error *err) {
         buf_add_str(text, str_of(o->prompt));
         return buf_ok(text, "-p", err);
     }
-    if (o->file != NULL && strcmp(o->file, "-") != 0) {
-        FILE *in = fopen(o->file, "rb");
-        if (in == NULL) {
-            return err_set(err, DP_E_FILE, "%s: cannot be opened: %s", o->file, strerror(errno));
-        }
-        const bool ok = read_stream(in, o->file, text, err);
-        fclose(in);
-        return ok;
-    }
-    if (isatty(STDIN_FILENO)) {
+    const char *path = o->file != NULL ? o->file : "-";
+    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO)) {
         return err_set(err, DP_E_ARGUMENT, "no text: give -p TEXT or -f FILE, or pipe one in");
     }
-    return read_stream(stdin, "standard input", text, err);
+    return read_input(path, text, err);
 }
 
 /* ---- to tokens ----------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 enum {
+    DISPATCH_MAX = 65535, /* workgroups in one dimension */
     CONTEXT_DEFAULT = 8192,
     SESSIONS_DEFAULT = 8,
     BATCH_DEFAULT = 512,
@@ -92,19 +93,22 @@ static bool option_count(uint32_t *out, uint32_t asked, uint32_t fallback, uint3
            err_set(err, DP_E_ARGUMENT, "%s: %u is over the limit of %u", name, asked, limit);
 }
 
+uint32_t default_context(const config *c) {
+    const uint32_t usual = min_u32(c->context, CONTEXT_DEFAULT);
+    /* beyond the original context LongRoPE's other factors hold, from the first token on */
+    return c->rope[ROPE_GLOBAL].kind == SCALING_LONG
+               ? min_u32(usual, (uint32_t)c->rope[ROPE_GLOBAL].original_context)
+               : usual;
+}
+
 bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w,
                  const dp_model_options *options, uint64_t max_binding, bool f16, dp_error *err) {
     static const dp_model_options defaults = { 0 };
     const dp_model_options *o = options != NULL ? options : &defaults;
     *s = (shapes){ .f16 = f16, .head_vec4 = ceil_div(c->head_dim, 4) };
-    uint32_t usual = min_u32(c->context, CONTEXT_DEFAULT);
-    if (c->rope[ROPE_GLOBAL].kind == SCALING_LONG) {
-        /* beyond it the other factors hold, from the first token on */
-        usual = min_u32(usual, (uint32_t)c->rope[ROPE_GLOBAL].original_context);
-    }
     if (!option_count(&s->sessions, o->sessions, SESSIONS_DEFAULT, SESSIONS_MAX, "sessions", err) ||
         !option_count(&s->batch, o->batch, BATCH_DEFAULT, BATCH_MAX, "batch", err) ||
-        !option_count(&s->context, o->context, usual, CONTEXT_MAX, "context", err)) {
+        !option_count(&s->context, o->context, default_context(c), CONTEXT_MAX, "context", err)) {
         return false;
     }
     if (c->family->learned_positions && s->context > c->context) {
@@ -114,6 +118,11 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     s->rope_context = s->context;
     if (s->context == 0) {
         return err_set(err, DP_E_FORMAT, "the model does not say its context: ask for one");
+    }
+    if ((uint64_t)s->batch * c->n_experts_used > DISPATCH_MAX) {
+        return err_set(err, DP_E_LIMIT,
+                       "a batch of %u rows with %u experts each is over the limit of %u pairs",
+                       s->batch, c->n_experts_used, DISPATCH_MAX);
     }
     s->n_pages = ceil_div(s->context, KV_PAGE);
     s->context = c->family->learned_positions ? s->context : s->n_pages * KV_PAGE;

@@ -52,6 +52,10 @@ static void read_rope_dim(config_source *s, config *c) {
         config_fail(s, DP_E_FORMAT, "partial_rotary_factor", "not in (0, 1]");
         share = 1;
     }
+    if (share != 1 && strstr(s->family->hf_fields, "partial_rotary_factor") == NULL) {
+        config_fail(s, DP_E_UNSUPPORTED, "partial_rotary_factor",
+                    "only 1 is supported in models of this kind");
+    }
     c->rope_dim = (uint32_t)(c->head_dim * share);
 }
 
@@ -202,6 +206,7 @@ static bool check_meta_keys(config_source *s) {
         "embedding_scale",
         "residual_scale",
         "logit_scale",
+        "pooling_type", /* of embeddings of whole texts; the logits are the same */
     };
     /* true says what is so anyway */
     static const char *const usual[] = { "attention.causal", "rope.scaling.yarn_ext_factor" };
@@ -214,11 +219,17 @@ static bool check_meta_keys(config_source *s) {
         }
         const str rest = { key.data + n + 1, key.size - n - 1 };
         bool found = meta_is_off(v) && !str_is(rest, usual[0]) && !str_is(rest, usual[1]);
+        const bool window = str_starts(rest, "attention.sliding_window");
         for (size_t k = 0; k < ARRAY_LEN(known) && !found; k++) {
-            found = str_is(rest, known[k]);
+            found = str_is(rest, known[k]) && !(window && s->family->window == WINDOW_NONE);
         }
         found = found || (str_is(rest, usual[0]) && v->type == META_BOOL && v->b) ||
-                (str_is(rest, usual[1]) && v->type == META_FLOAT && v->f == 1);
+                (str_is(rest, usual[1]) && v->type == META_FLOAT && v->f == 1) ||
+                /* the parts that are not the language model */
+                str_starts(rest, "vision.") || str_starts(rest, "mm.") ||
+                /* the rows of Q and K are where Meta's files have them */
+                (str_is(rest, "tensor_data_layout") && s->family->gguf_interleaved &&
+                 v->type == META_STRING && str_is(v->s, "Meta AI original pth"));
         if (!found) {
             s->failed = true;
             return err_set(s->err, DP_E_UNSUPPORTED,
@@ -272,13 +283,20 @@ static const char COMMON_FIELDS[] =
     "finetuning_task quantization_config transformers.js_config is_llama_config summary_type "
     "summary_use_proj "
     "summary_activation summary_proj_to_labels summary_first_dropout mm_tokens_per_image "
-    "boi_token_index eoi_token_index image_token_index num_labels keys_to_ignore_at_inference "
+    "boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id image_token_id "
+    "num_labels keys_to_ignore_at_inference is_causal name_or_path mask_token_id "
+    "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout gradient_checkpointing "
+    "attn_implementation experts_implementation use_return_dict output_past tie_encoder_decoder "
+    "tf_legacy_loss max_sequence_length model_max_length "
     /* generation settings of old folders */
     "temperature top_k top_p do_sample num_beams num_beam_groups repetition_penalty "
     "length_penalty diversity_penalty typical_p max_length min_length no_repeat_ngram_size "
     "encoder_no_repeat_ngram_size early_stopping num_return_sequences output_scores "
     "return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values "
-    "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens bad_words_ids ";
+    "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens bad_words_ids "
+    "max_new_tokens min_new_tokens min_p epsilon_cutoff eta_cutoff renormalize_logits "
+    "encoder_repetition_penalty assistant_confidence_threshold assistant_lookbehind "
+    "num_assistant_tokens num_assistant_tokens_schedule target_lookbehind ";
 
 /* Is `word` one of the words of `list`, which begins and ends with spaces or the end? */
 static bool list_has(const char *list, str word) {
@@ -301,11 +319,15 @@ static bool json_is_off(const json_value *v) {
            ((json_is_array(v) || json_is_object(v)) && json_count(v) == 0);
 }
 
+static bool field_is_known(const family *f, str name) {
+    return list_has(COMMON_FIELDS, name) || list_has(f->hf_fields, name);
+}
+
 /* A field that is not known changes the model in a way that is not known, unless it is off. */
 static bool check_fields(config_source *s, const json_value *object) {
     for (json_iter it = json_each(object); json_next(&it);) {
         if (json_is_off(it.value) || (it.key.size > 0 && it.key.data[0] == '_') ||
-            list_has(COMMON_FIELDS, it.key) || list_has(s->family->hf_fields, it.key)) {
+            field_is_known(s->family, it.key)) {
             continue;
         }
         s->failed = true;
@@ -322,9 +344,14 @@ static bool check_fields(config_source *s, const json_value *object) {
             return config_fail(s, DP_E_UNSUPPORTED, ones[i], "only 1 is supported");
         }
     }
-    bool weighted = true;
-    if (json_bool(json_get(object, "scale_attn_weights"), &weighted) && !weighted) {
-        return config_fail(s, DP_E_UNSUPPORTED, "scale_attn_weights", "only true is supported");
+    /* for these it is "off" that would change the model */
+    static const char *const ons[] = { "scale_attn_weights", "use_qk_norm", "is_causal" };
+    for (size_t i = 0; i < ARRAY_LEN(ons); i++) {
+        bool on = true;
+        if (json_bool(json_get(object, ons[i]), &on) && !on &&
+            field_is_known(s->family, str_of(ons[i]))) {
+            return config_fail(s, DP_E_UNSUPPORTED, ons[i], "only true is supported");
+        }
     }
     return true;
 }
@@ -412,10 +439,19 @@ static bool read_config_json(config_source *s, config *c) {
         }
         tie = tie != NULL ? tie : json_get(s->json, "tie_word_embeddings");
     }
+    double usual = 0;
     if (json_bool(tie, &tied)) {
         c->head = tied ? HEAD_TIED : HEAD_OWN;
+    } else if (s->family != NULL && family_default(s->family, "tie_word_embeddings", &usual) &&
+               usual != 0) {
+        c->head = HEAD_TIED; /* even if the folder has a copy of it as a head */
     }
     c->vocab_size = config_count(s, NULL, "vocab_size", VOCAB_MAX, 0);
+    if (s->family != NULL && s->family->yarn_exact && !s->vocab_only &&
+        !json_is_object(json_get(s->json, "rope_scaling")) &&
+        !json_is_object(json_get(s->json, "rope_parameters"))) {
+        return config_fail(s, DP_E_FORMAT, "rope_scaling", "missing"); /* not: no scaling */
+    }
     return (s->family == NULL || s->vocab_only || check_activation(s)) && find_layer_prefix(s, c) &&
            read_description(s, c);
 }

@@ -125,6 +125,7 @@ static bool describe(dp_model *m, dp_error *err) {
                       : t != NULL       ? tokenizer_n_tokens(t)
                                         : 0,
         .context = c->context,
+        .default_context = default_context(c),
         .n_tensors = container_n_tensors(m->files),
         .n_parameters = count_parameters(m->files),
         .weight_bytes = container_bytes(m->files),

@@ -59,20 +59,40 @@ static const char *const GPT2_FIELDS[] = {
 };
 
 /* What transformers takes for a field that config.json leaves out, where families differ. */
-static const field_default MISTRAL_DEFAULTS[] = { { "sliding_window", 4096 }, { NULL, 0 } };
-static const field_default MIXTRAL_DEFAULTS[] = { { "rope_theta", 1e6 },
+static const field_default MISTRAL_DEFAULTS[] = { { "num_key_value_heads", 8 },
+                                                  { "sliding_window", 4096 },
+                                                  { NULL, 0 } };
+static const field_default MIXTRAL_DEFAULTS[] = { { "num_key_value_heads", 8 },
+                                                  { "num_experts_per_tok", 2 },
+                                                  { "rope_theta", 1e6 },
                                                   { "rms_norm_eps", 1e-5 },
                                                   { NULL, 0 } };
-static const field_default QWEN_DEFAULTS[] = { { "max_window_layers", 28 }, { NULL, 0 } };
-static const field_default SMOLLM3_DEFAULTS[] = { { "rope_theta", 2e6 },
+static const field_default QWEN2_DEFAULTS[] = { { "num_key_value_heads", 32 },
+                                                { "sliding_window", 4096 },
+                                                { "max_window_layers", 28 },
+                                                { NULL, 0 } };
+static const field_default QWEN3_DEFAULTS[] = { { "num_key_value_heads", 32 },
+                                                { "head_dim", 128 },
+                                                { "sliding_window", 4096 },
+                                                { "max_window_layers", 28 },
+                                                { NULL, 0 } };
+static const field_default QWEN3_MOE_DEFAULTS[] = { { "num_key_value_heads", 4 },
+                                                    { "num_experts_per_tok", 8 },
+                                                    { "moe_intermediate_size", 768 },
+                                                    { NULL, 0 } };
+static const field_default SMOLLM3_DEFAULTS[] = { { "num_key_value_heads", 4 },
+                                                  { "rope_theta", 2e6 },
                                                   { "no_rope_layer_interval", 4 },
+                                                  { "tie_word_embeddings", true },
                                                   { NULL, 0 } };
 static const field_default GEMMA2_DEFAULTS[] = {
+    { "num_key_value_heads", 4 },
     { "head_dim", 256 },
     { "query_pre_attn_scalar", 256 },
     { "attn_logit_softcapping", 50 },
     { "final_logit_softcapping", 30 },
     { "sliding_window", 4096 },
+    { "tie_word_embeddings", true },
     { NULL, 0 },
 };
 static const field_default GEMMA3_DEFAULTS[] = {
@@ -85,16 +105,27 @@ static const field_default GEMMA3_DEFAULTS[] = {
     { "sliding_window", 4096 },
     { "rope_theta", 1e6 },
     { "rope_local_base_freq", 1e4 },
+    { "tie_word_embeddings", true },
     { NULL, 0 },
 };
-static const field_default GPT2_DEFAULTS[] = { { "rms_norm_eps", 1e-5 }, { NULL, 0 } };
+static const field_default GPT2_DEFAULTS[] = { { "rms_norm_eps", 1e-5 },
+                                               { "tie_word_embeddings", true },
+                                               { NULL, 0 } };
 static const field_default PHI3_DEFAULTS[] = { { "rms_norm_eps", 1e-5 },
                                                { "original_max_position_embeddings", 4096 },
                                                { NULL, 0 } };
 static const field_default OLMO2_DEFAULTS[] = { { "rms_norm_eps", 1e-5 }, { NULL, 0 } };
+static const field_default GRANITE_DEFAULTS[] = { { "attention_multiplier", 1 }, { NULL, 0 } };
 static const field_default GPT_OSS_DEFAULTS[] = {
-    { "rms_norm_eps", 1e-5 },  { "rope_theta", 150000 },  { "swiglu_limit", 7 },
-    { "swiglu_alpha", 1.702 }, { "sliding_window", 128 }, { NULL, 0 }
+    { "num_key_value_heads", 8 },
+    { "head_dim", 64 },
+    { "num_experts_per_tok", 4 },
+    { "rms_norm_eps", 1e-5 },
+    { "rope_theta", 150000 },
+    { "swiglu_limit", 7 },
+    { "swiglu_alpha", 1.702 },
+    { "sliding_window", 128 },
+    { NULL, 0 },
 };
 
 static const family FAMILIES[] = {
@@ -120,8 +151,8 @@ static const family FAMILIES[] = {
       .rope_interval = 4,
       .window = WINDOW_SWITCHED,
       .defaults = SMOLLM3_DEFAULTS,
-      .hf_fields = "sliding_window use_sliding_window max_window_layers no_rope_layers "
-                   "no_rope_layer_interval" },
+      /* not use_sliding_window: its windows go by the layers without RoPE */
+      .hf_fields = "sliding_window max_window_layers no_rope_layers no_rope_layer_interval" },
     { .gguf = "gpt2",
       .hf = "gpt2",
       .layer_norm = true,
@@ -133,26 +164,29 @@ static const family FAMILIES[] = {
       .fields = GPT2_FIELDS,
       .defaults = GPT2_DEFAULTS,
       .hf_fields = "n_embd n_layer n_head n_inner n_positions n_ctx layer_norm_epsilon "
-                   "activation_function scale_attn_weights reorder_and_upcast_attn" },
+                   "activation_function scale_attn_weights reorder_and_upcast_attn n_special "
+                   "predict_special_tokens" },
     { .gguf = "qwen2",
       .hf = "qwen2",
       .window = WINDOW_SWITCHED,
-      .defaults = QWEN_DEFAULTS,
+      .defaults = QWEN2_DEFAULTS,
       .hf_fields = "sliding_window use_sliding_window max_window_layers use_mrope" },
     { .gguf = "qwen3",
       .hf = "qwen3",
       .window = WINDOW_SWITCHED,
       .qk_norm = QK_NORM_HEAD,
-      .defaults = QWEN_DEFAULTS,
+      .defaults = QWEN3_DEFAULTS,
       .hf_fields = "sliding_window use_sliding_window max_window_layers" },
     { .gguf = "qwen3moe",
       .hf = "qwen3_moe",
       .window = WINDOW_SWITCHED,
       .qk_norm = QK_NORM_HEAD,
       .experts = true,
-      .hf_fields = "sliding_window use_sliding_window max_window_layers num_experts "
-                   "num_local_experts "
-                   "num_experts_per_tok moe_intermediate_size norm_topk_prob decoder_sparse_step" },
+      .defaults = QWEN3_MOE_DEFAULTS,
+      /* not use_sliding_window: its class has windows on all layers, whatever max_window_layers */
+      .hf_fields = "sliding_window max_window_layers num_experts num_local_experts "
+                   "num_experts_per_tok moe_intermediate_size norm_topk_prob "
+                   "decoder_sparse_step use_qk_norm" },
     { .gguf = "gemma2",
       .hf = "gemma2",
       .norm_plus_one = true,
@@ -164,7 +198,8 @@ static const family FAMILIES[] = {
       .gguf_layers_27b = 46,
       .names = SANDWICH_NAMES,
       .defaults = GEMMA2_DEFAULTS,
-      .hf_fields = "sliding_window hidden_activation query_pre_attn_scalar "
+      /* sliding_window_size: a copy of sliding_window in the larger models' files */
+      .hf_fields = "sliding_window sliding_window_size hidden_activation query_pre_attn_scalar "
                    "attn_logit_softcapping final_logit_softcapping" },
     { .gguf = "gemma3",
       .hf = "gemma3_text",
@@ -188,7 +223,7 @@ static const family FAMILIES[] = {
       .window = WINDOW_ALL,
       .defaults = PHI3_DEFAULTS,
       .hf_fields = "sliding_window original_max_position_embeddings full_attn_mod "
-                   "interpolate_factor" },
+                   "interpolate_factor partial_rotary_factor" },
     { .gguf = "olmo2",
       .hf = "olmo2",
       .norms = NORMS_POST,
@@ -198,6 +233,7 @@ static const family FAMILIES[] = {
     { .gguf = "granite",
       .hf = "granite",
       .gguf_interleaved = true,
+      .defaults = GRANITE_DEFAULTS,
       .hf_fields = "embedding_multiplier residual_multiplier attention_multiplier "
                    "logits_scaling" },
     { .gguf = "gpt-oss",

@@ -323,6 +323,8 @@ typedef struct {
     bool f16;           /* KV cache in half floats */
 } shapes;
 
+/* What dp_model_options.context = 0 means for this model. */
+uint32_t default_context(const config *c);
 /* Fills shapes and adds up the device memory. DP_E_ARGUMENT for options out of range, DP_E_LIMIT if
  * the context or the batch does not fit the device's bindings. */
 bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w,

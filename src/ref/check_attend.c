@@ -201,9 +201,9 @@ typedef struct {
     bool sinks;
 } attend_case;
 
-/* A sink among the scores, far above them, far below, above but not by far. The first one is of the
- * head in which PLANT_INPUT changes something. */
-static const float SINKS[] = { 0.3f, 60, -1e4f, 4, -0.0f };
+/* Sinks among the scores, far above them, far below, above but not by far, so far above that
+ * nothing is left. The first one is of the head in which PLANT_INPUT changes something. */
+static const float SINKS[] = { 0.3f, 60, -1e4f, 4, 300 };
 
 /* Keys and values of all slots: [SLOTS, length, n_kv * head_dim], and as they lie in the cache. */
 typedef struct {
@@ -280,9 +280,9 @@ static float *new_queries(rig *r, const attend_case *a, uint32_t n) {
  * plus the scaling: (d4 + 7) U sum |q k| scale =: ds. It moves exp(s - m) by that share, exp itself
  * by (3 + 2 |s - m|) U and the subtraction by |s - m| U; m cancels. Joining tiles and spans
  * multiplies by exp of differences that add up to at most the range of the scores. Sums of n terms:
- * n U more. So |dy| <= sum p_j e_j (|v_j| + |y|). A soft cap has its own bound (rig_softcap_bound); a
- * sink is one more score, exact and with the value 0. What exp or a product makes smaller than the
- * least normal number may become 0: FLT_MIN |v_j|. */
+ * n U more. So |dy| <= sum p_j e_j (|v_j| + |y|). A soft cap has its own bound (rig_softcap_bound);
+ * a sink is one more score, exact and with the value 0. What exp or a product makes smaller than
+ * the least normal number may become 0: FLT_MIN |v_j|. */
 static void expect_head(rig *r, const attend_case *a, const history *h, const rig_output *y,
                         size_t at, const float *q, uint32_t slot, uint32_t pos, uint32_t head) {
     const size_t hd = a->head_dim, stride = a->n_kv * hd, n = pos + 1;
@@ -447,7 +447,7 @@ void check_decode(rig *r) {
         { 1, 3, 3, 64, 64, 70, 1, ROWS(edges), .reason = "a window over a span's edge" },
         { 1, 2, 2, 32, 128, 130, 4, ROWS(longer), .reason = "whole spans before the window" },
         { 2, 2, 2, 64, 64, 0, 40, ROWS(edges), .reason = "Gemma 2's soft cap", .softcap = 50 },
-        { 1, 3, 3, 256, 64, 70, 60, ROWS(few), .reason = "scores far above the cap, a window",
+        { 1, 3, 3, 256, 64, 70, 15, ROWS(few), .reason = "scores far above the cap, a window",
           .softcap = 5 },
         { 2, 9, 8, 64, 64, 0, 1, ROWS(few), .reason = "scores far below the cap", .softcap = 50 },
         { 1, 5, 5, 64, 64, 0, 1, ROWS(edges), .reason = "sinks among, above and below",
@@ -550,7 +550,7 @@ void check_prefill(rig *r) {
         { 1, 2, 0, 64, 0, 40, 1, TILES(start, full), 16, 32, "a window over tile edges" },
         { 1, 2, 0, 128, 0, 17, 4, TILES(far, seven), 8, 16, "whole tiles before the window" },
         { 1, 2, 0, 64, 0, 0, 40, TILES(start, full), 16, 32, "Gemma 2's soft cap", .softcap = 50 },
-        { 1, 2, 0, 128, 0, 17, 60, TILES(far, seven), 8, 16, "scores far above the cap, a window",
+        { 1, 2, 0, 128, 0, 17, 15, TILES(far, seven), 8, 16, "scores far above the cap, a window",
           .softcap = 5 },
         { 1, 1, 0, 256, 0, 0, 1, TILES(at, small), 4, 8, "scores far below the cap",
           .softcap = 50 },

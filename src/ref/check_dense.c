@@ -152,8 +152,9 @@ typedef struct {
  * D = U `steps` mean(|x|). Every difference x - m is off by D and by U of itself: 2 U of the sum of
  * squares, U of the result. D itself adds D^2 to the variance, as the differences' sum is 0. */
 typedef struct {
-    double error;  /* D / deviation */
-    double spread; /* half of D^2 / variance: how far the deviation is off */
+    double own;   /* relative: the differences and the deviation */
+    double error; /* D / deviation: to multiply with w */
+    double bias;  /* relative: adding b */
 } centre;
 
 static centre centre_of(const double *x, size_t dim, double eps, double steps) {
@@ -165,7 +166,7 @@ static centre centre_of(const double *x, size_t dim, double eps, double steps) {
     for (size_t i = 0; i < dim; i++)
         variance += (x[i] - mean) * (x[i] - mean) / (double)dim;
     const double d = U * steps * size;
-    return (centre){ d / sqrt(variance), d * d / variance / 2 };
+    return (centre){ 2 * U + d * d / variance / 2, d / sqrt(variance), U };
 }
 
 static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
@@ -218,16 +219,13 @@ static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
     const double relative = ((sum + 2.5 + 1) / 2 + 2 + 2) * U;
     if (rig_run(r)) {
         for (size_t i = 0; i < c->n; i++) {
-            const size_t row = c->pick ? pick[i] : i;
-            const centre at = c->layer ? centre_of(xd + row * dim, dim, (double)eps, sum + 1.5)
-                                       : (centre){ 0 };
+            const size_t row = (c->pick ? pick[i] : i) * dim;
+            const centre at =
+                c->layer ? centre_of(xd + row, dim, (double)eps, sum + 1.5) : (centre){ 0 };
             for (size_t d = 0; d < dim; d++) {
-                double v = want[row * dim + d], bound = relative * fabs(v);
-                if (c->layer) {
-                    const double scaled = fabs(v - (double)b[d]);
-                    bound = (relative + 2 * U + at.spread) * scaled +
-                            at.error * fabs((double)w[d]) + U * fabs(v);
-                }
+                double v = want[row + d];
+                double bound = (relative + at.own) * fabs(v - (double)(c->layer ? b[d] : 0)) +
+                               at.error * fabs((double)w[d]) + at.bias * fabs(v);
                 if (c->add) v += (double)before[i * dim + d];
                 if (c->add) bound += U * fabs(v);
                 rig_expect(r, rig_float(y, i * dim + d), v, bound);
@@ -296,7 +294,10 @@ static void qk_norm_row(rig *r, const qk_norm_case *c, const rig_reduce *reduce)
         ref_norm(to, row, wq, nq / n_wq, n_wq, (double)eps);
         ref_norm(to + nq, row + nq, wk, c->n_kv * hd / n_wk, n_wk, (double)eps);
     }
-    rig_output *qkv = rig_out(r, x, ROWS * row_size);
+    float *device = rig_alloc(r, ROWS * row_size, sizeof(float));
+    memcpy(device, x, ROWS * row_size * sizeof(float));
+    if (c->scale == 0 && rig_plant(r)) device[0] += 8; /* zeros hide what the weights are */
+    rig_output *qkv = rig_out(r, device, ROWS * row_size);
     const qk_norm_consts consts = {
         .n_heads = c->n_heads,
         .n_kv = c->n_kv,
@@ -641,8 +642,8 @@ static double logistic_bound(double x, double argument) {
 }
 
 /* What act(g) may be off by. Of GELU: the inner polynomial, whose terms have one sign, three
- * products, a sum, a product and the two constants (6 U), where tanh is not flat; tanh; the sum; one
- * product, as that with 1/2 is exact. */
+ * products, a sum, a product and the two constants (6 U), where tanh is not flat; tanh; the sum;
+ * one product, as that with 1/2 is exact. */
 static double activation_bound(uint32_t act, double g, double want) {
     if (act == ACT_CLAMPED) return logistic_bound((double)ALPHA * g, 1) * fabs(want) + VANISHED;
     if (act == ACT_SILU) return logistic_bound(g, 0) * fabs(want) + VANISHED;
@@ -689,7 +690,10 @@ static void glu_row(rig *r, const glu_case *c) {
     const size_t n = 4 * (size_t)c->n4, row_size = c->ungated ? n : 2 * n;
     float *gu = rig_normals(r, c->rows * row_size, 1);
     for (size_t i = 0; i < c->rows * row_size; i++) {
-        if (i % row_size < n) gu[i] *= (float)c->scale;
+        if (i % row_size < n)
+            gu[i] *= (float)c->scale;
+        else if (c->act == ACT_CLAMPED)
+            gu[i] *= LIMIT; /* a third is cut, on both sides */
     }
     gu[0] = 0; /* 0 / 2 */
     gu[1] = -0.5f;

@@ -10,9 +10,9 @@ static const int64_t first_second = -62135596800, last_second = 253402300799; /*
 
 /* Roles that stay unmarked: templates write them between the halves of special tokens. */
 static bool is_known_role(str role) {
-    static const char *const known[] = { "system",   "user",     "assistant", "tool",
-                                         "developer", "function", "ipython",   "model",
-                                         "environment" };
+    static const char *const known[] = { "system",  "user",      "assistant",
+                                         "tool",    "developer", "function",
+                                         "ipython", "model",     "environment" };
     for (size_t i = 0; i < ARRAY_LEN(known); i++) {
         if (str_is(role, known[i])) return true;
     }
@@ -52,8 +52,9 @@ static jvalue value_of_json(jinja *j, const json_value *from) {
     } else if (json_is_number(from)) {
         v = json_is_real(from) ? jinja_float(0) : jinja_int(0);
         if (!(json_is_real(from) ? json_f64(from, &v.f) : json_i64(from, &v.i))) {
-            jinja_fail(j, DP_E_LIMIT, "the messages, tools or variables hold an integer beyond "
-                                      "64 bits");
+            jinja_fail(j, DP_E_LIMIT,
+                       "the messages, tools or variables hold an integer beyond "
+                       "64 bits");
         }
     }
     v.marked = true;
@@ -195,8 +196,8 @@ static void bind_all(jinja *j, const chat_documents *docs, const chat_input *in)
         if (map_get(j->symbols, it.key, &id)) bind_variable(j, it.key, value_of_json(j, it.value));
     }
     bind_variable(j, STR("messages"), value_of_messages(j, json_root(docs->messages)));
-    bind_variable(j, STR("tools"), docs->tools == NULL ? jinja_none()
-                                                       : value_of_json(j, json_root(docs->tools)));
+    bind_variable(j, STR("tools"),
+                  docs->tools == NULL ? jinja_none() : value_of_json(j, json_root(docs->tools)));
     bind_variable(j, STR("add_generation_prompt"), jinja_bool(in->add_generation_prompt));
 }
 
@@ -215,8 +216,8 @@ static bool append_output(const jout *from, buf *out, buf *untrusted, dp_error *
 bool chat_render(str chat_template, const char *name_for_errors, const chat_input *in, buf *out,
                  buf *untrusted, dp_error *err) {
     if (!check_input(chat_template, name_for_errors, in, err)) return false;
-    const uint64_t size = (uint64_t)chat_template.size + in->messages.size + in->tools.size +
-                          in->variables.size;
+    const uint64_t size =
+        (uint64_t)chat_template.size + in->messages.size + in->tools.size + in->variables.size;
     const uint64_t memory = JINJA_MEMORY + size * JINJA_MEMORY_PER_BYTE;
     chat_documents docs = { 0 };
     jinja j = { .err = err,

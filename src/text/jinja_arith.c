@@ -50,8 +50,9 @@ static jvalue operate_reals(jinja *j, jop op, double a, double b) {
         if (f != 0 && (f < 0) != (b < 0)) f += b;
         if (op == OP_MOD) return jinja_float(f == 0 ? copysign(0, b) : f);
         f = (a - f) / b;
-        return jinja_float(f == 0 ? copysign(0, a / b) : floor(f + 0.5)); /* whole but for rounding */
-    default: /* OP_POW */
+        return jinja_float(f == 0 ? copysign(0, a / b)
+                                  : floor(f + 0.5)); /* whole but for rounding */
+    default:                                         /* OP_POW */
         if (a == 0 && b < 0) return jinja_wrong(j, "zero to a negative power");
         if (a < 0 && isfinite(a) && isfinite(b) && b != floor(b)) {
             return jinja_wrong(j, "a negative number to a broken power");
@@ -107,7 +108,8 @@ static jvalue repeat_sequence(jinja *j, jvalue v, int64_t times) {
     }
     jitems items = { 0 };
     for (uint64_t i = 0; size > 0 && i < n && !j->failed; i++) {
-        for (size_t k = 0; k < size && !j->failed; k++) jinja_push(j, &items, v.list->at[k]);
+        for (size_t k = 0; k < size && !j->failed; k++)
+            jinja_push(j, &items, v.list->at[k]);
     }
     return jinja_list(j, &items, v.kind);
 }
@@ -120,8 +122,10 @@ static jvalue add_sequences(jinja *j, jvalue a, jvalue b) {
         return jinja_finish(j, &out);
     }
     jitems items = { 0 };
-    for (size_t i = 0; i < a.list->n && !j->failed; i++) jinja_push(j, &items, a.list->at[i]);
-    for (size_t i = 0; i < b.list->n && !j->failed; i++) jinja_push(j, &items, b.list->at[i]);
+    for (size_t i = 0; i < a.list->n && !j->failed; i++)
+        jinja_push(j, &items, a.list->at[i]);
+    for (size_t i = 0; i < b.list->n && !j->failed; i++)
+        jinja_push(j, &items, b.list->at[i]);
     return jinja_list(j, &items, a.kind);
 }
 
@@ -130,9 +134,10 @@ static bool is_sequence(jvalue v) {
 }
 
 jvalue jinja_binary(jinja *j, jop op, jvalue a, jvalue b) {
-    static const char *const signs[] = { [OP_ADD] = "+",       [OP_SUB] = "-", [OP_MUL] = "*",
-                                         [OP_DIV] = "/",       [OP_FLOORDIV] = "//",
-                                         [OP_MOD] = "%",       [OP_POW] = "**" };
+    static const char *const signs[] = {
+        [OP_ADD] = "+",       [OP_SUB] = "-", [OP_MUL] = "*", [OP_DIV] = "/",
+        [OP_FLOORDIV] = "//", [OP_MOD] = "%", [OP_POW] = "**"
+    };
     if (j->failed) return jinja_none();
     if (jinja_is_number(a) && jinja_is_number(b)) {
         jvalue v = a.kind == V_FLOAT || b.kind == V_FLOAT
@@ -157,8 +162,8 @@ jvalue jinja_negate(jinja *j, jvalue v, bool minus) {
     if (!jinja_is_number(v)) {
         return jinja_wrong(j, "a sign in front of a %s", jinja_type(v));
     }
-    jvalue result = v.kind == V_FLOAT ? jinja_float(minus ? -v.f : v.f)
-                                      : jinja_int(jinja_integer(v));
+    jvalue result =
+        v.kind == V_FLOAT ? jinja_float(minus ? -v.f : v.f) : jinja_int(jinja_integer(v));
     if (minus && v.kind != V_FLOAT) {
         if (result.i == INT64_MIN) return too_large(j);
         result.i = -result.i;
@@ -173,7 +178,8 @@ jvalue jinja_negate(jinja *j, jvalue v, bool minus) {
 static jvalue round_int(jinja *j, int64_t i, int64_t digits) {
     if (digits < -18) return jinja_int(0);
     int64_t unit = 1;
-    for (; digits < 0; digits++) unit *= 10;
+    for (; digits < 0; digits++)
+        unit *= 10;
     const int64_t rest = ((i % unit) + unit) % unit;
     int64_t down = 0;
     if (__builtin_sub_overflow(i, rest, &down)) return too_large(j);
@@ -186,8 +192,7 @@ static jvalue round_int(jinja *j, int64_t i, int64_t digits) {
 jvalue jinja_round(jinja *j, jvalue v, int64_t digits) {
     jvalue result = v;
     if (jinja_is_integer(v)) {
-        result = digits >= 0 ? jinja_int(jinja_integer(v))
-                             : round_int(j, jinja_integer(v), digits);
+        result = digits >= 0 ? jinja_int(jinja_integer(v)) : round_int(j, jinja_integer(v), digits);
     } else if (isfinite(v.f) && digits < 0) {
         const double unit = digits < -308 ? 0 : pow(10, (double)-digits);
         result = jinja_float(unit == 0 ? copysign(0, v.f) : nearbyint(v.f / unit) * unit);
@@ -278,7 +283,8 @@ bool jinja_parse_float(const jtext *t, double *out) {
     const bool sign = n > 0 && (text[0] == '-' || text[0] == '+');
     for (size_t k = 0; k < ARRAY_LEN(names); k++) {
         bool same = n - sign == strlen(names[k]);
-        for (size_t i = 0; same && i < n - sign; i++) same = (text[i + sign] | 0x20) == names[k][i];
+        for (size_t i = 0; same && i < n - sign; i++)
+            same = (text[i + sign] | 0x20) == names[k][i];
         if (!same) continue;
         *out = k == 2 ? NAN : text[0] == '-' ? -INFINITY : INFINITY;
         return true;

@@ -130,7 +130,8 @@ static jcall evaluate_arguments(jinja *j, const jargs *args, const jvalue *calle
     for (size_t i = 0; args != NULL && i < args->values.n && !j->failed; i++) {
         keys[call.n_keys++] = (jkeyword){ args->names[i], evaluate(j, args->values.at[i]) };
     }
-    if (caller != NULL) keys[call.n_keys++] = (jkeyword){ jinja_text_of(j, "caller").text, *caller };
+    if (caller != NULL)
+        keys[call.n_keys++] = (jkeyword){ jinja_text_of(j, "caller").text, *caller };
     if (more.kind == V_DICT) {
         names = jinja_dict(j);
         for (size_t i = 0; i < call.n_keys; i++) {
@@ -170,7 +171,8 @@ jvalue jinja_invoke(jinja *j, const jentry *entry, jvalue self, const jcall *cal
     bool optional;
     size_t n = 0, n_used = 0;
     if (j->failed || !enter_depth(j)) return jinja_none();
-    for (size_t i = 0; i < PARAMETERS_MAX; i++) args[i] = jinja_absent();
+    for (size_t i = 0; i < PARAMETERS_MAX; i++)
+        args[i] = jinja_absent();
     const bool by_place = entry->parameters != NULL && str_ends(str_of(entry->parameters), "/");
     for (const char *at = entry->parameters;
          at != NULL && n < PARAMETERS_MAX && next_parameter(&at, &name, &optional); n++) {
@@ -237,7 +239,8 @@ static void bind_specials(jinja *j, const jmacro *m, const jcall *call, bool *us
     }
     if (n->uses & 1U << SYMBOL_VARARGS) {
         jitems items = { 0 };
-        for (size_t i = n_parameters; i < call->n; i++) jinja_push(j, &items, call->at[i]);
+        for (size_t i = n_parameters; i < call->n; i++)
+            jinja_push(j, &items, call->at[i]);
         jinja_set(j, j->scope, SYMBOL_VARARGS, jinja_list(j, &items, V_TUPLE));
     } else if (call->n > n_parameters) {
         jinja_wrong(j, "the macro %.*s takes at most %zu arguments, not %zu", STR_ARG(name),
@@ -268,10 +271,9 @@ static void bind_macro(jinja *j, const jmacro *m, const jcall *call) {
         const jnode *parameter = n->list.at[i];
         const size_t without = n->list.n - n->more.n;
         if (values[i].kind == V_ABSENT) {
-            values[i] = i >= without
-                            ? evaluate(j, n->more.at[i - without])
-                            : jinja_undefined(j, "a parameter of a macro was not given", NULL,
-                                              NULL);
+            values[i] = i >= without ? evaluate(j, n->more.at[i - without])
+                                     : jinja_undefined(j, "a parameter of a macro was not given",
+                                                       NULL, NULL);
         }
         jinja_set(j, j->scope, parameter->symbol, values[i]);
     }
@@ -549,7 +551,8 @@ static int64_t length_of_loop(jinja *j, jloop *loop) {
     /* All that is left is taken now, and walked from a list. */
     jitems rest = { 0 };
     jvalue v;
-    while (pull_element(j, loop, &v)) jinja_push(j, &rest, v);
+    while (pull_element(j, loop, &v))
+        jinja_push(j, &rest, v);
     loop->walk = jinja_walk(j, jinja_iter(j, &rest));
     loop->length = (int64_t)rest.n + loop->index0 + 1 + (loop->after.kind != V_ABSENT);
     return loop->length;
@@ -564,7 +567,8 @@ static jvalue loop_cycle(jinja *j, jvalue self, const jcall *call, const jvalue 
 static jvalue loop_changed(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)args;
     jitems items = { 0 };
-    for (size_t i = 0; i < call->n; i++) jinja_push(j, &items, call->at[i]);
+    for (size_t i = 0; i < call->n; i++)
+        jinja_push(j, &items, call->at[i]);
     const jvalue now = jinja_list(j, &items, V_TUPLE);
     if (jinja_equal(j, self.loop->changed, now)) return jinja_bool(false);
     self.loop->changed = now;
@@ -681,6 +685,12 @@ static jvalue filter_captured(jinja *j, const jnode *filters, jvalue text) {
     return v;
 }
 
+/* What a filter or call block makes must be a text; only {{ }} makes one of anything. */
+static void put_block(jinja *j, jvalue v) {
+    if (v.kind != V_TEXT) jinja_wrong(j, "a block makes a %s, not a text", jinja_type(v));
+    jinja_put_value(j, j->out, v);
+}
+
 static flow run_capture(jinja *j, const jnode *n) {
     flow end;
     const jvalue text = capture_body(j, &n->list, j->scope, &end);
@@ -689,7 +699,7 @@ static flow run_capture(jinja *j, const jnode *n) {
     if (n->kind == N_CAPTURE) {
         assign_target(j, j->scope, n->a, v);
     } else {
-        jinja_put_value(j, j->out, v);
+        put_block(j, v);
     }
     return FLOW_ON;
 }
@@ -697,7 +707,7 @@ static flow run_capture(jinja *j, const jnode *n) {
 static void run_call_block(jinja *j, const jnode *n) {
     const jvalue caller = make_macro(j, n);
     if (!enter_depth(j)) return;
-    jinja_put_value(j, j->out, evaluate_call(j, n->b, &caller));
+    put_block(j, evaluate_call(j, n->b, &caller));
     j->depth--;
 }
 

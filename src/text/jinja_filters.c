@@ -39,7 +39,8 @@ static jvalue follow_path(jinja *j, jvalue v, jvalue path, jvalue otherwise) {
         const jvalue part = jinja_part(j, t, at, end);
         int64_t index = 0;
         bool digits = end > at;
-        for (size_t i = at; i < end; i++) digits &= t->data[i] >= '0' && t->data[i] <= '9';
+        for (size_t i = at; i < end; i++)
+            digits &= t->data[i] >= '0' && t->data[i] <= '9';
         const bool number = digits && jinja_parse_int(j, part.text, 10, &index);
         v = jinja_get_item(j, v, number ? jinja_int(index) : part);
         if (v.kind == V_UNDEFINED && given(otherwise)) v = otherwise;
@@ -53,38 +54,6 @@ static jvalue without_case(jinja *j, jvalue v, bool case_sensitive) {
 }
 
 /* ---- order --------------------------------------------------------------------------------- */
-
-void jinja_sort(jinja *j, jvalue *keys, jvalue *values, size_t n, bool reverse) {
-    jvalue *spare = jinja_take(j, 2 * n, sizeof(jvalue));
-    if (spare == NULL) return;
-    jvalue *from[2] = { keys, values }, *to[2] = { spare, spare + n };
-    for (size_t run = 1; run < n && !j->failed; run *= 2) {
-        for (size_t start = 0; start < n; start += 2 * run) {
-            size_t a = start, b = start + run < n ? start + run : n;
-            const size_t middle = b, end = start + 2 * run < n ? start + 2 * run : n;
-            for (size_t i = start; i < end; i++) {
-                bool right = a == middle;
-                if (a < middle && b < end) {
-                    jinja_charge(j, 1);
-                    right = reverse ? jinja_less(j, from[0][a], from[0][b], "<")
-                                    : jinja_less(j, from[0][b], from[0][a], "<");
-                }
-                const size_t pick = right ? b++ : a++;
-                to[0][i] = from[0][pick];
-                to[1][i] = from[1][pick];
-            }
-        }
-        for (size_t k = 0; k < 2; k++) {
-            jvalue *swap = from[k];
-            from[k] = to[k];
-            to[k] = swap;
-        }
-    }
-    if (from[0] != keys && n > 0) {
-        memcpy(keys, from[0], n * sizeof(jvalue));
-        memcpy(values, from[1], n * sizeof(jvalue));
-    }
-}
 
 /* A sorted copy by one attribute, whose values are left in *keys. */
 static jvalue *sorted_by(jinja *j, const jlist *list, jvalue path, jvalue otherwise,
@@ -145,8 +114,8 @@ static jvalue filter_dictsort(jinja *j, jvalue self, const jcall *call, const jv
     view.view = VIEW_ITEMS;
     const jlist *list = jinja_to_list(j, (jvalue){ .kind = V_VIEW, .dict = &view });
     jvalue *keys;
-    jvalue *values = sorted_by(j, list, jinja_int(by_value), jinja_none(),
-                               flag_of(args[0], false), flag_of(args[2], false), &keys);
+    jvalue *values = sorted_by(j, list, jinja_int(by_value), jinja_none(), flag_of(args[0], false),
+                               flag_of(args[2], false), &keys);
     const jitems sorted = { .at = values, .n = values == NULL ? 0 : list->n };
     return jinja_list(j, &sorted, V_LIST);
 }
@@ -155,8 +124,8 @@ static jvalue filter_groupby(jinja *j, jvalue self, const jcall *call, const jva
     (void)call;
     const jlist *list = jinja_to_list(j, self);
     jvalue *keys;
-    const jvalue *values = sorted_by(j, list, args[0], args[1], flag_of(args[2], false), false,
-                                     &keys);
+    const jvalue *values =
+        sorted_by(j, list, args[0], args[1], flag_of(args[2], false), false, &keys);
     jitems groups = { 0 };
     for (size_t i = 0, end; values != NULL && i < list->n && !j->failed; i = end) {
         jitems members = { 0 }, pair = { 0 };
@@ -184,8 +153,8 @@ static jvalue extreme_of(jinja *j, jvalue self, const jvalue *args, bool largest
         const jvalue key = without_case(j, follow_path(j, list->at[i], args[1], jinja_none()),
                                         flag_of(args[0], false));
         jinja_charge(j, 1);
-        if (i > 0 && !(largest ? jinja_less(j, best_key, key, ">")
-                               : jinja_less(j, key, best_key, "<"))) {
+        if (i > 0 &&
+            !(largest ? jinja_less(j, best_key, key, ">") : jinja_less(j, key, best_key, "<"))) {
             continue;
         }
         best = list->at[i];
@@ -206,6 +175,7 @@ static jvalue filter_min(jinja *j, jvalue self, const jcall *call, const jvalue 
 
 static jvalue filter_unique(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call;
+    if (!jinja_can_walk(self)) return jinja_broken_iter(j, self);
     const jlist *list = jinja_to_list(j, self);
     jdict *seen = jinja_dict(j);
     jitems kept = { 0 };
@@ -245,11 +215,11 @@ static const jentry *entry_of(jinja *j, jvalue name, bool filter) {
     return entry;
 }
 
-static jvalue choose_elements(jinja *j, jvalue self, const jcall *call, bool attribute,
-                              bool keep) {
+static jvalue choose_elements(jinja *j, jvalue self, const jcall *call, bool attribute, bool keep) {
     jitems kept = { 0 };
     jvalue v;
     if (!jinja_true(self)) return jinja_iter(j, &kept);
+    if (!jinja_can_walk(self)) return jinja_broken_iter(j, self);
     if (attribute && call->n == 0) return jinja_wrong(j, "the name of an attribute is missing");
     const size_t off = attribute;
     const jentry *test = call->n > off ? entry_of(j, call->at[off], false) : NULL;
@@ -288,6 +258,7 @@ static jvalue filter_map(jinja *j, jvalue self, const jcall *call, const jvalue 
     jvalue v, path = jinja_absent(), otherwise = jinja_absent();
     const jentry *filter = NULL;
     if (!jinja_true(self)) return jinja_iter(j, &mapped);
+    if (!jinja_can_walk(self)) return jinja_broken_iter(j, self);
     for (size_t i = 0; call->n == 0 && i < call->n_keys; i++) {
         const str name = jinja_str(call->keys[i].name);
         if (str_is(name, "attribute")) {
@@ -304,8 +275,9 @@ static jvalue filter_map(jinja *j, jvalue self, const jcall *call, const jvalue 
     }
     const jcall rest = call_behind(call, 1);
     for (jwalk walk = jinja_walk(j, self); jinja_next(j, &walk, &v);) {
-        jinja_push(j, &mapped, filter != NULL ? jinja_invoke(j, filter, v, &rest)
-                                              : follow_path(j, v, path, otherwise));
+        jinja_push(j, &mapped,
+                   filter != NULL ? jinja_invoke(j, filter, v, &rest)
+                                  : follow_path(j, v, path, otherwise));
     }
     return jinja_iter(j, &mapped);
 }
@@ -344,11 +316,12 @@ static jvalue filter_items(jinja *j, jvalue self, const jcall *call, const jvalu
     (void)call, (void)args;
     jitems items = { 0 };
     if (self.kind == V_UNDEFINED) return jinja_iter(j, &items);
-    if (self.kind != V_DICT) return jinja_wrong(j, "items of a %s", jinja_type(self));
+    if (self.kind != V_DICT) return jinja_broken_iter(j, self);
     jdict view = *self.dict;
     view.view = VIEW_ITEMS;
     const jlist *list = jinja_to_list(j, (jvalue){ .kind = V_VIEW, .dict = &view });
-    for (size_t i = 0; i < list->n && !j->failed; i++) jinja_push(j, &items, list->at[i]);
+    for (size_t i = 0; i < list->n && !j->failed; i++)
+        jinja_push(j, &items, list->at[i]);
     return jinja_iter(j, &items);
 }
 
@@ -359,7 +332,8 @@ static jvalue filter_reverse(jinja *j, jvalue self, const jcall *call, const jva
     }
     const jlist *list = jinja_to_list(j, self);
     jitems items = { 0 };
-    for (size_t i = list->n; i-- > 0 && !j->failed;) jinja_push(j, &items, list->at[i]);
+    for (size_t i = list->n; i-- > 0 && !j->failed;)
+        jinja_push(j, &items, list->at[i]);
     return self.kind == V_ITER ? jinja_list(j, &items, V_LIST) : jinja_iter(j, &items);
 }
 
@@ -373,8 +347,8 @@ static jvalue filter_join(jinja *j, jvalue self, const jcall *call, const jvalue
         }
         list = jinja_list(j, &parts, V_LIST).list;
     }
-    const jtext *separator = args[0].kind == V_ABSENT ? jinja_text_of(j, "").text
-                                                      : jinja_string(j, args[0]);
+    const jtext *separator =
+        args[0].kind == V_ABSENT ? jinja_text_of(j, "").text : jinja_string(j, args[0]);
     return jinja_join(j, separator, list, false);
 }
 
@@ -390,6 +364,7 @@ static jvalue filter_sum(jinja *j, jvalue self, const jcall *call, const jvalue 
 
 static jvalue filter_batch(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call;
+    if (!jinja_can_walk(self)) return jinja_broken_iter(j, self);
     const jlist *list = jinja_to_list(j, self);
     const int64_t n = count_of(j, args[0], 0, "batch");
     jitems batches = { 0 }, row = { 0 };
@@ -401,7 +376,8 @@ static jvalue filter_batch(jinja *j, jvalue self, const jcall *call, const jvalu
         jinja_push(j, &row, list->at[i]);
     }
     if (row.n > 0) {
-        while (given(args[1]) && (int64_t)row.n < n && !j->failed) jinja_push(j, &row, args[1]);
+        while (given(args[1]) && (int64_t)row.n < n && !j->failed)
+            jinja_push(j, &row, args[1]);
         jinja_push(j, &batches, jinja_list(j, &row, V_LIST));
     }
     return jinja_iter(j, &batches);
@@ -409,6 +385,7 @@ static jvalue filter_batch(jinja *j, jvalue self, const jcall *call, const jvalu
 
 static jvalue filter_slice(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call;
+    if (!jinja_can_walk(self)) return jinja_broken_iter(j, self);
     const jlist *list = jinja_to_list(j, self);
     const int64_t n = count_of(j, args[0], 0, "slice");
     jitems slices = { 0 };
@@ -418,7 +395,8 @@ static jvalue filter_slice(jinja *j, jvalue self, const jcall *call, const jvalu
         jitems part = { 0 };
         const int64_t extra = (int64_t)list->n % n;
         const size_t size = list->n / (size_t)n + (k < extra);
-        for (size_t i = 0; i < size && !j->failed; i++) jinja_push(j, &part, list->at[at++]);
+        for (size_t i = 0; i < size && !j->failed; i++)
+            jinja_push(j, &part, list->at[at++]);
         if (given(args[1]) && k >= extra) jinja_push(j, &part, args[1]);
         jinja_push(j, &slices, jinja_list(j, &part, V_LIST));
     }
@@ -522,7 +500,8 @@ static jvalue filter_title(jinja *j, jvalue self, const jcall *call, const jvalu
         uint32_t code = 0;
         size_t n = utf8_next((str){ t->data + i, t->size - i }, &code);
         if (n == 0) n = 1;
-        const bool gap = jinja_is_space(code) || (code < 0x80 && strchr("-({[<", (int)code) != NULL);
+        const bool gap =
+            jinja_is_space(code) || (code < 0x80 && strchr("-({[<", (int)code) != NULL);
         const jtext *one = jinja_part(j, t, i, i + n).text;
         jinja_charge(j, 1);
         jinja_put_value(j, &out, jinja_case(j, one, in_word || gap ? CASE_LOWER : CASE_UPPER));
@@ -545,7 +524,8 @@ static jvalue filter_replace(jinja *j, jvalue self, const jcall *call, const jva
 
 static jvalue filter_center(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call;
-    return jinja_center(j, jinja_string(j, self), count_of(j, args[0], 80, "center"), NULL, 0);
+    return jinja_pad(j, jinja_string(j, self), count_of(j, args[0], 80, "center"), NULL,
+                     PAD_CENTER);
 }
 
 static jvalue filter_format(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
@@ -593,14 +573,17 @@ static jvalue filter_truncate(jinja *j, jvalue self, const jcall *call, const jv
     (void)call;
     const int64_t length = count_of(j, args[0], 255, "truncate");
     const int64_t leeway = count_of(j, args[3], 5, "truncate");
-    const jtext *end = args[2].kind == V_ABSENT ? jinja_text_of(j, "...").text
-                                                : jinja_string(j, args[2]);
-    if (self.kind != V_TEXT) return jinja_wrong(j, "truncate of a %s", jinja_type(self));
+    const jtext *end =
+        args[2].kind == V_ABSENT ? jinja_text_of(j, "...").text : jinja_string(j, args[2]);
+    size_t n = 0;
     if (length < (int64_t)end->length || leeway < 0) {
         return jinja_wrong(j, "truncate: shorter than its end");
     }
+    const bool short_enough =
+        jinja_length(self, &n) && ((int64_t)n <= length || (int64_t)n - length <= leeway);
+    if (short_enough) return self;
+    if (self.kind != V_TEXT) return jinja_wrong(j, "truncate of a %s", jinja_type(self));
     const jtext *t = self.text;
-    if ((int64_t)t->length <= length || (int64_t)t->length - length <= leeway) return self;
     size_t cut = jinja_byte_of(j, t, (size_t)(length - (int64_t)end->length));
     if (!flag_of(args[1], false)) {
         const size_t space = jinja_find(j, t, STR(" "), 0, cut, true);
@@ -718,10 +701,6 @@ static jvalue filter_attr(jinja *j, jvalue self, const jcall *call, const jvalue
     return jinja_undefined(j, NULL, jinja_type(self), name);
 }
 
-static jvalue filter_safe(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
-    return filter_string(j, self, call, args);
-}
-
 const jentry *jinja_filter(str name) {
     static const jentry table[] = {
         { "trim", filter_trim, "chars=" },
@@ -763,7 +742,7 @@ const jentry *jinja_filter(str name) {
         { "min", filter_min, "case_sensitive=,attribute=" },
         { "reverse", filter_reverse, "" },
         { "round", filter_round, "precision=,method=" },
-        { "safe", filter_safe, "" },
+        { "safe", filter_string, "" },
         { "slice", filter_slice, "slices,fill_with=" },
         { "sort", filter_sort, "reverse=,case_sensitive=,attribute=" },
         { "sum", filter_sum, "attribute=,start=" },
@@ -776,7 +755,7 @@ const jentry *jinja_filter(str name) {
 }
 
 bool jinja_is_left_out(str name) {
-    static const char *const left_out[] = { "filesizeformat", "pprint", "random",  "striptags",
+    static const char *const left_out[] = { "filesizeformat", "pprint",   "random", "striptags",
                                             "urlize",         "wordwrap", "xmlattr" };
     for (size_t i = 0; i < ARRAY_LEN(left_out); i++) {
         if (str_is(name, left_out[i])) return true;

@@ -34,18 +34,19 @@ typedef struct {
 
 static jvalue pad_field(jinja *j, const jtext *t, const field *f, char align) {
     if (align == '\0') align = f->align != '\0' ? f->align : '<';
-    return jinja_center(j, t, f->width, f->fill, align == '>' ? 1 : align == '<' ? -1 : 0);
+    return jinja_pad(j, t, f->width, f->fill,
+                     align == '>'   ? PAD_LEFT
+                     : align == '<' ? PAD_RIGHT
+                                    : PAD_FIELD);
 }
 
 /* Writes the digits with a group sign before every `each` of them, and zeros in front up to
  * `width` characters. */
 static void put_grouped(jinja *j, jout *out, const number *n, const field *f, size_t width,
                         bool marked) {
-    const size_t each = f->group == '\0'                                   ? 0
-                        : f->type == 'x' || f->type == 'X' || f->type == 'b' ||
-                                f->type == 'o'
-                            ? 4
-                            : 3;
+    const size_t each = f->group == '\0'                                                       ? 0
+                        : f->type == 'x' || f->type == 'X' || f->type == 'b' || f->type == 'o' ? 4
+                                                                                               : 3;
     size_t total = n->n_digits;
     for (;; total++) {
         const size_t signs = each > 0 && total > 0 ? (total - 1) / each : 0;
@@ -62,8 +63,8 @@ static void put_grouped(jinja *j, jout *out, const number *n, const field *f, si
 static jvalue put_number(jinja *j, const number *n, const field *f, bool marked) {
     jout out = { 0 };
     const size_t head = strlen(n->head);
-    const bool zeros = f->align == '=' && (f->fill == NULL || str_is(jinja_str(f->fill), "0")) &&
-                       f->zero;
+    const bool zeros =
+        f->align == '=' && (f->fill == NULL || str_is(jinja_str(f->fill), "0")) && f->zero;
     const size_t room = (size_t)f->width;
     jinja_put(j, &out, n->head, head, marked);
     if (f->align == '=' && !zeros) { /* fill between sign and digits */
@@ -71,9 +72,8 @@ static jvalue put_number(jinja *j, const number *n, const field *f, bool marked)
         put_grouped(j, &digits, n, f, 0, marked);
         jinja_put(j, &digits, n->tail, n->n_tail, marked);
         const jvalue body = jinja_finish(j, &digits);
-        const field inner = { .fill = f->fill, .width = f->width > (int64_t)head
-                                                            ? f->width - (int64_t)head
-                                                            : 0 };
+        const field inner = { .fill = f->fill,
+                              .width = f->width > (int64_t)head ? f->width - (int64_t)head : 0 };
         jinja_put_value(j, &out, pad_field(j, body.text, &inner, '>'));
         return jinja_finish(j, &out);
     }
@@ -94,10 +94,10 @@ static jvalue format_int(jinja *j, int64_t i, const field *f, bool marked) {
     number n = { .n_digits = 0 };
     uint64_t value = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
     head_of(&n, i < 0, f->sign);
-    const unsigned base = f->type == 'b'                      ? 2
-                          : f->type == 'o'                    ? 8
+    const unsigned base = f->type == 'b'                     ? 2
+                          : f->type == 'o'                   ? 8
                           : f->type == 'x' || f->type == 'X' ? 16
-                                                               : 10;
+                                                             : 10;
     char reversed[72];
     size_t count = 0;
     do {
@@ -105,8 +105,10 @@ static jvalue format_int(jinja *j, int64_t i, const field *f, bool marked) {
         reversed[count++] = all[value % base];
         value /= base;
     } while (value > 0);
-    while (f->precision > (int64_t)count && count < sizeof(reversed)) reversed[count++] = '0';
-    while (count > 0) n.digits[n.n_digits++] = reversed[--count];
+    while (f->precision > (int64_t)count && count < sizeof(reversed))
+        reversed[count++] = '0';
+    while (count > 0)
+        n.digits[n.n_digits++] = reversed[--count];
     if (f->alternate && base != 10) {
         const size_t at = strlen(n.head);
         n.head[at] = '0';
@@ -127,14 +129,16 @@ static size_t print_general(char *out, size_t size, double f, int precision) {
         snprintf(tail, sizeof(tail), "%s", e == NULL ? "" : e);
         size_t n = e == NULL ? strlen(out) : (size_t)(e - out);
         if (memchr(out, '.', n) != NULL) {
-            while (out[n - 1] == '0') n--;
+            while (out[n - 1] == '0')
+                n--;
             if (out[n - 1] == '.') n--;
         }
         return n + (size_t)snprintf(out + n, size - n, "%s", tail);
     }
     size_t n = jinja_print_real(out, size, f, precision - 1 - (int)exponent, 'f', false);
     if (memchr(out, '.', n) == NULL) return n + (size_t)snprintf(out + n, size - n, ".0");
-    while (out[n - 1] == '0' && out[n - 2] != '.') n--;
+    while (out[n - 1] == '0' && out[n - 2] != '.')
+        n--;
     return n;
 }
 
@@ -159,12 +163,13 @@ static jvalue format_real(jinja *j, double f, const field *spec, bool marked) {
     } else if (type == '\0') {
         size = print_general(text, sizeof(text), fabs(f), (int)spec->precision);
     } else {
-        size = jinja_print_real(text, sizeof(text), fabs(f),
-                                spec->precision < 0 ? 6 : (int)spec->precision, type,
-                                spec->alternate);
+        size =
+            jinja_print_real(text, sizeof(text), fabs(f),
+                             spec->precision < 0 ? 6 : (int)spec->precision, type, spec->alternate);
     }
     size_t whole = 0;
-    while (whole < size && text[whole] >= '0' && text[whole] <= '9') whole++;
+    while (whole < size && text[whole] >= '0' && text[whole] <= '9')
+        whole++;
     if (whole > sizeof(n.digits)) { /* too many digits to group */
         whole = spec->group != '\0' ? sizeof(n.digits) : 0;
         if (whole > 0) return jinja_wrong(j, "a number with too many digits to group");
@@ -281,8 +286,7 @@ static jvalue converted(jinja *j, jvalue v, char how) {
 
 static jvalue cut_and_pad(jinja *j, jvalue text, const field *f) {
     if (f->precision >= 0 && (uint64_t)f->precision < text.text->length) {
-        text = jinja_part(j, text.text, 0,
-                          jinja_byte_of(j, text.text, (size_t)f->precision));
+        text = jinja_part(j, text.text, 0, jinja_byte_of(j, text.text, (size_t)f->precision));
     }
     return pad_field(j, text.text, f, '\0');
 }
@@ -372,7 +376,8 @@ static void percent_field(percent_scan *s, jout *out) {
         if (f.precision < 0) f.precision = 0;
     }
     check_field(j, &f);
-    while (percent_peek(s) == 'l' || percent_peek(s) == 'h' || percent_peek(s) == 'L') s->pos++;
+    while (percent_peek(s) == 'l' || percent_peek(s) == 'h' || percent_peek(s) == 'L')
+        s->pos++;
     f.type = percent_peek(s);
     if (f.type == '\0') {
         jinja_wrong(j, "%%: a format that ends too early");
@@ -481,8 +486,8 @@ static jvalue format_value(jinja *j, jvalue v, const jtext *spec) {
         return jinja_wrong(j, "format: a %s has no formats", jinja_type(v));
     }
     const bool whole = jinja_is_integer(v) && !is_real_type(f.type);
-    const bool known = f.type == '\0' || f.type == 'n' ||
-                       (whole ? is_int_type(f.type) : is_real_type(f.type));
+    const bool known =
+        f.type == '\0' || f.type == 'n' || (whole ? is_int_type(f.type) : is_real_type(f.type));
     if (!known || (whole && f.precision >= 0)) {
         return jinja_wrong(j, "format: \"%.*s\" is no format of a %s", STR_ARG(jinja_str(spec)),
                            jinja_type(v));
@@ -527,8 +532,9 @@ static jvalue format_argument(format_scan *s, str name) {
 static jvalue format_lookup(format_scan *s, const jtext *path) {
     jinja *j = s->j;
     size_t at = 0;
-    while (at < path->size && path->data[at] != '.' && path->data[at] != '[') at++;
-    jvalue v = jinja_none();
+    while (at < path->size && path->data[at] != '.' && path->data[at] != '[')
+        at++;
+    jvalue v;
     const str first = { path->data, at };
     if (path->size == 0 || all_digits(first)) {
         const bool automatic = path->size == 0;
@@ -608,7 +614,8 @@ static void format_run(format_scan *s, const jtext *t, jout *out, int depth) {
     size_t at = 0;
     while (at < t->size && !j->failed) {
         size_t plain = at;
-        while (plain < t->size && t->data[plain] != '{' && t->data[plain] != '}') plain++;
+        while (plain < t->size && t->data[plain] != '{' && t->data[plain] != '}')
+            plain++;
         jinja_put_part(j, out, t, at, plain);
         at = plain;
         if (at >= t->size) break;

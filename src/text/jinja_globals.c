@@ -15,9 +15,9 @@ typedef struct {
 
 static const char *const day_names[] = { "Sunday",   "Monday", "Tuesday", "Wednesday",
                                          "Thursday", "Friday", "Saturday" };
-static const char *const month_names[] = { "January", "February", "March",     "April",
-                                           "May",     "June",     "July",      "August",
-                                           "September", "October", "November", "December" };
+static const char *const month_names[] = { "January",   "February", "March",    "April",
+                                           "May",       "June",     "July",     "August",
+                                           "September", "October",  "November", "December" };
 
 static int64_t floor_div(int64_t a, int64_t b) {
     return a / b - (a % b < 0);
@@ -83,9 +83,10 @@ static bool put_time_field(jinja *j, jout *out, const calendar *c, char letter, 
     static const struct {
         char letter;
         const char *format;
-    } nested[] = { { 'D', "%m/%d/%y" }, { 'F', "%Y-%m-%d" },    { 'R', "%H:%M" },
-                   { 'T', "%H:%M:%S" }, { 'r', "%I:%M:%S %p" }, { 'x', "%m/%d/%y" },
-                   { 'X', "%H:%M:%S" }, { 'c', "%a %b %e %H:%M:%S %Y" } };
+    } nested[] = { { 'D', "%m/%d/%y" },    { 'F', "%Y-%m-%d" },
+                   { 'R', "%H:%M" },       { 'T', "%H:%M:%S" },
+                   { 'r', "%I:%M:%S %p" }, { 'x', "%m/%d/%y" },
+                   { 'X', "%H:%M:%S" },    { 'c', "%a %b %e %H:%M:%S %Y" } };
     for (size_t i = 0; i < ARRAY_LEN(nested); i++) {
         if (nested[i].letter != letter) continue;
         put_nested_time(j, out, c, nested[i].format);
@@ -126,16 +127,16 @@ static bool put_time_field(jinja *j, jout *out, const calendar *c, char letter, 
         jinja_put_str(j, out, f.text);
         return true;
     }
-    const char *text = letter == 'A'   ? day_names[c->weekday]
-                       : letter == 'a' ? day_names[c->weekday]
-                       : letter == 'B' ? month_names[c->month - 1]
-                       : letter == 'b' ? month_names[c->month - 1]
-                       : letter == 'h' ? month_names[c->month - 1]
-                       : letter == 'p' ? (c->hour < 12 ? "AM" : "PM")
-                       : letter == 'P' ? (c->hour < 12 ? "am" : "pm")
-                       : letter == 'n' ? "\n"
-                       : letter == 't' ? "\t"
-                       : letter == '%' ? "%"
+    const char *text = letter == 'A'                    ? day_names[c->weekday]
+                       : letter == 'a'                  ? day_names[c->weekday]
+                       : letter == 'B'                  ? month_names[c->month - 1]
+                       : letter == 'b'                  ? month_names[c->month - 1]
+                       : letter == 'h'                  ? month_names[c->month - 1]
+                       : letter == 'p'                  ? (c->hour < 12 ? "AM" : "PM")
+                       : letter == 'P'                  ? (c->hour < 12 ? "am" : "pm")
+                       : letter == 'n'                  ? "\n"
+                       : letter == 't'                  ? "\t"
+                       : letter == '%'                  ? "%"
                        : letter == 'Z' || letter == 'z' ? "" /* a time without a zone */
                                                         : NULL;
     if (text == NULL) return false;
@@ -176,8 +177,7 @@ static jvalue global_strftime_now(jinja *j, jvalue self, const jcall *call, cons
 
 /* ---- the others ---------------------------------------------------------------------------- */
 
-static jvalue global_raise_exception(jinja *j, jvalue self, const jcall *call,
-                                     const jvalue *args) {
+static jvalue global_raise_exception(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)self, (void)call;
     const jtext *t = jinja_string(j, args[0]);
     jinja_fail(j, DP_E_ARGUMENT, "%.*s", t->size < 250 ? (int)t->size : 250, t->data);
@@ -205,8 +205,8 @@ static jvalue global_range(jinja *j, jvalue self, const jcall *call, const jvalu
     if (r->step == 0) return jinja_wrong(j, "range: a step of zero");
     const bool up = r->step > 0;
     if (up ? r->start < r->stop : r->start > r->stop) {
-        const uint64_t span = up ? (uint64_t)r->stop - (uint64_t)r->start
-                                 : (uint64_t)r->start - (uint64_t)r->stop;
+        const uint64_t span =
+            up ? (uint64_t)r->stop - (uint64_t)r->start : (uint64_t)r->start - (uint64_t)r->stop;
         const uint64_t stride = up ? (uint64_t)r->step : 0 - (uint64_t)r->step;
         r->n = (span - 1) / stride + 1;
     }
@@ -267,7 +267,8 @@ static jvalue global_namespace(jinja *j, jvalue self, const jcall *call, const j
     jspace *space = jinja_take(j, 1, sizeof(jspace));
     if (space == NULL) return jinja_none();
     space->dict = dict_of_call(j, call);
-    for (size_t i = 0; i < space->dict->n; i++) check_space_name(j, space->dict->keys[i]);
+    for (size_t i = 0; i < space->dict->n; i++)
+        check_space_name(j, space->dict->keys[i]);
     return (jvalue){ .kind = V_SPACE, .space = space };
 }
 
@@ -277,7 +278,8 @@ static jvalue global_cycler(jinja *j, jvalue self, const jcall *call, const jval
     jitems items = { 0 };
     if (call->n == 0) return jinja_wrong(j, "cycler without elements");
     if (call->n_keys > 0) return jinja_wrong(j, "cycler with names");
-    for (size_t i = 0; i < call->n; i++) jinja_push(j, &items, call->at[i]);
+    for (size_t i = 0; i < call->n; i++)
+        jinja_push(j, &items, call->at[i]);
     if (cycler == NULL || j->failed) return jinja_none();
     cycler->list = jinja_list(j, &items, V_LIST).list;
     return (jvalue){ .kind = V_CYCLER, .cycler = cycler };

@@ -1,10 +1,12 @@
 /* jinja_internal: what the files of the template interpreter share.
  *
- * jinja_lex.c cuts a template into tokens, jinja_parse.c makes a tree of them, jinja_eval.c walks
- * it. Values live in jinja_value.c (order, equality, text forms), their operations in
- * jinja_string.c (Python's methods), jinja_format.c (its two ways to format), jinja_filters.c and
- * jinja_globals.c. chat.c starts it all. The language is that of jinja2 3.1 in the setting of
- * Hugging Face transformers, and every value behaves as the Python object that it stands for.
+ * jinja_lex.c cuts a template into tokens, jinja_parse.c (expressions) and jinja_statement.c (tags)
+ * make a tree of them, jinja_eval.c walks it. Values live in jinja_value.c and jinja_text.c, their
+ * operations in jinja_arith.c, jinja_lookup.c (attributes, elements, slices), jinja_string.c and
+ * jinja_case.c (the methods of str), jinja_format.c (Python's two ways to format), jinja_filters.c,
+ * jinja_tests.c, jinja_json.c and jinja_globals.c. chat.c starts it all. The language is that of
+ * jinja2 3.1 in the setting of Hugging Face transformers, and every value behaves as the Python
+ * object that it stands for.
  *
  * Two rules hold everywhere. An error is latched in the interpreter: after it every function
  * returns something harmless and every loop ends, so that callers ask `failed` only where they
@@ -20,16 +22,16 @@
 
 /* Ceilings. What depends on the size of the input is given per byte of template and input. */
 enum {
-    TEMPLATE_BYTES_MAX = 1 << 20,  /* the longest published one has about 25,000 */
-    JINJA_NEST_MAX = 100,          /* brackets and statements inside each other */
-    JINJA_DEPTH_MAX = 800,         /* evaluations inside each other, macro calls included */
-    JINJA_VALUE_DEPTH_MAX = 150,   /* values inside each other where they are walked */
-    JINJA_STEPS = 500 * 1000,      /* below 100 ms even of the slowest */
-    JINJA_STEPS_PER_BYTE = 16,     /* of the input */
-    JINJA_MEMORY = 32 << 20,       /* bytes */
-    JINJA_MEMORY_PER_BYTE = 96,    /* of the input */
-    JINJA_RANGE_MAX = 100000,      /* elements of range(), as jinja2's sandbox has it */
-    JINJA_BYTES_PER_STEP = 32,     /* copied or compared */
+    TEMPLATE_BYTES_MAX = 1 << 20, /* the longest published one has about 25,000 */
+    JINJA_NEST_MAX = 100,         /* brackets and statements inside each other */
+    JINJA_DEPTH_MAX = 800,        /* evaluations inside each other, macro calls included */
+    JINJA_VALUE_DEPTH_MAX = 150,  /* values inside each other where they are walked */
+    JINJA_STEPS = 500 * 1000,     /* below 100 ms even of the slowest */
+    JINJA_STEPS_PER_BYTE = 16,    /* of the input */
+    JINJA_MEMORY = 32 << 20,      /* bytes */
+    JINJA_MEMORY_PER_BYTE = 96,   /* of the input */
+    JINJA_RANGE_MAX = 100000,     /* elements of range(), as jinja2's sandbox has it */
+    JINJA_BYTES_PER_STEP = 32,    /* copied or compared */
 };
 
 typedef struct jinja jinja;
@@ -50,7 +52,7 @@ typedef enum {
     V_LIST,
     V_TUPLE,
     V_DICT,
-    V_VIEW,  /* keys, values or items of a dict */
+    V_VIEW, /* keys, values or items of a dict */
     V_RANGE,
     V_ITER,  /* a generator: may be walked once */
     V_SPACE, /* namespace() */
@@ -124,6 +126,7 @@ enum { VIEW_KEYS, VIEW_VALUES, VIEW_ITEMS };
 typedef struct jiter {
     const jlist *list;
     size_t next;
+    const char *broken; /* type of what it was to walk, if that cannot be walked; or NULL */
 } jiter;
 
 typedef struct jspace {
@@ -218,11 +221,11 @@ typedef enum {
     N_OR,
     N_COND, /* a if b else c */
     N_OUTPUT,
-    N_FOR,    /* a in b if c: list, else more */
-    N_IF,     /* a: list, c: the next elif or else */
-    N_SET,    /* a = b */
-    N_CAPTURE, /* a = list, through the filters of b */
-    N_MACRO,  /* list: parameters, more: defaults of the last ones, a: body */
+    N_FOR,        /* a in b if c: list, else more */
+    N_IF,         /* a: list, c: the next elif or else */
+    N_SET,        /* a = b */
+    N_CAPTURE,    /* a = list, through the filters of b */
+    N_MACRO,      /* list: parameters, more: defaults of the last ones, a: body */
     N_CALL_BLOCK, /* as N_MACRO, b: the call */
     N_FILTER_BLOCK,
     N_WITH, /* list = more: a */
@@ -266,8 +269,8 @@ enum { SYMBOL_LOOP, SYMBOL_CALLER, SYMBOL_KWARGS, SYMBOL_VARARGS, N_SYMBOLS };
 
 struct jnode {
     uint8_t kind, op;
-    bool flag;         /* N_FOR: recursive */
-    uint8_t uses;      /* N_MACRO, N_CALL_BLOCK: 1 << SYMBOL_... that the body reads */
+    bool flag;    /* N_FOR: recursive */
+    uint8_t uses; /* N_MACRO, N_CALL_BLOCK: 1 << SYMBOL_... that the body reads */
     uint32_t line;
     uint32_t symbol;   /* of names */
     const jtext *name; /* of names, attributes, filters, tests */
@@ -294,7 +297,7 @@ typedef struct jscope {
 
 typedef struct jmacro {
     const jnode *node;
-    jscope *scope; /* where it was written */
+    jscope *scope;     /* where it was written */
     const jtext *name; /* NULL: the body of a call block */
 } jmacro;
 
@@ -302,8 +305,8 @@ typedef struct jloop {
     jwalk walk;
     bool sized; /* the iterable has a length, and no test drops elements */
     const jnode *node;
-    jscope *scope;      /* around the loop */
-    int64_t index0, depth0, length; /* length -1: not known yet */
+    jscope *scope;                            /* around the loop */
+    int64_t index0, depth0, length;           /* length -1: not known yet */
     jvalue previous, current, after, changed; /* V_ABSENT: none */
 } jloop;
 
@@ -324,7 +327,7 @@ struct jinja {
     jvalue captured; /* of the innermost filter block */
 };
 
-/* ---- jinja_value.c ------------------------------------------------------------------------- */
+/* ---- jinja_value.c, jinja_text.c ------------------------------------------------------------ */
 
 /* Latches an error, "NAME: line N: ...". */
 void jinja_fail(jinja *j, dp_status status, const char *format, ...) PRINTF_LIKE(3, 4);
@@ -371,7 +374,7 @@ const char *jinja_type(jvalue v); /* Python's name of the type */
 
 /* Texts. The bytes must be valid UTF-8; they are not copied. */
 jvalue jinja_text(jinja *j, const char *data, size_t size, bool marked);
-jvalue jinja_text_of(jinja *j, const char *s); /* a C string that stays */
+jvalue jinja_text_of(jinja *j, const char *s);                       /* a C string that stays */
 jvalue jinja_part(jinja *j, const jtext *t, size_t from, size_t to); /* bytes */
 size_t jinja_byte_of(jinja *j, const jtext *t, size_t point); /* byte where a code point starts */
 
@@ -396,6 +399,8 @@ size_t jinja_print_real(char *out, size_t size, double f, int precision, char co
 void jinja_push(jinja *j, jitems *items, jvalue v);
 jvalue jinja_list(jinja *j, const jitems *items, jkind kind); /* V_LIST, V_TUPLE */
 jvalue jinja_iter(jinja *j, const jitems *items);
+/* A generator over something that cannot be walked, which fails when it is walked. */
+jvalue jinja_broken_iter(jinja *j, jvalue over);
 jdict *jinja_dict(jinja *j); /* never NULL */
 void jinja_dict_put(jinja *j, jdict *d, jvalue key, jvalue v);
 bool jinja_dict_get(jinja *j, const jdict *d, jvalue key, jvalue *v);
@@ -406,6 +411,8 @@ bool jinja_true(jvalue v);
 bool jinja_equal(jinja *j, jvalue a, jvalue b);
 bool jinja_less(jinja *j, jvalue a, jvalue b, const char *op); /* a < b; `op` for the message */
 bool jinja_in(jinja *j, jvalue v, jvalue holder);
+/* Sorts `values` by `keys`, both [n], and stays stable, as sorted() does. */
+void jinja_sort(jinja *j, jvalue *keys, jvalue *values, size_t n, bool reverse);
 /* len(v); false if it has none. */
 bool jinja_length(jvalue v, size_t *n);
 bool jinja_can_walk(jvalue v);
@@ -425,10 +432,13 @@ bool jinja_parse_float(const jtext *t, double *out);
 /* Truncates; false for NaN and infinities. Beyond 64 bits is latched. */
 bool jinja_float_to_int(jinja *j, double f, int64_t *out);
 
-/* ---- jinja_string.c, jinja_format.c -------------------------------------------------------- */
+/* ---- jinja_string.c, jinja_case.c, jinja_format.c ------------------------------------------ */
 
 const jentry *jinja_find_entry(const jentry *table, size_t n, str name);
 const jentry *jinja_text_method(str name);
+const jentry *jinja_case_method(str name); /* those of jinja_case.c */
+/* The character that starts at byte i, and how many bytes it has. */
+uint32_t jinja_code_at(const jtext *t, size_t i, size_t *n);
 bool jinja_is_space(uint32_t code); /* str.isspace */
 bool jinja_is_printable(uint32_t code);
 bool jinja_is_alnum(uint32_t code);
@@ -438,7 +448,10 @@ jvalue jinja_split_lines(jinja *j, const jtext *t, bool keep_ends);
 jvalue jinja_join(jinja *j, const jtext *separator, const jlist *list, bool only_texts);
 /* Byte of the first, or last, occurrence in bytes [from, to); SIZE_MAX if there is none. */
 size_t jinja_find(jinja *j, const jtext *t, str what, size_t from, size_t to, bool last);
-jvalue jinja_center(jinja *j, const jtext *t, int64_t width, const jtext *fill, int side);
+/* Pads on the left, on both sides or on the right. What is left over in the middle goes to the
+ * right in format fields, by a rule of its own in str.center. */
+typedef enum { PAD_LEFT, PAD_CENTER, PAD_FIELD, PAD_RIGHT } jpad;
+jvalue jinja_pad(jinja *j, const jtext *t, int64_t width, const jtext *fill, jpad side);
 typedef enum { CASE_UPPER, CASE_LOWER, CASE_TITLE, CASE_FOLD, CASE_CAPITALIZE, CASE_SWAP } jcase;
 jvalue jinja_case(jinja *j, const jtext *t, jcase how);
 bool jinja_has_case(jinja *j, const jtext *t, bool upper); /* isupper, islower */
@@ -452,8 +465,6 @@ const jentry *jinja_filter(str name);
 const jentry *jinja_test(str name);
 bool jinja_is_left_out(str name); /* a filter of jinja2 that is not here */
 jvalue jinja_tojson(jinja *j, jvalue self, const jcall *call, const jvalue *args);
-/* Sorts `values` by `keys`, both [n], and stays stable, as sorted() does. */
-void jinja_sort(jinja *j, jvalue *keys, jvalue *values, size_t n, bool reverse);
 /* The functions that every template sees. */
 extern const jglobal jinja_globals[];
 extern const size_t n_jinja_globals;
@@ -530,6 +541,47 @@ typedef struct {
 
 void jinja_lex(jlexer *l, jinja *j, str source);
 jtoken jinja_lex_next(jlexer *l); /* T_END after an error too */
+
+/* ---- jinja_parse.c, jinja_statement.c ------------------------------------------------------ */
+
+typedef struct {
+    jinja *j;
+    jlexer lex;
+    jtoken token, ahead; /* the current one, and one that was looked at */
+    bool looked;
+    bool soft; /* an if may skip this place: unknown filters are found when they run */
+    uint32_t depth;
+    uint32_t n_loops;     /* loops around this place, up to the nearest macro */
+    uint32_t stores_loop; /* line of the last assignment to the name loop; 0: none */
+    uint8_t uses, hidden; /* 1 << SYMBOL_...: read before assigned; assigned */
+    jnode *unknown;       /* first filter or test that does not exist and is in no soft place */
+    jnode spare;          /* what is handed out when memory ran out */
+} jparser;
+
+/* Tokens: `expect` refuses another one, naming what was expected; `skip` says if it was there. */
+void jparse_advance(jparser *p);
+bool jparse_skip(jparser *p, jtoken_kind kind);
+bool jparse_expect(jparser *p, jtoken_kind kind, const char *what);
+void jparse_wrong(jparser *p, const char *expected);
+bool jparse_at_name(const jparser *p, const char *name);
+bool jparse_skip_name(jparser *p, const char *name);
+/* Counts nesting; after false the caller returns at once. */
+bool jparse_enter(jparser *p);
+
+/* Nodes; never NULL. */
+jnode *jparse_new_node(jparser *p, jnode_kind kind, uint32_t line);
+jnode *jparse_const_node(jparser *p, jvalue v);
+jnode *jparse_name_node(jparser *p); /* of the current token, which it passes */
+void jparse_add_node(jparser *p, jnodes *list, const jnode *n);
+const jtext *jparse_token_text(jparser *p);
+uint32_t jparse_symbol(jparser *p, str name);
+
+const jnode *jparse_expression(jparser *p);
+/* Expressions with commas between them, or one without. `extra`: a name that ends them, or NULL. */
+typedef enum { TUPLE_FULL, TUPLE_NO_COND, TUPLE_TARGET, TUPLE_SPACE_TARGET } jtuple_of;
+const jnode *jparse_tuple(jparser *p, jtuple_of of, const char *extra, bool parentheses);
+/* Filters behind `n`, each after a bar; the first without one if `inline_first`. */
+const jnode *jparse_filters(jparser *p, const jnode *n, bool inline_first);
 
 /* The statements of a template. */
 jnodes jinja_parse(jinja *j, str source);

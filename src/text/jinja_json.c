@@ -11,7 +11,7 @@ typedef struct {
     jinja *j;
     jout *out;
     bool ascii, sort, lines;
-    const jtext *indent;         /* of one level, where `lines` */
+    const jtext *indent; /* of one level, where `lines` */
     const jtext *comma, *colon;
     uint32_t level;
 } json_form;
@@ -70,7 +70,8 @@ static void dump_number(const json_form *f, jvalue v) {
 static void dump_break(const json_form *f) {
     if (!f->lines) return;
     jinja_put_str(f->j, f->out, "\n");
-    for (uint32_t i = 0; i < f->level; i++) jinja_put_text(f->j, f->out, f->indent);
+    for (uint32_t i = 0; i < f->level; i++)
+        jinja_put_text(f->j, f->out, f->indent);
 }
 
 static void dump_key(const json_form *f, jvalue key) {

@@ -47,7 +47,8 @@ static size_t lex_spaces_back(const jlexer *l, size_t from, size_t end) {
 
 /* Goes on to `pos`, counting lines. */
 static void lex_move(jlexer *l, size_t pos) {
-    for (size_t i = l->pos; i < pos; i++) l->line += l->source.data[i] == '\n';
+    for (size_t i = l->pos; i < pos; i++)
+        l->line += l->source.data[i] == '\n';
     l->line_starting = pos > 0 && pos > l->pos && l->source.data[pos - 1] == '\n';
     l->pos = pos;
 }
@@ -97,7 +98,8 @@ static str lex_data(const jlexer *l, size_t tag, bool prints) {
         end = lex_spaces_back(l, l->pos, tag);
     } else if (sign != '+' && !prints) {
         size_t line = tag;
-        while (line > l->pos && l->source.data[line - 1] != '\n') line--;
+        while (line > l->pos && l->source.data[line - 1] != '\n')
+            line--;
         const bool starts = line > l->pos || l->line_starting;
         if (starts && lex_spaces_back(l, line, tag) == line) end = line;
     }
@@ -287,8 +289,11 @@ static bool lex_escape(jinja *j, jout *out, str s, size_t *pos) {
         const size_t n = utf8_next((str){ s.data + *pos, s.size - *pos }, &other);
         if (other >= 0x80) { /* Python spells it as an escape before it reads the backslash */
             char text[16];
-            const int size = snprintf(text, sizeof(text), other < 0x100 ? "x%02x"
-                                      : other < 0x10000 ? "u%04x" : "U%08x", (unsigned)other);
+            const int size = snprintf(text, sizeof(text),
+                                      other < 0x100     ? "x%02x"
+                                      : other < 0x10000 ? "u%04x"
+                                                        : "U%08x",
+                                      (unsigned)other);
             jinja_put(j, out, text, (size_t)size, false);
             *pos += n;
         }
@@ -336,12 +341,12 @@ static jtoken lex_operator(jlexer *l) {
         const char *text;
         jtoken_kind kind;
     } operators[] = {
-        { "**", T_POW },     { "//", T_FLOORDIV }, { "==", T_EQ },      { "!=", T_NE },
-        { ">=", T_GE },      { "<=", T_LE },       { "+", T_ADD },      { "-", T_SUB },
-        { "/", T_DIV },      { "*", T_MUL },       { "%", T_MOD },      { "~", T_TILDE },
-        { "[", T_LBRACKET }, { "]", T_RBRACKET },  { "(", T_LPAREN },   { ")", T_RPAREN },
-        { "{", T_LBRACE },   { "}", T_RBRACE },    { ">", T_GT },       { "<", T_LT },
-        { "=", T_ASSIGN },   { ".", T_DOT },       { ":", T_COLON },    { "|", T_PIPE },
+        { "**", T_POW },     { "//", T_FLOORDIV }, { "==", T_EQ },    { "!=", T_NE },
+        { ">=", T_GE },      { "<=", T_LE },       { "+", T_ADD },    { "-", T_SUB },
+        { "/", T_DIV },      { "*", T_MUL },       { "%", T_MOD },    { "~", T_TILDE },
+        { "[", T_LBRACKET }, { "]", T_RBRACKET },  { "(", T_LPAREN }, { ")", T_RPAREN },
+        { "{", T_LBRACE },   { "}", T_RBRACE },    { ">", T_GT },     { "<", T_LT },
+        { "=", T_ASSIGN },   { ".", T_DOT },       { ":", T_COLON },  { "|", T_PIPE },
         { ",", T_COMMA },    { ";", T_SEMICOLON },
     };
     for (size_t i = 0; i < ARRAY_LEN(operators); i++) {

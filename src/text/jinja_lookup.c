@@ -17,7 +17,7 @@ static jvalue dict_get(jinja *j, jvalue self, const jcall *call, const jvalue *a
     return args[1].kind == V_ABSENT ? jinja_none() : args[1];
 }
 
-static jvalue view_of(jinja *j, jvalue self, uint8_t what) {
+static jvalue dict_view(jinja *j, jvalue self, uint8_t what) {
     jdict *d = jinja_take(j, 1, sizeof(jdict));
     if (d == NULL) return self;
     *d = *self.dict;
@@ -27,17 +27,17 @@ static jvalue view_of(jinja *j, jvalue self, uint8_t what) {
 
 static jvalue dict_keys(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call, (void)args;
-    return view_of(j, self, VIEW_KEYS);
+    return dict_view(j, self, VIEW_KEYS);
 }
 
 static jvalue dict_values(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call, (void)args;
-    return view_of(j, self, VIEW_VALUES);
+    return dict_view(j, self, VIEW_VALUES);
 }
 
 static jvalue dict_items(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
     (void)call, (void)args;
-    return view_of(j, self, VIEW_ITEMS);
+    return dict_view(j, self, VIEW_ITEMS);
 }
 
 static jvalue copy_of(jinja *j, jvalue self, const jcall *call, const jvalue *args) {
@@ -149,7 +149,7 @@ static const jentry *method_of(jvalue v, str name) {
 /* Methods that change their object, which the sandbox keeps from being reached. */
 static bool is_mutator(jvalue v, str name) {
     static const char *const dicts[] = { "clear", "pop", "popitem", "setdefault", "update" };
-    static const char *const lists[] = { "append",  "clear", "pop",    "reverse",
+    static const char *const lists[] = { "append", "clear", "pop",    "reverse",
                                          "insert", "sort",  "extend", "remove" };
     const bool dict = v.kind == V_DICT;
     if (!dict && v.kind != V_LIST) return false;
@@ -212,7 +212,8 @@ static bool find_element(jinja *j, jvalue v, jvalue key, jvalue *found) {
     if (v.kind == V_TEXT) {
         const size_t from = jinja_byte_of(j, v.text, (size_t)i);
         size_t to = from + 1;
-        while (to < v.text->size && ((unsigned char)v.text->data[to] & 0xC0) == 0x80) to++;
+        while (to < v.text->size && ((unsigned char)v.text->data[to] & 0xC0) == 0x80)
+            to++;
         *found = jinja_part(j, v.text, from, to);
     } else {
         *found = v.kind == V_RANGE ? jinja_range_at(v.range, (size_t)i) : v.list->at[i];
@@ -264,7 +265,8 @@ static jvalue slice_text(jinja *j, const jtext *t, int64_t from, int64_t n, int6
     size_t at = jinja_byte_of(j, t, (size_t)from);
     for (int64_t k = 0; k < n && !j->failed; k++) {
         size_t end = at + 1;
-        while (end < t->size && ((unsigned char)t->data[end] & 0xC0) == 0x80) end++;
+        while (end < t->size && ((unsigned char)t->data[end] & 0xC0) == 0x80)
+            end++;
         jinja_charge(j, 1);
         jinja_put_part(j, &out, t, at, end);
         if (k + 1 == n) break;
@@ -272,10 +274,12 @@ static jvalue slice_text(jinja *j, const jtext *t, int64_t from, int64_t n, int6
         jinja_charge_bytes(j, (uint64_t)left);
         for (; left > 0; left--) {
             if (by > 0) {
-                do at++;
+                do
+                    at++;
                 while (((unsigned char)t->data[at] & 0xC0) == 0x80);
             } else {
-                do at--;
+                do
+                    at--;
                 while (((unsigned char)t->data[at] & 0xC0) == 0x80);
             }
         }
@@ -298,8 +302,8 @@ jvalue jinja_slice(jinja *j, jvalue v, jvalue start, jvalue stop, jvalue every) 
     const int64_t to = slice_bound(j, stop, length, by < 0 ? low : high, low, high);
     if (j->failed) return jinja_none();
     const uint64_t stride = by < 0 ? 0 - (uint64_t)by : (uint64_t)by;
-    const uint64_t span = by < 0 ? (from > to ? (uint64_t)(from - to) : 0)
-                                 : (to > from ? (uint64_t)(to - from) : 0);
+    const uint64_t span =
+        by < 0 ? (from > to ? (uint64_t)(from - to) : 0) : (to > from ? (uint64_t)(to - from) : 0);
     const int64_t n = span == 0 ? 0 : (int64_t)((span - 1) / stride) + 1;
     if (v.kind == V_TEXT) return n == 0 ? jinja_text_of(j, "") : slice_text(j, v.text, from, n, by);
     if (v.kind == V_RANGE) {

@@ -1,14 +1,12 @@
-/* jinja_value: what Python's objects do on their own: text forms, truth, equality, order, length,
- * iteration, and the memory and errors of the interpreter.
+/* jinja_value: what Python's objects do on their own: truth, equality, order, length, iteration,
+ * and the memory and errors of the interpreter.
  *
  * A dict keeps its members in order of insertion and, from a handful on, an index by a keyed hash,
  * so that keys cannot be chosen to collide. 1, 1.0 and True are one key, as in Python. */
 #include "text/jinja_internal.h"
 
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { DICT_FEW = 8 }; /* members that are found by looking at each */
 
@@ -88,13 +86,16 @@ double jinja_real(jvalue v) {
 
 const char *jinja_type(jvalue v) {
     static const char *const names[] = {
-        [V_ABSENT] = "absent", [V_UNDEFINED] = "Undefined", [V_NONE] = "None",
-        [V_BOOL] = "bool",     [V_INT] = "int",             [V_FLOAT] = "float",
-        [V_TEXT] = "str",      [V_LIST] = "list",           [V_TUPLE] = "tuple",
-        [V_DICT] = "dict",     [V_VIEW] = "dict_keys",      [V_RANGE] = "range",
-        [V_ITER] = "generator", [V_SPACE] = "Namespace",    [V_LOOP] = "LoopContext",
-        [V_MACRO] = "Macro",   [V_METHOD] = "method",       [V_GLOBAL] = "function",
-        [V_CYCLER] = "Cycler", [V_JOINER] = "Joiner",
+        [V_ABSENT] = "absent",    [V_UNDEFINED] = "Undefined",
+        [V_NONE] = "None",        [V_BOOL] = "bool",
+        [V_INT] = "int",          [V_FLOAT] = "float",
+        [V_TEXT] = "str",         [V_LIST] = "list",
+        [V_TUPLE] = "tuple",      [V_DICT] = "dict",
+        [V_VIEW] = "dict_keys",   [V_RANGE] = "range",
+        [V_ITER] = "generator",   [V_SPACE] = "Namespace",
+        [V_LOOP] = "LoopContext", [V_MACRO] = "Macro",
+        [V_METHOD] = "method",    [V_GLOBAL] = "function",
+        [V_CYCLER] = "Cycler",    [V_JOINER] = "Joiner",
     };
     if (v.kind == V_VIEW) {
         return v.dict->view == VIEW_KEYS     ? "dict_keys"
@@ -117,335 +118,6 @@ jvalue jinja_use_undefined(jinja *j, jvalue v) {
     if (u->hint != NULL) return jinja_wrong(j, "%s", u->hint);
     if (u->owner == NULL) return jinja_wrong(j, "'%.*s' is undefined", STR_ARG(name));
     return jinja_wrong(j, "a %s has no '%.*s'", u->owner, STR_ARG(name));
-}
-
-/* ---- texts --------------------------------------------------------------------------------- */
-
-static size_t count_points(const char *data, size_t size) {
-    size_t n = 0;
-    for (size_t i = 0; i < size; i++) n += ((unsigned char)data[i] & 0xC0) != 0x80;
-    return n;
-}
-
-static const jtext empty_text = { .data = "" };
-
-jvalue jinja_text(jinja *j, const char *data, size_t size, bool marked) {
-    jvalue v = { .kind = V_TEXT, .text = &empty_text };
-    jtext *t = size == 0 ? NULL : jinja_take(j, 1, sizeof(jtext));
-    if (t == NULL) return v;
-    jinja_charge_bytes(j, size);
-    *t = (jtext){ .data = data, .size = size, .marked = marked };
-    t->length = count_points(data, size);
-    v.text = t;
-    return v;
-}
-
-jvalue jinja_text_of(jinja *j, const char *s) {
-    return jinja_text(j, s, strlen(s), false);
-}
-
-jvalue jinja_part(jinja *j, const jtext *t, size_t from, size_t to) {
-    if (from == 0 && to == t->size) return (jvalue){ .kind = V_TEXT, .text = t };
-    jvalue v = jinja_text(j, t->data + from, to - from, t->marked);
-    if (v.text->size == 0 || t->marks == NULL) return v;
-    jtext *part = jinja_take(j, 1, sizeof(jtext));
-    if (part == NULL) return v;
-    *part = *v.text;
-    part->marks = t->marks + from;
-    v.text = part;
-    return v;
-}
-
-size_t jinja_byte_of(jinja *j, const jtext *t, size_t point) {
-    if (t->length == t->size || point >= t->length) return point < t->length ? point : t->size;
-    size_t i = 0;
-    for (size_t n = 0;; i++) {
-        if (((unsigned char)t->data[i] & 0xC0) != 0x80 && n++ == point) break;
-    }
-    jinja_charge_bytes(j, i);
-    return i;
-}
-
-bool jinja_marked_at(const jtext *t, size_t byte) {
-    return t->marks != NULL ? t->marks[byte] != 0 : t->marked;
-}
-
-/* Room for `more` bytes and as many marks; NULL if there is none. */
-static char *grow_out(jinja *j, jout *out, size_t more) {
-    if (j->failed) return NULL;
-    if (more > j->memory_max || out->size > j->memory_max - more) {
-        jinja_fail(j, DP_E_LIMIT, "a text over the limit of %zu bytes", j->memory_max);
-        return NULL;
-    }
-    if (out->size + more > out->capacity) {
-        size_t capacity = out->capacity < 64 ? 64 : 2 * out->capacity;
-        while (capacity < out->size + more) capacity *= 2;
-        char *data = jinja_take(j, 2, capacity);
-        if (data == NULL) return NULL;
-        uint8_t *marks = (uint8_t *)data + capacity;
-        if (out->size > 0) {
-            memcpy(data, out->data, out->size);
-            memcpy(marks, out->marks, out->size);
-        }
-        out->data = data;
-        out->marks = marks;
-        out->capacity = capacity;
-    }
-    jinja_charge_bytes(j, more);
-    out->size += more;
-    return out->data + (out->size - more);
-}
-
-void jinja_put(jinja *j, jout *out, const char *data, size_t size, bool marked) {
-    char *at = size == 0 ? NULL : grow_out(j, out, size);
-    if (at == NULL) return;
-    memcpy(at, data, size);
-    memset(out->marks + (out->size - size), marked, size);
-    if (marked) out->n_marked += size;
-}
-
-void jinja_put_str(jinja *j, jout *out, const char *s) {
-    jinja_put(j, out, s, strlen(s), false);
-}
-
-void jinja_put_code(jinja *j, jout *out, uint32_t code, bool marked) {
-    char utf8[4];
-    jinja_put(j, out, utf8, utf8_put(utf8, code), marked);
-}
-
-void jinja_put_part(jinja *j, jout *out, const jtext *t, size_t from, size_t to) {
-    jinja_put(j, out, t->data + from, to - from, t->marked);
-    if (t->marks == NULL || from == to || j->failed) return;
-    uint8_t *marks = out->marks + (out->size - (to - from));
-    memcpy(marks, t->marks + from, to - from);
-    for (size_t i = 0; i < to - from; i++) out->n_marked += marks[i];
-}
-
-void jinja_put_text(jinja *j, jout *out, const jtext *t) {
-    jinja_put_part(j, out, t, 0, t->size);
-}
-
-void jinja_put_int(jinja *j, jout *out, int64_t i, bool marked) {
-    char text[32];
-    const int n = snprintf(text, sizeof(text), "%lld", (long long)i);
-    jinja_put(j, out, text, (size_t)n, marked);
-}
-
-jvalue jinja_finish(jinja *j, jout *out) {
-    jvalue v = jinja_text(j, out->data, out->size, out->n_marked > 0);
-    if (out->n_marked == 0 || out->n_marked == out->size || v.text->size == 0) return v;
-    jtext *t = jinja_take(j, 1, sizeof(jtext));
-    if (t == NULL) return v;
-    *t = *v.text;
-    t->marks = out->marks;
-    t->marked = false;
-    v.text = t;
-    return v;
-}
-
-size_t jinja_print_real(char *out, size_t size, double f, int precision, char conversion,
-                        bool alternate) {
-    char format[8];
-    snprintf(format, sizeof(format), alternate ? "%%#.*%c" : "%%.*%c", conversion);
-    const struct lconv *locale = localeconv();
-    const char *point = locale != NULL && locale->decimal_point[0] ? locale->decimal_point : ".";
-    const int n = snprintf(out, size, format, precision, f);
-    if (n < 0 || (size_t)n >= size) return 0;
-    char *at = strstr(out, point);
-    const size_t point_size = strlen(point);
-    if (at == NULL) return (size_t)n;
-    *at = '.';
-    memmove(at + 1, at + point_size, strlen(at + point_size) + 1);
-    return (size_t)n + 1 - point_size;
-}
-
-/* The fewest digits that read back as f: 0.DIGITS times ten to *point. */
-static size_t shortest_digits(double f, char digits[24], int *point) {
-    char text[40];
-    size_t n = 0;
-    for (int precision = 0; precision < 17; precision++) {
-        /* Both ways go by the locale, so they agree. */
-        snprintf(text, sizeof(text), "%.*e", precision, f);
-        if (strtod(text, NULL) == f) break;
-    }
-    const char *e = strchr(text, 'e');
-    for (const char *at = text; at < e; at++) {
-        if (*at >= '0' && *at <= '9') digits[n++] = *at;
-    }
-    while (n > 1 && digits[n - 1] == '0') n--;
-    *point = (int)strtol(e + 1, NULL, 10) + 1;
-    return n;
-}
-
-void jinja_put_float(jinja *j, jout *out, double f, bool marked) {
-    char digits[24], text[64];
-    size_t n = 0;
-    int point;
-    jinja_charge(j, 50); /* up to 17 ways to print are tried */
-    if (!isfinite(f)) {
-        const char *name = isnan(f) ? "nan" : f < 0 ? "-inf" : "inf";
-        jinja_put(j, out, name, strlen(name), marked);
-        return;
-    }
-    if (signbit(f)) text[n++] = '-';
-    const size_t n_digits = shortest_digits(fabs(f), digits, &point);
-    if (point > 16 || point < -3) { /* d.ddde+XX */
-        text[n++] = digits[0];
-        if (n_digits > 1) {
-            text[n++] = '.';
-            memcpy(text + n, digits + 1, n_digits - 1);
-            n += n_digits - 1;
-        }
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "e%+03d", point - 1);
-    } else if (point <= 0) {
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "0.%.*s%.*s", -point, "0000",
-                              (int)n_digits, digits);
-    } else if ((size_t)point < n_digits) {
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "%.*s.%.*s", point, digits,
-                              (int)n_digits - point, digits + point);
-    } else {
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "%.*s%.*s.0", (int)n_digits, digits,
-                              point - (int)n_digits, "0000000000000000");
-    }
-    jinja_put(j, out, text, n, marked);
-}
-
-/* ---- str() and repr() ---------------------------------------------------------------------- */
-
-static void put_quoted(jinja *j, jout *out, const jtext *t) {
-    const bool single = memchr(t->data, '\'', t->size) != NULL;
-    const char quote = single && memchr(t->data, '"', t->size) == NULL ? '"' : '\'';
-    jinja_put(j, out, &quote, 1, false);
-    for (size_t i = 0; i < t->size && !j->failed;) {
-        uint32_t code = 0;
-        const size_t n = utf8_next((str){ t->data + i, t->size - i }, &code);
-        const bool marked = jinja_marked_at(t, i);
-        const char *simple = code == '\n' ? "\\n" : code == '\r' ? "\\r" : code == '\t' ? "\\t" : NULL;
-        char text[16];
-        if (simple != NULL) {
-            jinja_put(j, out, simple, 2, marked);
-        } else if (code == (unsigned char)quote || code == '\\') {
-            jinja_put(j, out, "\\", 1, marked);
-            jinja_put(j, out, t->data + i, 1, marked);
-        } else if (!jinja_is_printable(code)) {
-            const char *format = code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x";
-            snprintf(text, sizeof(text), format, (unsigned)code);
-            jinja_put(j, out, text, strlen(text), marked);
-        } else {
-            jinja_put(j, out, t->data + i, n, marked);
-        }
-        i += n > 0 ? n : 1;
-    }
-    jinja_put(j, out, &quote, 1, false);
-}
-
-static void put_members(jinja *j, jout *out, const jdict *d) {
-    jinja_put_str(j, out, "{");
-    for (size_t i = 0; i < d->n && !j->failed; i++) {
-        if (i > 0) jinja_put_str(j, out, ", ");
-        jinja_put_repr(j, out, d->keys[i]);
-        jinja_put_str(j, out, ": ");
-        jinja_put_repr(j, out, d->values[i]);
-    }
-    jinja_put_str(j, out, "}");
-}
-
-static void put_elements(jinja *j, jout *out, const jlist *list, const char *open,
-                         const char *close) {
-    jinja_put_str(j, out, open);
-    for (size_t i = 0; i < list->n && !j->failed; i++) {
-        if (i > 0) jinja_put_str(j, out, ", ");
-        jinja_put_repr(j, out, list->at[i]);
-    }
-    jinja_put_str(j, out, close);
-}
-
-static void put_range(jinja *j, jout *out, const jrange *r) {
-    char text[96];
-    const int n = r->step == 1 ? snprintf(text, sizeof(text), "range(%lld, %lld)",
-                                          (long long)r->start, (long long)r->stop)
-                               : snprintf(text, sizeof(text), "range(%lld, %lld, %lld)",
-                                          (long long)r->start, (long long)r->stop,
-                                          (long long)r->step);
-    jinja_put(j, out, text, (size_t)n, false);
-}
-
-static void put_nested(jinja *j, jout *out, jvalue v) {
-    if (!jinja_enter_value(j)) return;
-    switch (v.kind) {
-    case V_LIST:
-        put_elements(j, out, v.list, "[", "]");
-        break;
-    case V_TUPLE:
-        put_elements(j, out, v.list, "(", v.list->n == 1 ? ",)" : ")");
-        break;
-    case V_DICT:
-        put_members(j, out, v.dict);
-        break;
-    case V_SPACE:
-        jinja_put_str(j, out, "<Namespace ");
-        put_members(j, out, v.space->dict);
-        jinja_put_str(j, out, ">");
-        break;
-    default: /* V_VIEW */
-        jinja_put_str(j, out, jinja_type(v));
-        put_elements(j, out, jinja_to_list(j, v), "([", "])");
-    }
-    j->value_depth--;
-}
-
-void jinja_put_repr(jinja *j, jout *out, jvalue v) {
-    if (v.kind == V_TEXT) {
-        put_quoted(j, out, v.text);
-    } else if (v.kind == V_UNDEFINED) {
-        jinja_put_str(j, out, "Undefined");
-    } else {
-        jinja_put_value(j, out, v);
-    }
-}
-
-void jinja_put_value(jinja *j, jout *out, jvalue v) {
-    if (j->failed) return;
-    switch ((jkind)v.kind) {
-    case V_TEXT:
-        jinja_put_text(j, out, v.text);
-        break;
-    case V_UNDEFINED:
-        break;
-    case V_NONE:
-        jinja_put(j, out, "None", 4, v.marked);
-        break;
-    case V_BOOL:
-        jinja_put(j, out, v.b ? "True" : "False", v.b ? 4 : 5, v.marked);
-        break;
-    case V_INT:
-        jinja_put_int(j, out, v.i, v.marked);
-        break;
-    case V_FLOAT:
-        jinja_put_float(j, out, v.f, v.marked);
-        break;
-    case V_LIST:
-    case V_TUPLE:
-    case V_DICT:
-    case V_VIEW:
-    case V_SPACE:
-        put_nested(j, out, v);
-        break;
-    case V_RANGE:
-        put_range(j, out, v.range);
-        break;
-    default: /* Python prints an address, which nobody can want */
-        jinja_put_str(j, out, "<");
-        jinja_put_str(j, out, jinja_type(v));
-        jinja_put_str(j, out, ">");
-    }
-}
-
-const jtext *jinja_string(jinja *j, jvalue v) {
-    if (v.kind == V_TEXT) return v.text;
-    jout out = { 0 };
-    jinja_put_value(j, &out, v);
-    return jinja_finish(j, &out).text;
 }
 
 /* ---- lists and dicts ----------------------------------------------------------------------- */
@@ -479,6 +151,12 @@ jvalue jinja_iter(jinja *j, const jitems *items) {
     return (jvalue){ .kind = V_ITER, .iter = iter };
 }
 
+jvalue jinja_broken_iter(jinja *j, jvalue over) {
+    const jvalue v = jinja_iter(j, &(jitems){ 0 });
+    if (v.kind == V_ITER) v.iter->broken = jinja_type(over);
+    return v;
+}
+
 jdict *jinja_dict(jinja *j) {
     static jdict none; /* stays empty: after a failure nothing is put */
     jdict *d = jinja_take(j, 1, sizeof(jdict));
@@ -489,7 +167,8 @@ bool jinja_hashable(jinja *j, jvalue v) {
     if (v.kind != V_TUPLE) return v.kind != V_LIST && v.kind != V_DICT && v.kind != V_VIEW;
     if (!jinja_enter_value(j)) return false;
     bool hashable = true;
-    for (size_t i = 0; hashable && i < v.list->n; i++) hashable = jinja_hashable(j, v.list->at[i]);
+    for (size_t i = 0; hashable && i < v.list->n; i++)
+        hashable = jinja_hashable(j, v.list->at[i]);
     j->value_depth--;
     return hashable;
 }
@@ -514,7 +193,8 @@ static uint64_t hash_value(jinja *j, jvalue v) {
         break;
     case V_TUPLE:
         if (!jinja_enter_value(j)) return 0;
-        for (size_t i = 0; i < v.list->n; i++) word = word * 31 + hash_value(j, v.list->at[i]);
+        for (size_t i = 0; i < v.list->n; i++)
+            word = word * 31 + hash_value(j, v.list->at[i]);
         j->value_depth--;
         break;
     case V_UNDEFINED:
@@ -531,7 +211,8 @@ static size_t find_member(jinja *j, const jdict *d, jvalue key, size_t *slot) {
     *slot = 0;
     if (d->slots == NULL) {
         size_t i = 0;
-        while (i < d->n && !jinja_equal(j, d->keys[i], key)) i++;
+        while (i < d->n && !jinja_equal(j, d->keys[i], key))
+            i++;
         return i;
     }
     size_t at = (size_t)hash_value(j, key) & (d->n_slots - 1);
@@ -562,7 +243,8 @@ static bool grow_dict(jinja *j, jdict *d) {
     d->n_slots = 2 * capacity;
     for (size_t i = 0; i < d->n; i++) {
         size_t at = (size_t)hash_value(j, d->keys[i]) & (d->n_slots - 1);
-        while (slots[at] != 0) at = (at + 1) & (d->n_slots - 1);
+        while (slots[at] != 0)
+            at = (at + 1) & (d->n_slots - 1);
         slots[at] = (uint32_t)i + 1;
     }
     return !j->failed;
@@ -712,10 +394,10 @@ bool jinja_equal(jinja *j, jvalue a, jvalue b) {
         equal = equal_dicts(j, a.dict, b.dict);
         break;
     case V_VIEW: /* sets but for the values; the order never matters to a template */
-        equal = a.dict->view == b.dict->view && a.dict->view != VIEW_VALUES &&
-                (a.dict->view == VIEW_ITEMS
-                     ? equal_dicts(j, a.dict, b.dict)
-                     : equal_lists(j, jinja_to_list(j, a), jinja_to_list(j, b)));
+        equal =
+            a.dict->view == b.dict->view && a.dict->view != VIEW_VALUES &&
+            (a.dict->view == VIEW_ITEMS ? equal_dicts(j, a.dict, b.dict)
+                                        : equal_lists(j, jinja_to_list(j, a), jinja_to_list(j, b)));
         break;
     case V_RANGE:
         equal = equal_ranges(a.range, b.range);
@@ -758,6 +440,48 @@ bool jinja_less(jinja *j, jvalue a, jvalue b, const char *op) {
     return less;
 }
 
+/* Keys and values, [n] each. */
+typedef struct {
+    jvalue *keys, *values;
+} sort_rows;
+
+/* Merges the sorted rows [start, middle) and [middle, end) of `from` into `to`. */
+static void merge_runs(jinja *j, sort_rows from, sort_rows to, const size_t bounds[3],
+                       bool reverse) {
+    size_t a = bounds[0], b = bounds[1];
+    for (size_t i = bounds[0]; i < bounds[2]; i++) {
+        bool right = a == bounds[1];
+        if (!right && b < bounds[2]) {
+            jinja_charge(j, 1);
+            right = reverse ? jinja_less(j, from.keys[a], from.keys[b], "<")
+                            : jinja_less(j, from.keys[b], from.keys[a], "<");
+        }
+        const size_t pick = right ? b++ : a++;
+        to.keys[i] = from.keys[pick];
+        to.values[i] = from.values[pick];
+    }
+}
+
+void jinja_sort(jinja *j, jvalue *keys, jvalue *values, size_t n, bool reverse) {
+    jvalue *spare = jinja_take(j, 2 * n, sizeof(jvalue));
+    if (spare == NULL) return;
+    sort_rows from = { keys, values }, to = { spare, spare + n };
+    for (size_t run = 1; run < n && !j->failed; run *= 2) {
+        for (size_t start = 0; start < n; start += 2 * run) {
+            const size_t middle = start + run < n ? start + run : n;
+            const size_t end = start + 2 * run < n ? start + 2 * run : n;
+            merge_runs(j, from, to, (const size_t[]){ start, middle, end }, reverse);
+        }
+        const sort_rows swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from.keys != keys && n > 0) {
+        memcpy(keys, from.keys, n * sizeof(jvalue));
+        memcpy(values, from.values, n * sizeof(jvalue));
+    }
+}
+
 bool jinja_in(jinja *j, jvalue v, jvalue holder) {
     if (holder.kind == V_TEXT) {
         if (v.kind != V_TEXT) {
@@ -782,8 +506,8 @@ bool jinja_in(jinja *j, jvalue v, jvalue holder) {
         const bool up = r->step > 0;
         if (v.i < (up ? r->start : last) || v.i > (up ? last : r->start)) return false;
         const uint64_t stride = up ? (uint64_t)r->step : 0 - (uint64_t)r->step;
-        const uint64_t off = up ? (uint64_t)v.i - (uint64_t)r->start
-                                : (uint64_t)r->start - (uint64_t)v.i;
+        const uint64_t off =
+            up ? (uint64_t)v.i - (uint64_t)r->start : (uint64_t)r->start - (uint64_t)v.i;
         return off % stride == 0;
     }
     if (!jinja_can_walk(holder)) {
@@ -835,6 +559,10 @@ bool jinja_next(jinja *j, jwalk *walk, jvalue *v) {
     if (j->failed) return false;
     const jvalue over = walk->over;
     if (over.kind == V_ITER) {
+        if (over.iter->broken != NULL) {
+            jinja_wrong(j, "a generator over a %s", over.iter->broken);
+            return false;
+        }
         if (over.iter->next >= over.iter->list->n) return false;
         *v = over.iter->list->at[over.iter->next++];
         return true;
@@ -844,7 +572,8 @@ bool jinja_next(jinja *j, jwalk *walk, jvalue *v) {
     switch ((jkind)over.kind) {
     case V_TEXT: {
         const size_t from = walk->byte;
-        do walk->byte++;
+        do
+            walk->byte++;
         while (walk->byte < over.text->size &&
                ((unsigned char)over.text->data[walk->byte] & 0xC0) == 0x80);
         *v = jinja_part(j, over.text, from, walk->byte);

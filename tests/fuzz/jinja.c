@@ -44,7 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char variables[] =
         "{\"s\":\"Hello, World\",\"u\":\"Gr\u00f6\u00dfe \u65e5\",\"e\":\"\",\"ws\":\" \\ta b\\n\","
         "\"n\":7,\"neg\":-7,\"z\":0,\"x\":2.5,\"big\":9007199254740993,\"t\":true,\"f\":false,"
-        "\"l\":[3,1,2],\"words\":[\"b\",\"A\",\"c\"],\"empty\":[],\"ed\":{},\"d\":{\"b\":1,\"a\":\"two\","
+        "\"l\":[3,1,2],\"words\":[\"b\",\"A\",\"c\"],\"empty\":[],\"ed\":{},\"d\":{\"b\":1,\"a\":"
+        "\"two\","
         "\"c\":[1.5,null]},\"nested\":[[1,2],{\"k\":[true]}],\"rows\":[{\"k\":\"x\",\"v\":1,\"o\":"
         "{\"p\":\"q\"}},{\"k\":\"Y\",\"v\":3,\"o\":{\"p\":\"r\"}}]}";
     str rest = { (const char *)data, size };
@@ -66,7 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         buf_init(&marks[k], (size_t)1 << 28);
         ok[k] = chat_render(source, "x", &in, &text[k], &marks[k], &err);
         require(ok[k] == (err.status == DP_OK));
-        for (const char *at = err.message; *at != '\0'; at++) require((unsigned char)*at >= 32);
+        for (const char *at = err.message; *at != '\0'; at++)
+            require((unsigned char)*at >= 32);
         require(ok[k] || (err.message[0] != '\0' && text[k].size == 0 && marks[k].size == 0));
         if (ok[k]) check_prompt(source, &text[k], &marks[k]);
     }
