@@ -79,7 +79,7 @@ static void read_experts(config_source *s, config *c) {
     /* Qwen3-MoE's class takes false where config.json leaves it out; Mixtral has no such field */
     const bool listed = strstr(s->family->hf_fields, "norm_topk_prob") != NULL;
     c->normalise_route =
-        config_flag(s, "expert_weights_norm", "norm_topk_prob", s->json == NULL || !listed);
+        config_bool(s, "expert_weights_norm", "norm_topk_prob", s->json == NULL || !listed);
     c->route_scale = (float)config_positive(s, "expert_weights_scale", NULL, 1);
     if (c->n_experts_used > c->n_experts) {
         s->failed = true;

@@ -35,7 +35,7 @@ uint32_t config_optional(config_source *s, const char *gguf, const char *hf, uin
 double config_positive(config_source *s, const char *gguf, const char *hf, double fallback);
 /* The same where absent, 0 and null mean "off": 0. */
 double config_switched(config_source *s, const char *gguf, const char *hf);
-bool config_flag(config_source *s, const char *gguf, const char *hf, bool fallback);
+bool config_bool(config_source *s, const char *gguf, const char *hf, bool fallback);
 
 /* layer_window, and layer_rope with the scaling of both tables, of a description whose shapes are
  * known (config_layers.c). */

@@ -123,6 +123,9 @@ static void read_scaling(config_source *s, const config *c, rope_scaling *r,
         !set_scaling(s, r, name)) {
         return;
     }
+    if (r->kind == SCALING_YARN && json_get(object, "short_factor") != NULL) {
+        r->kind = SCALING_LONG; /* an older name in Phi-3's files */
+    }
     const json_value *outer = s->json;
     const family *owner = s->family;
     s->json = object;
@@ -138,7 +141,7 @@ static void read_scaling(config_source *s, const config *c, rope_scaling *r,
     r->beta_fast = config_positive(s, NULL, "beta_fast", 32);
     r->beta_slow = config_positive(s, NULL, "beta_slow", 1);
     r->magnitude = json_magnitude(s, r);
-    r->exact = !config_flag(s, NULL, "truncate", true);
+    r->exact = !config_bool(s, NULL, "truncate", true);
     if (r->kind == SCALING_LONG) {
         r->short_factors = json_divisors(s, c, json_get(object, "short_factor"), "short_factor");
         r->long_factors = json_divisors(s, c, json_get(object, "long_factor"), "long_factor");
@@ -299,7 +302,7 @@ bool config_windows(config_source *s, config *c) {
     uint32_t window = config_optional(s, "attention.sliding_window", "sliding_window", CONTEXT_MAX);
     uint32_t first = 0;
     if (s->json != NULL && s->family->window == WINDOW_SWITCHED) {
-        if (!config_flag(s, NULL, "use_sliding_window", false)) {
+        if (!config_bool(s, NULL, "use_sliding_window", false)) {
             return !s->failed;
         }
         first = config_optional(s, NULL, "max_window_layers", LAYERS_MAX);

@@ -114,7 +114,7 @@ double config_switched(config_source *s, const char *gguf, const char *hf) {
     return config_number(s, gguf, hf, &x) && x != 0 ? config_positive(s, gguf, hf, 0) : 0;
 }
 
-bool config_flag(config_source *s, const char *gguf, const char *hf, bool fallback) {
+bool config_bool(config_source *s, const char *gguf, const char *hf, bool fallback) {
     bool b = fallback;
     const meta_value *v = s->json == NULL ? config_meta(s, gguf) : NULL;
     if (s->json != NULL) {

@@ -86,14 +86,10 @@ static const field_default SMOLLM3_DEFAULTS[] = { { "num_key_value_heads", 4 },
                                                   { "tie_word_embeddings", true },
                                                   { NULL, 0 } };
 static const field_default GEMMA2_DEFAULTS[] = {
-    { "num_key_value_heads", 4 },
-    { "head_dim", 256 },
-    { "query_pre_attn_scalar", 256 },
-    { "attn_logit_softcapping", 50 },
-    { "final_logit_softcapping", 30 },
-    { "sliding_window", 4096 },
-    { "tie_word_embeddings", true },
-    { NULL, 0 },
+    { "num_key_value_heads", 4 },      { "head_dim", 256 },
+    { "query_pre_attn_scalar", 256 },  { "attn_logit_softcapping", 50 },
+    { "final_logit_softcapping", 30 }, { "sliding_window", 4096 },
+    { "tie_word_embeddings", true },   { NULL, 0 },
 };
 static const field_default GEMMA3_DEFAULTS[] = {
     { "num_attention_heads", 8 },
@@ -117,15 +113,9 @@ static const field_default PHI3_DEFAULTS[] = { { "rms_norm_eps", 1e-5 },
 static const field_default OLMO2_DEFAULTS[] = { { "rms_norm_eps", 1e-5 }, { NULL, 0 } };
 static const field_default GRANITE_DEFAULTS[] = { { "attention_multiplier", 1 }, { NULL, 0 } };
 static const field_default GPT_OSS_DEFAULTS[] = {
-    { "num_key_value_heads", 8 },
-    { "head_dim", 64 },
-    { "num_experts_per_tok", 4 },
-    { "rms_norm_eps", 1e-5 },
-    { "rope_theta", 150000 },
-    { "swiglu_limit", 7 },
-    { "swiglu_alpha", 1.702 },
-    { "sliding_window", 128 },
-    { NULL, 0 },
+    { "num_key_value_heads", 8 }, { "head_dim", 64 },        { "num_experts_per_tok", 4 },
+    { "rms_norm_eps", 1e-5 },     { "rope_theta", 150000 },  { "swiglu_limit", 7 },
+    { "swiglu_alpha", 1.702 },    { "sliding_window", 128 }, { NULL, 0 },
 };
 
 static const family FAMILIES[] = {
