@@ -160,7 +160,7 @@ $(B)/test: $(TEST_OBJ) $(REF_OBJ) $(LIB_OBJ)
 
 # tools/step runs one step to its end, keeps its log and its "N passed, N failed, N skipped", and
 # never stops make; `tools/step --total` adds the steps up and fails if one of them did. A step that
-# failed gets an old date, so that only a passed one counts as up to date.
+# failed gets an old date, so that only a passed one counts as up to date. Two steps run at a time.
 STEP := tools/step
 DATA := $(shell find tests/vectors models -type f 2>/dev/null)
 export NODEVICE_SELECT ?= 1# keeps Mesa's layer that looks for a display server quiet
@@ -190,13 +190,13 @@ test: $(RUNNER)
 else
 test: $(if $(SAN),,all) $(RUNNER)
 	@rm -f $(call totals,$(TESTS))
-	@for total in $(call totals,$(TESTS)); do $(MAKE) --no-print-directory $$total || exit 1; done
+	@$(MAKE) --no-print-directory -j2 $(call totals,$(TESTS))
 	@$(STEP) --total $(call totals,$(TESTS))
 endif
 
 CHECKS := $(call totals,lint $(TESTS) sanitized fuzz)
 check: all $(RUNNER)
-	@for total in $(CHECKS); do $(MAKE) --no-print-directory $$total || exit 1; done
+	@$(MAKE) --no-print-directory -j2 $(CHECKS)
 	@$(STEP) --total $(CHECKS)
 
 lint: all $(RUNNER)

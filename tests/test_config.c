@@ -839,6 +839,16 @@ static void what_is_not_known_is_refused_by_name(test *t) {
           DP_E_FORMAT, "short_factor" },
         { "phi3", ",\"rope_scaling\":{\"type\":\"yarn\",\"short_factor\":[1],\"long_factor\":[]}",
           DP_E_FORMAT, "short_factor" },
+        { "llama", ",\"rope_scaling\":\"linear\"", DP_E_FORMAT, "rope_scaling" },
+        { "llama", ",\"rope_scaling\":{\"rope_type\":3}", DP_E_FORMAT, "rope_type" },
+        { "llama", ",\"rope_scaling\":{\"full_attention\":{\"rope_type\":\"yarn\"}}",
+          DP_E_UNSUPPORTED, "full_attention" },
+        { "llama", ",\"text_config\":{\"model_type\":\"mamba\"}", DP_E_UNSUPPORTED, "text_config" },
+        { "gemma3", ",\"text_config\":\"x\"", DP_E_FORMAT, "text_config" },
+        { "qwen2", ",\"use_sliding_window\":\"true\"", DP_E_FORMAT, "use_sliding_window" },
+        { "qwen2", ",\"layer_types\":[\"full_attention\",\"linear_attention\"]", DP_E_UNSUPPORTED,
+          "linear_attention" },
+        { "mistral", ",\"layer_types\":\"full_attention\"", DP_E_FORMAT, "layer_types" },
         { "llama", ",\"quantization_config\":{\"quant_method\":\"gptq\"}", DP_E_UNSUPPORTED,
           "quantization_config" },
         { "mixtral", "", DP_E_FORMAT, "num_local_experts: missing" },
@@ -900,7 +910,9 @@ static void tensors_left_over_are_refused(test *t) {
         const char *folder, *from, *to; /* a change of config.json */
         const char *part;
     } cases[] = {
-        { "qwen3", "qwen3", "qwen2", "a part of the model would be left out" },
+        { "qwen3", "qwen3", "qwen2", "q_proj.bias: missing" },
+        { "mistral-window", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
+          "model.layers.1." },
         { "granite", "granite", "llama", "multiplier" },
         { "gpt-oss", "\"num_local_experts\": 4", "\"num_local_experts\": 3", "shape" },
         { "olmo2", "olmo2", "llama", "input_layernorm" },

@@ -311,10 +311,6 @@ static void families_match_as_they_are(test *t) {
     check_families(t, TIER_FULL);
 }
 
-static void families_match_without_f16(test *t) {
-    check_families(t, TIER_F32);
-}
-
 static void families_match_without_subgroups(test *t) {
     check_families(t, TIER_NO_SUBGROUPS);
 }
@@ -1095,7 +1091,6 @@ static const test_case cases[] = {
     { "models match transformers without subgroups", models_match_without_subgroups },
     { "models match transformers with neither", models_match_with_neither },
     { "families match transformers", families_match_as_they_are },
-    { "families match transformers without f16", families_match_without_f16 },
     { "families match transformers without subgroups", families_match_without_subgroups },
     { "families match transformers with neither", families_match_with_neither },
     { "a wrong model is noticed", a_wrong_model_is_noticed },

@@ -1672,6 +1672,38 @@ static void broken_tokenizer_models_do_no_harm(test *t) {
     }
 }
 
+/* A rule that makes thousands of bytes of one would let a short text fill the memory. */
+static void long_replacements_are_refused(test *t) {
+    enum { UNITS = 256, LONG = 257 };
+    static const size_t sizes[] = { LONG - 1, LONG };
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        buf b, spec;
+        buf_init(&b, 1 << 16);
+        buf_init(&spec, 1 << 16);
+        add_piece(&b, "<unk>", NULL, 2);
+        add_piece(&b, "a", "\x00\x00\x80\xBF", 1);
+        const uint32_t head[2] = { sizeof(uint32_t), 0 }; /* a trie of one unit */
+        char text[LONG];
+        memset(text, 'x', sizeof(text));
+        const size_t n = sizeof(head) + sizes[i];
+        buf_add(&spec, (char[]){ 0x12, (char)((n & 127) | 128), (char)(n >> 7) }, 3);
+        buf_add(&spec, head, sizeof(head));
+        buf_add(&spec, text, sizes[i]);
+        const size_t all = spec.size;
+        buf_add(&b, (char[]){ 0x1A, (char)((all & 127) | 128), (char)(all >> 7) }, 3);
+        buf_add(&b, spec.data, all);
+        tokenizer *k = from_bytes(&b, STR(""), &t->err);
+        if (sizes[i] < LONG) {
+            CHECK(t, k != NULL);
+        } else if (CHECK(t, k == NULL)) {
+            CHECK_ERROR(t, &t->err, DP_E_LIMIT, "a replacement of more than 256 bytes");
+        }
+        tokenizer_close(k);
+        buf_free(&b);
+        buf_free(&spec);
+    }
+}
+
 /* A trie that leads back into itself, with values outside: looking up stops after so many bytes. */
 static void cyclic_charsmaps_end(test *t) {
     enum { UNITS = 256 };
@@ -1861,6 +1893,7 @@ static const test_case cases[] = {
       bad_tokenizer_model_is_refused_with_a_sentence },
     { "broken tokenizer.models do no harm", broken_tokenizer_models_do_no_harm },
     { "cyclic charsmaps end", cyclic_charsmaps_end },
+    { "long replacements are refused", long_replacements_are_refused },
     { "a model file takes its companions", a_model_file_takes_its_companions },
     { "a folder may have a model file alone", a_folder_may_have_a_model_file_alone },
     { "every failed allocation is an error", every_failed_allocation_is_an_error },

@@ -516,7 +516,8 @@ static bool open_conversation(conversation *c, dp_error *err) {
     if (!answer_init(&c->answer, o, err) || !chat_setup_read(&c->setup, o, err) ||
         !engine_describe(&c->e, o, err) ||
         (o->system != NULL && !insert_text(&c->history, 0, "system", str_of(o->system), err)) ||
-        !try_template(c, err) || !engine_context(&c->e, o, c->e.info.default_context, &c->context, err) ||
+        !try_template(c, err) ||
+        !engine_context(&c->e, o, c->e.info.default_context, &c->context, err) ||
         !engine_start(&c->e, o, c->context, err)) {
         return false;
     }

@@ -475,6 +475,13 @@ static void append_answer(dp_session *s, const uint32_t *tokens, uint32_t n, boo
     }
 }
 
+/* How many random numbers the session has used, to where the kernels count them. */
+static bool upload_draws(dp_session *s, dp_error *err) {
+    const uint64_t at = s->slot * sizeof(sampler_state) + offsetof(sampler_state, draws);
+    return gpu_write(s->model->gpu, gpu_part(s->model->buffers.samplers, at, sizeof s->draws),
+                     &s->draws, err);
+}
+
 /* One submit of at most DECODE_ROWS sessions: attend_prefill's tiles hold positions, which a loop
  * on the device does not advance, so the loop stays with the kernels for a few rows. */
 static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_steps,
@@ -496,6 +503,7 @@ static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_ste
             append_answer(s, answer + 1, counts[i], ignore_stops);
         } else {
             m->slots[s->slot].recount = true;
+            (void)upload_draws(s, NULL); /* the device may be ahead; if it is lost no matter */
         }
         kv_shrink(m, s->slot, s->n);
     }
@@ -616,11 +624,8 @@ bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws, dp_er
         }
     }
     s->draws -= n_draws;
-    dp_model *m = s->model;
-    const uint64_t at = s->slot * sizeof(sampler_state) + offsetof(sampler_state, draws);
-    gpu_lock(m->gpu);
-    const bool ok =
-        gpu_write(m->gpu, gpu_part(m->buffers.samplers, at, sizeof s->draws), &s->draws, err);
-    gpu_unlock(m->gpu);
+    gpu_lock(s->model->gpu);
+    const bool ok = upload_draws(s, err);
+    gpu_unlock(s->model->gpu);
     return ok;
 }

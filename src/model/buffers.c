@@ -97,7 +97,7 @@ uint32_t default_context(const config *c) {
     const uint32_t usual = min_u32(c->context, CONTEXT_DEFAULT);
     /* beyond the original context LongRoPE's other factors hold, from the first token on */
     return c->rope[ROPE_GLOBAL].kind == SCALING_LONG
-               ? min_u32(usual, (uint32_t)c->rope[ROPE_GLOBAL].original_context)
+               ? (uint32_t)fmin(usual, c->rope[ROPE_GLOBAL].original_context)
                : usual;
 }
 

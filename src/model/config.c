@@ -271,7 +271,7 @@ static const char COMMON_FIELDS[] =
     " model_type architectures vocab_size hidden_size intermediate_size num_hidden_layers "
     "num_attention_heads num_key_value_heads head_dim hidden_act max_position_embeddings "
     "rms_norm_eps rope_theta rope_scaling rope_parameters tie_word_embeddings attention_bias "
-    "mlp_bias partial_rotary_factor layer_types text_config vision_config "
+    "mlp_bias partial_rotary_factor layer_types "
     /* no part of the pass */
     "transformers_version torch_dtype dtype use_cache initializer_range bos_token_id eos_token_id "
     "pad_token_id sep_token_id decoder_start_token_id unk_token_id attention_dropout "
@@ -324,10 +324,10 @@ static bool field_is_known(const family *f, str name) {
 }
 
 /* A field that is not known changes the model in a way that is not known, unless it is off. */
-static bool check_fields(config_source *s, const json_value *object) {
+static bool check_fields(config_source *s, const json_value *object, const char *more) {
     for (json_iter it = json_each(object); json_next(&it);) {
         if (json_is_off(it.value) || (it.key.size > 0 && it.key.data[0] == '_') ||
-            field_is_known(s->family, it.key)) {
+            field_is_known(s->family, it.key) || list_has(more, it.key)) {
             continue;
         }
         s->failed = true;
@@ -426,15 +426,22 @@ static bool read_config_json(config_source *s, config *c) {
         return err_set(s->err, DP_E_UNSUPPORTED, "%s: model_type '%.60s' is not supported",
                        container_path(s->files), c->architecture);
     }
+    /* a model with a vision tower has its language model's fields in an object of their own */
+    const bool nested = s->family != NULL && !str_is(type, s->family->hf);
     if (s->family != NULL && !s->vocab_only &&
-        (!check_fields(s, s->json) || !check_quantisation(s))) {
+        (!check_fields(s, s->json, nested ? "text_config vision_config" : "") ||
+         !check_quantisation(s))) {
         return false;
     }
     bool tied = false;
     const json_value *tie = json_get(s->json, "tie_word_embeddings");
-    if (json_is_object(json_get(s->json, "text_config"))) {
-        s->json = json_get(s->json, "text_config");
-        if (s->family != NULL && !s->vocab_only && !check_fields(s, s->json)) {
+    if (nested) {
+        const json_value *text = json_get(s->json, "text_config");
+        if (!json_is_object(text)) {
+            return config_fail(s, DP_E_FORMAT, "text_config", "missing");
+        }
+        s->json = text;
+        if (!s->vocab_only && (!check_fields(s, text, "") || !check_quantisation(s))) {
             return false;
         }
         tie = tie != NULL ? tie : json_get(s->json, "tie_word_embeddings");

@@ -72,7 +72,8 @@ static bool set_scaling(config_source *s, rope_scaling *r, str name) {
 
 /* YaRN's factor of cos and sin as transformers has it: given, or of mscale, or by the formula. */
 static double json_magnitude(config_source *s, const rope_scaling *r) {
-    const double given = config_switched(s, NULL, "attention_factor");
+    const bool scales = r->kind == SCALING_YARN || r->kind == SCALING_LONG;
+    const double given = scales ? config_switched(s, NULL, "attention_factor") : 0;
     const double m = config_switched(s, NULL, "mscale"),
                  all = config_switched(s, NULL, "mscale_all_dim");
     if (given > 0 || r->kind != SCALING_YARN || m == 0 || all == 0 || r->factor <= 1) {
@@ -102,8 +103,6 @@ static void read_scaling(config_source *s, const config *c, rope_scaling *r,
         "long_factor",
         "partial_rotary_factor",
         "finetuned",
-        "full_attention",
-        "sliding_attention",
     };
     for (json_iter it = json_each(object); json_next(&it);) {
         bool found = json_is_null(it.value);
@@ -118,9 +117,13 @@ static void read_scaling(config_source *s, const config *c, rope_scaling *r,
         }
     }
     str name = { 0 };
-    if ((json_string(json_get(object, "rope_type"), &name) ||
-         json_string(json_get(object, "type"), &name)) &&
-        !set_scaling(s, r, name)) {
+    const json_value *type = json_get(object, "rope_type");
+    type = type != NULL ? type : json_get(object, "type");
+    if (type != NULL && !json_string(type, &name)) {
+        config_fail(s, DP_E_FORMAT, "rope_type", "not a string");
+        return;
+    }
+    if (type != NULL && !set_scaling(s, r, name)) {
         return;
     }
     if (r->kind == SCALING_YARN && json_get(object, "short_factor") != NULL) {
@@ -150,6 +153,10 @@ static void read_scaling(config_source *s, const config *c, rope_scaling *r,
     s->family = owner;
 }
 
+static bool is_object_or_off(const json_value *v) {
+    return v == NULL || json_is_null(v) || json_is_object(v);
+}
+
 /* The older spelling has rope_theta beside rope_scaling {rope_type or type, ...}; the newer one has
  * all in rope_parameters, by kind of layer where the kinds differ. */
 static void read_rope_json(config_source *s, config *c) {
@@ -160,6 +167,10 @@ static void read_rope_json(config_source *s, config *c) {
     r[ROPE_LOCAL].theta = config_positive(s, NULL, "rope_local_base_freq", r[ROPE_LOCAL].theta);
     r[ROPE_GLOBAL].original_context = config_positive(s, NULL, "original_max_position_embeddings",
                                                       r[ROPE_GLOBAL].original_context);
+    if (!is_object_or_off(newer) || !is_object_or_off(older)) {
+        config_fail(s, DP_E_FORMAT, "rope_scaling", "not an object");
+        return;
+    }
     if (json_is_object(newer)) {
         const json_value *global = json_get(newer, "full_attention");
         read_scaling(s, c, &r[ROPE_GLOBAL], global != NULL ? global : newer);
@@ -302,15 +313,16 @@ bool config_windows(config_source *s, config *c) {
     uint32_t window = config_optional(s, "attention.sliding_window", "sliding_window", CONTEXT_MAX);
     uint32_t first = 0;
     if (s->json != NULL && s->family->window == WINDOW_SWITCHED) {
-        if (!config_bool(s, NULL, "use_sliding_window", false)) {
-            return !s->failed;
-        }
+        window = config_bool(s, NULL, "use_sliding_window", false) ? window : 0;
         first = config_optional(s, NULL, "max_window_layers", LAYERS_MAX);
     }
     const meta_value *pattern =
         s->json == NULL ? config_meta(s, "attention.sliding_window_pattern") : NULL;
     const json_value *types = json_get(s->json, "layer_types");
-    if (json_is_array(types)) {
+    if (types != NULL && !json_is_null(types)) {
+        if (!json_is_array(types)) {
+            return config_fail(s, DP_E_FORMAT, "layer_types", "not a list");
+        }
         windows_by_type(s, c, types, window);
         return !s->failed;
     }
@@ -323,6 +335,10 @@ bool config_windows(config_source *s, config *c) {
             set_window(s, c, i, pattern->ints[i] != 0, window);
         }
         return !s->failed;
+    }
+    if (pattern != NULL && s->family->period == 0) {
+        return config_fail(s, DP_E_UNSUPPORTED, "attention.sliding_window_pattern",
+                           "not known of this architecture");
     }
     const uint32_t period =
         s->family->period == 0

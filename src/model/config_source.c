@@ -116,11 +116,14 @@ double config_switched(config_source *s, const char *gguf, const char *hf) {
 
 bool config_bool(config_source *s, const char *gguf, const char *hf, bool fallback) {
     bool b = fallback;
-    const meta_value *v = s->json == NULL ? config_meta(s, gguf) : NULL;
+    const meta_value *meta = s->json == NULL ? config_meta(s, gguf) : NULL;
     if (s->json != NULL) {
-        (void)json_bool(config_field(s, hf), &b);
-    } else if (v != NULL && v->type == META_BOOL) {
-        b = v->b;
+        const json_value *v = config_field(s, hf);
+        if (v != NULL && !json_is_null(v) && !json_bool(v, &b)) {
+            config_fail(s, DP_E_FORMAT, hf, "not true or false");
+        }
+    } else if (meta != NULL && meta->type == META_BOOL) {
+        b = meta->b;
     }
     return b;
 }

@@ -209,10 +209,10 @@ static uint64_t read_back_bytes(const dp_model *m) {
  * one a layer. */
 static uint32_t slots_that_fit(const dp_model *m, uint64_t room) {
     const uint32_t n = m->config.n_experts;
-    enum { CALLS = 32, CALL_BYTES = 256 }; /* of a layer in all plans, and its parameters */
+    enum { CALLS = 48, CALL_BYTES = 256 }; /* of a layer in all plans, and its parameters */
     const uint64_t aside = (uint64_t)CALLS * PASS_COUNT * CALL_BYTES * (m->config.n_layers + 2) +
-                           GPU_READBACKS * read_back_bytes(m);
-    if (n == 0 || m->memory.total <= room) {
+                           GPU_READBACKS * 2 * read_back_bytes(m); /* rounded up to powers of 2 */
+    if (n == 0 || m->memory.total + aside <= room) {
         return 0;
     }
     const uint64_t rest = m->memory.total - m->weights.expert_bytes;

@@ -1,7 +1,7 @@
 /* experts: mixtures of experts that are larger than the device.
  *
  * Every layer has room for some of its experts. Which are needed the device only knows after the
- * router, so the host reads the choice of every layer, fetches from the files (mapped: host memory
+ * router, so the host reads the choice of every layer, fetches from the files (host memory
  * as far as it goes) what is not there over the least recently used, tells the kernels where each
  * expert is and lets them run. A pass that needs more experts than there are slots is done in
  * waves, each with the experts that fit: a pair of a row and an expert is computed in the wave that
@@ -10,7 +10,7 @@
  * written behind it in the queue. LRU and pinning: rows MO-02 and 27.7 of the requirements. */
 #include "model/model.h"
 
-enum { NO_PLACE = -1, FETCH_BYTES = 4 << 20 };
+enum { NO_PLACE = -1 };
 
 struct expert_cache {
     uint32_t n_layers, n_experts;
@@ -20,7 +20,7 @@ struct expert_cache {
     uint64_t *used; /* [n_layers, slots] when it was needed last */
     uint64_t clock;
     uint32_t (*choice)[2]; /* [pairs] as the router wrote it */
-    unsigned char *piece;  /* [FETCH_BYTES] on the way to the device */
+    unsigned char *piece;  /* [UPLOAD_BYTES] on the way to the device */
     uint32_t *pending;     /* [n_experts] of a layer, still to be computed */
     uint32_t *places;      /* [n_experts] as the kernels are told */
     dp_expert_stats stats;
@@ -40,7 +40,7 @@ bool experts_open(dp_model *m, dp_error *err) {
     x->held = arena_new(a, (size_t)layers * slots, sizeof *x->held, "experts", err);
     x->used = arena_new(a, (size_t)layers * slots, sizeof *x->used, "experts", err);
     x->choice = arena_new(a, pairs, sizeof *x->choice, "experts", err);
-    x->piece = arena_new(a, FETCH_BYTES, 1, "experts", err);
+    x->piece = arena_new(a, UPLOAD_BYTES, 1, "experts", err);
     x->pending = arena_new(a, n, sizeof *x->pending, "experts", err);
     x->places = arena_new(a, n, sizeof *x->places, "experts", err);
     if (x->place == NULL || x->held == NULL || x->used == NULL || x->choice == NULL ||
@@ -62,15 +62,12 @@ bool experts_open(dp_model *m, dp_error *err) {
 static bool fetch_matrix(dp_model *m, const weight *w, uint32_t expert, uint32_t to,
                          dp_error *err) {
     uint64_t row_bytes = 0;
-    const bool whole = dtype_row_bytes(w->type, w->cols, &row_bytes);
-    assert(whole);
-    (void)whole;
+    const uint32_t step = upload_rows(w, &row_bytes);
     const weight_part *p = w->parts;
     while (to >= p->first + p->rows) {
         p++;
     }
-    /* rows of an expert are a multiple of 4, and so are those of a piece */
-    const uint32_t step = (uint32_t)max_u64(FETCH_BYTES / row_bytes / 4 * 4, 4);
+    /* an expert has a multiple of 4 rows, so every slot begins at a multiple of 4 bytes */
     assert(w->rows % 4 == 0);
     for (uint32_t row = 0; row < w->rows; row += step) {
         const uint32_t n = min_u32(step, w->rows - row);

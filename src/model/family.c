@@ -144,6 +144,7 @@ static const family FAMILIES[] = {
       /* not use_sliding_window: its windows go by the layers without RoPE */
       .hf_fields = "sliding_window max_window_layers no_rope_layers no_rope_layer_interval" },
     { .gguf = "gpt2",
+      .biases = BIAS_QKV | BIAS_O | BIAS_FFN,
       .hf = "gpt2",
       .layer_norm = true,
       .learned_positions = true,
@@ -157,6 +158,7 @@ static const family FAMILIES[] = {
                    "activation_function scale_attn_weights reorder_and_upcast_attn n_special "
                    "predict_special_tokens" },
     { .gguf = "qwen2",
+      .biases = BIAS_QKV,
       .hf = "qwen2",
       .window = WINDOW_SWITCHED,
       .defaults = QWEN2_DEFAULTS,
@@ -227,6 +229,7 @@ static const family FAMILIES[] = {
       .hf_fields = "embedding_multiplier residual_multiplier attention_multiplier "
                    "logits_scaling" },
     { .gguf = "gpt-oss",
+      .biases = BIAS_QKV | BIAS_O | BIAS_ROUTER | BIAS_EXPERTS,
       .hf = "gpt_oss",
       .activation = ACT_SWIGLU_OAI,
       .window = WINDOW_PERIOD,

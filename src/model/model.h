@@ -57,6 +57,8 @@ typedef struct {
     double value;
 } field_default;
 
+enum { BIAS_QKV = 1, BIAS_O = 2, BIAS_FFN = 4, BIAS_ROUTER = 8, BIAS_EXPERTS = 16 };
+
 /* Where a family differs from Llama: zero is Llama's way. */
 typedef struct {
     const char *gguf, *hf;         /* general.architecture, model_type */
@@ -79,6 +81,7 @@ typedef struct {
     bool transposed;      /* folders store matrices [in, out] */
     bool scale_embedding; /* by sqrt(dim) */
     bool local_rope;      /* windowed layers have a base of their own */
+    uint32_t biases;      /* BIAS_..., without which its models are not whole */
     bool sinks, experts;
     bool expert_rows_in_turn; /* folders have rows of gate and up in turn, [in, out] if unpacked */
     bool yarn_exact;          /* YaRN's range of dimensions is not rounded */
@@ -261,6 +264,11 @@ void weights_free(weights *w);
  * them, n rows of dtype_row_bytes. */
 bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, void *out,
                  dp_error *err) CHECK_RESULT;
+/* Matrices travel to the device in pieces of this size at most, and of so many whole rows that the
+ * next piece begins at a multiple of 4 bytes: a row has FFN_MAX elements at most, so there is
+ * always such a number. */
+enum { UPLOAD_BYTES = 8 << 20 };
+uint32_t upload_rows(const weight *w, uint64_t *row_bytes);
 /* Elements [first, first + n) of a vector. */
 bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
                  dp_error *err) CHECK_RESULT;

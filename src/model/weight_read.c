@@ -110,6 +110,16 @@ bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, 
     return true;
 }
 
+uint32_t upload_rows(const weight *w, uint64_t *row_bytes) {
+    const bool whole = dtype_row_bytes(w->type, w->cols, row_bytes);
+    assert(whole);
+    (void)whole;
+    const uint32_t rows = (uint32_t)min_u64(UPLOAD_BYTES / *row_bytes, UINT32_MAX);
+    const uint32_t aligned = rows >= 4 ? rows & ~3u : rows;
+    assert(aligned >= 4 || (aligned > 0 && *row_bytes % 4 == 0));
+    return aligned;
+}
+
 bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
                  dp_error *err) {
     enum { AT_ONCE = 4096 }; /* bytes */

@@ -11,8 +11,6 @@
 
 #include <stdio.h>
 
-enum { PIECE_BYTES = 8 << 20 }; /* read and uploaded at a time; a row has at most half of it */
-
 typedef enum { IS_MATRIX, IS_VECTOR, IS_EXPERTS, IS_EXPERT_VECTOR } field_kind;
 typedef enum {
     ROWS_Q,
@@ -26,11 +24,11 @@ typedef enum {
     ROWS_QK_NORM_K,
 } extent;
 
-/* When a model has a field: where it may not, an absent tensor is fine or, if the family has no
- * such thing at all, a present one is refused as unknown. */
+/* What decides whether a model has a field. */
 typedef enum {
     USE_ALWAYS,
-    USE_OPTIONAL,
+    USE_QKV_BIAS,
+    USE_O_BIAS,
     USE_PRE_NORM,
     USE_POST_NORM,
     USE_LAYER_NORM,
@@ -38,8 +36,10 @@ typedef enum {
     USE_SINKS,
     USE_DENSE,
     USE_GATED,
-    USE_OPTIONAL_DENSE,
-    USE_OPTIONAL_EXPERTS,
+    USE_GATE_BIAS,
+    USE_FFN_BIAS,
+    USE_ROUTER_BIAS,
+    USE_EXPERTS_BIAS,
     USE_EXPERTS,
 } field_use;
 
@@ -113,13 +113,13 @@ static const layer_field LAYER_FIELDS[] = {
       ROWS_DIM, FUSE_QKV, 2 },
     { "attn_output.weight", "self_attn.o_proj.weight", FIELD(o), IS_MATRIX, USE_ALWAYS, ROWS_DIM,
       ROWS_Q, 0, 0 },
-    { "attn_q.bias", "self_attn.q_proj.bias", FIELD(q_bias), IS_VECTOR, USE_OPTIONAL, ROWS_Q,
+    { "attn_q.bias", "self_attn.q_proj.bias", FIELD(q_bias), IS_VECTOR, USE_QKV_BIAS, ROWS_Q,
       ROWS_DIM, FUSE_QKV_BIAS, 0 },
-    { "attn_k.bias", "self_attn.k_proj.bias", FIELD(k_bias), IS_VECTOR, USE_OPTIONAL, ROWS_KV,
+    { "attn_k.bias", "self_attn.k_proj.bias", FIELD(k_bias), IS_VECTOR, USE_QKV_BIAS, ROWS_KV,
       ROWS_DIM, FUSE_QKV_BIAS, 1 },
-    { "attn_v.bias", "self_attn.v_proj.bias", FIELD(v_bias), IS_VECTOR, USE_OPTIONAL, ROWS_KV,
+    { "attn_v.bias", "self_attn.v_proj.bias", FIELD(v_bias), IS_VECTOR, USE_QKV_BIAS, ROWS_KV,
       ROWS_DIM, FUSE_QKV_BIAS, 2 },
-    { "attn_output.bias", "self_attn.o_proj.bias", FIELD(o_bias), IS_VECTOR, USE_OPTIONAL, ROWS_DIM,
+    { "attn_output.bias", "self_attn.o_proj.bias", FIELD(o_bias), IS_VECTOR, USE_O_BIAS, ROWS_DIM,
       ROWS_DIM, 0, 0 },
     { "attn_q_norm.weight", "self_attn.q_norm.weight", FIELD(q_norm), IS_VECTOR, USE_QK_NORM,
       ROWS_QK_NORM_Q, ROWS_DIM, 0, 0 },
@@ -139,17 +139,17 @@ static const layer_field LAYER_FIELDS[] = {
       FUSE_FFN, 1 },
     { "ffn_down.weight", "mlp.down_proj.weight", FIELD(down), IS_MATRIX, USE_DENSE, ROWS_DIM,
       ROWS_FFN, 0, 0 },
-    { "ffn_gate.bias", "mlp.gate_proj.bias", FIELD(gate_bias), IS_VECTOR, USE_OPTIONAL_DENSE,
-      ROWS_FFN, ROWS_DIM, 0, 0 },
-    { "ffn_up.bias", "mlp.up_proj.bias", FIELD(up_bias), IS_VECTOR, USE_OPTIONAL_DENSE, ROWS_FFN,
+    { "ffn_gate.bias", "mlp.gate_proj.bias", FIELD(gate_bias), IS_VECTOR, USE_GATE_BIAS, ROWS_FFN,
       ROWS_DIM, 0, 0 },
-    { "ffn_down.bias", "mlp.down_proj.bias", FIELD(down_bias), IS_VECTOR, USE_OPTIONAL_DENSE,
-      ROWS_DIM, ROWS_DIM, 0, 0 },
+    { "ffn_up.bias", "mlp.up_proj.bias", FIELD(up_bias), IS_VECTOR, USE_FFN_BIAS, ROWS_FFN,
+      ROWS_DIM, 0, 0 },
+    { "ffn_down.bias", "mlp.down_proj.bias", FIELD(down_bias), IS_VECTOR, USE_FFN_BIAS, ROWS_DIM,
+      ROWS_DIM, 0, 0 },
     { "post_ffw_norm.weight", "post_feedforward_layernorm.weight", FIELD(post_ffn_norm), IS_VECTOR,
       USE_POST_NORM, ROWS_DIM, ROWS_DIM, 0, 0 },
     { "ffn_gate_inp.weight", "mlp.gate.weight", FIELD(router), IS_MATRIX, USE_EXPERTS, ROWS_EXPERTS,
       ROWS_DIM, 0, 0 },
-    { "ffn_gate_inp.bias", "mlp.gate.bias", FIELD(router_bias), IS_VECTOR, USE_OPTIONAL_EXPERTS,
+    { "ffn_gate_inp.bias", "mlp.gate.bias", FIELD(router_bias), IS_VECTOR, USE_ROUTER_BIAS,
       ROWS_EXPERTS, ROWS_DIM, 0, 0 },
     { "ffn_gate_exps.weight", "mlp.experts.%u.gate_proj.weight", FIELD(expert_gate), IS_EXPERTS,
       USE_EXPERTS, ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS, 0 },
@@ -157,11 +157,11 @@ static const layer_field LAYER_FIELDS[] = {
       USE_EXPERTS, ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS, 1 },
     { "ffn_down_exps.weight", "mlp.experts.%u.down_proj.weight", FIELD(expert_down), IS_EXPERTS,
       USE_EXPERTS, ROWS_DIM, ROWS_EXPERT_FFN, FUSE_DOWN, 0 },
-    { "ffn_gate_exps.bias", NULL, FIELD(expert_gate_bias), IS_EXPERT_VECTOR, USE_OPTIONAL_EXPERTS,
+    { "ffn_gate_exps.bias", NULL, FIELD(expert_gate_bias), IS_EXPERT_VECTOR, USE_EXPERTS_BIAS,
       ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS_BIAS, 0 },
-    { "ffn_up_exps.bias", NULL, FIELD(expert_up_bias), IS_EXPERT_VECTOR, USE_OPTIONAL_EXPERTS,
+    { "ffn_up_exps.bias", NULL, FIELD(expert_up_bias), IS_EXPERT_VECTOR, USE_EXPERTS_BIAS,
       ROWS_EXPERT_FFN, ROWS_DIM, FUSE_EXPERTS_BIAS, 1 },
-    { "ffn_down_exps.bias", NULL, FIELD(expert_down_bias), IS_EXPERT_VECTOR, USE_OPTIONAL_EXPERTS,
+    { "ffn_down_exps.bias", NULL, FIELD(expert_down_bias), IS_EXPERT_VECTOR, USE_EXPERTS_BIAS,
       ROWS_DIM, ROWS_DIM, FUSE_DOWN_BIAS, 0 },
 };
 
@@ -179,7 +179,7 @@ typedef struct {
     arena *a;
     dp_error *err;
     uint32_t layer;
-    uint32_t n_used; /* tensors of layers that a field has */
+    bool *used; /* [tensors] a field of a layer has it */
 } layout;
 
 static uint32_t extent_of(const config *c, extent e) {
@@ -211,19 +211,47 @@ static uint32_t extent_of(const config *c, extent e) {
 
 typedef enum { FIELD_ABSENT, FIELD_OPTIONAL, FIELD_REQUIRED } field_need;
 
+static field_need bias_need(const config *c, uint32_t bit) {
+    return c->family->biases & bit ? FIELD_REQUIRED : FIELD_OPTIONAL;
+}
+
 static field_need need_of(const config *c, field_use use) {
     const family *f = c->family;
     const bool experts = c->n_experts > 0;
-    const bool required = (use == USE_ALWAYS) || (use == USE_PRE_NORM && f->norms != NORMS_POST) ||
-                          (use == USE_POST_NORM && f->norms != NORMS_PRE) ||
-                          (use == USE_LAYER_NORM && f->layer_norm) ||
-                          (use == USE_QK_NORM && f->qk_norm != QK_NORM_NONE) ||
-                          (use == USE_SINKS && f->sinks) || (use == USE_DENSE && !experts) ||
-                          (use == USE_GATED && !experts && !f->ungated) ||
-                          (use == USE_EXPERTS && experts);
-    const bool optional = use == USE_OPTIONAL || (use == USE_OPTIONAL_DENSE && !experts) ||
-                          (use == USE_OPTIONAL_EXPERTS && experts);
-    return required ? FIELD_REQUIRED : optional ? FIELD_OPTIONAL : FIELD_ABSENT;
+    switch (use) {
+    case USE_ALWAYS:
+        return FIELD_REQUIRED;
+    case USE_PRE_NORM:
+        return f->norms != NORMS_POST ? FIELD_REQUIRED : FIELD_ABSENT;
+    case USE_POST_NORM:
+        return f->norms != NORMS_PRE ? FIELD_REQUIRED : FIELD_ABSENT;
+    case USE_LAYER_NORM:
+        return f->layer_norm ? FIELD_REQUIRED : FIELD_ABSENT;
+    case USE_QK_NORM:
+        return f->qk_norm != QK_NORM_NONE ? FIELD_REQUIRED : FIELD_ABSENT;
+    case USE_SINKS:
+        return f->sinks ? FIELD_REQUIRED : FIELD_ABSENT;
+    case USE_DENSE:
+        return experts ? FIELD_ABSENT : FIELD_REQUIRED;
+    case USE_GATED:
+        return experts || f->ungated ? FIELD_ABSENT : FIELD_REQUIRED;
+    case USE_EXPERTS:
+        return experts ? FIELD_REQUIRED : FIELD_ABSENT;
+    case USE_QKV_BIAS:
+        return bias_need(c, BIAS_QKV);
+    case USE_O_BIAS:
+        return bias_need(c, BIAS_O);
+    case USE_GATE_BIAS:
+        return experts || f->ungated ? FIELD_ABSENT : bias_need(c, BIAS_FFN);
+    case USE_FFN_BIAS:
+        return experts ? FIELD_ABSENT : bias_need(c, BIAS_FFN);
+    case USE_ROUTER_BIAS:
+        return experts ? bias_need(c, BIAS_ROUTER) : FIELD_ABSENT;
+    case USE_EXPERTS_BIAS:
+        return experts ? bias_need(c, BIAS_EXPERTS) : FIELD_ABSENT;
+    }
+    assert(!"a use");
+    return FIELD_ABSENT;
 }
 
 static bool type_is_usable(dtype type) {
@@ -458,7 +486,7 @@ static const char *name_of(const layout *l, const char *gguf, const char *hf) {
     return l->gguf ? gguf : hf;
 }
 
-/* A tensor of the layer being planned; `expert` fills a %u of the name. Counts as used. */
+/* A tensor of the layer being planned; `expert` fills a %u of the name. */
 static const tensor *layer_tensor(layout *l, const char *name, uint32_t expert,
                                   const char *suffix) {
     char full[192];
@@ -502,12 +530,16 @@ static row_place fused_place(const layout *l, const layer_field *f) {
     return at;
 }
 
+static void mark_used(layout *l, const tensor *t) {
+    l->used[t - container_tensor(l->files, 0)] = true;
+}
+
 static bool take_field(layout *l, const layer_field *f, void *where, const tensor *t,
                        row_place at) {
     const uint32_t rows = extent_of(l->c, f->rows);
     const bool experts = f->kind == IS_EXPERTS || f->kind == IS_EXPERT_VECTOR;
     const uint32_t n = experts ? l->c->n_experts : 0;
-    l->n_used += f->place == 0; /* of a fusion the first field counts */
+    mark_used(l, t);
     return is_matrix(f) ? find_matrix(l, where, t, n, rows, extent_of(l->c, f->cols), at)
                         : find_vector(l, where, t, n > 0 ? n : 1, rows, at);
 }
@@ -528,7 +560,8 @@ static bool find_fused(layout *l, const layer_field *f, void *where, bool *found
     const tensor *scales = f->kind == IS_EXPERTS ? layer_tensor(l, name, 0, "_scales") : NULL;
     if (blocks != NULL && scales != NULL) {
         *found = true;
-        l->n_used += f->place == 0 ? 2 : 0;
+        mark_used(l, blocks);
+        mark_used(l, scales);
         row_place packed = at;
         packed.transposed = false;
         return find_packed(l, where, blocks, scales, l->c->n_experts, extent_of(l->c, f->rows),
@@ -565,7 +598,7 @@ static bool find_each_expert(layout *l, const layer_field *f, weight *w, const c
         }
         w->type = t->type;
         w->pieces[e] = (weight_piece){ .source = t, .width = rows, .step = 1 };
-        l->n_used++;
+        mark_used(l, t);
     }
     return place_matrix(l, w);
 }
@@ -587,7 +620,6 @@ static bool find_field(layout *l, const layer_field *f, void *where) {
     const row_place at = { .total = extent_of(l->c, f->rows),
                            .step = 1,
                            .transposed = !l->gguf && l->c->family->transposed && is_matrix(f) };
-    l->n_used += f->place != 0; /* take_field counts the others */
     return take_field(l, f, where, t, at);
 }
 
@@ -615,17 +647,27 @@ static bool is_derived(str name) {
 /* Every tensor of the layers must have been of use: what is left over is a part of the model that
  * is not known. */
 static bool check_leftovers(layout *l) {
+    static const char *const outside[] = { "output.bias", "token_embd_norm.weight",
+                                           "lm_head.bias" };
+    for (size_t i = 0; i < ARRAY_LEN(outside); i++) {
+        if (container_find(l->files, outside[i]) != NULL) {
+            return err_set(l->err, DP_E_UNSUPPORTED,
+                           "%s: tensor %s: not known of '%s' models, and would be left out",
+                           container_path(l->files), outside[i], l->c->architecture);
+        }
+    }
     const char *prefix = l->gguf ? "blk." : l->c->layer_prefix;
-    uint32_t n = 0;
     for (uint32_t i = 0; i < container_n_tensors(l->files); i++) {
         const str name = container_tensor(l->files, i)->name;
-        n += str_starts(name, prefix) && !is_derived(name);
+        if (!l->used[i] && str_starts(name, prefix) && !is_derived(name)) {
+            return err_set(
+                l->err, DP_E_UNSUPPORTED,
+                "%s: tensor %.*s: not known of '%s' models: a part of the model would be "
+                "left out",
+                container_path(l->files), STR_ARG(name), l->c->architecture);
+        }
     }
-    return n == l->n_used ||
-           err_set(l->err, DP_E_UNSUPPORTED,
-                   "%s: %u tensors of the layers (%s...) are known to '%s' models, the file has "
-                   "%u: a part of the model would be left out",
-                   container_path(l->files), l->n_used, prefix, l->c->architecture, n);
+    return true;
 }
 
 /* ---- the whole model ----------------------------------------------------------------------- */
@@ -733,7 +775,8 @@ bool weights_plan(weights *w, const config *c, const container *files, const wei
     l.limits.max_binding &= ~(uint64_t)3;
     l.limits.max_buffer &= ~(uint64_t)255;
     w->layers = arena_new(a, c->n_layers, sizeof *w->layers, "layers", err);
-    if (w->layers == NULL || !plan_outside(&l)) {
+    l.used = arena_new(a, container_n_tensors(files), sizeof *l.used, "tensors", err);
+    if (w->layers == NULL || l.used == NULL || !plan_outside(&l)) {
         return false;
     }
     for (l.layer = 0; l.layer < c->n_layers; l.layer++) {
@@ -755,7 +798,7 @@ typedef struct {
     container *files;
     const dp_model_options *options;
     uint64_t done, total;
-    unsigned char *piece; /* [PIECE_BYTES] */
+    unsigned char *piece; /* [UPLOAD_BYTES] */
     dp_error *err;
 } uploader;
 
@@ -774,13 +817,7 @@ static bool upload_matrix(uploader *u, const weight *w) {
         return true;
     }
     uint64_t row_bytes = 0;
-    const bool whole = dtype_row_bytes(w->type, w->cols, &row_bytes);
-    assert(whole);
-    (void)whole;
-    /* pieces of a multiple of 4 rows begin at multiples of 4 bytes whatever the format */
-    const uint32_t at_once = (uint32_t)min_u64(PIECE_BYTES / row_bytes, UINT32_MAX);
-    const uint32_t step = at_once >= 4 ? at_once & ~3u : at_once;
-    assert(step >= 4 || (step > 0 && row_bytes % 4 == 0));
+    const uint32_t step = upload_rows(w, &row_bytes);
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const weight_part *p = &w->parts[i];
         const uint64_t unit = w->experts ? w->rows : 1;
@@ -802,7 +839,7 @@ static bool upload_matrix(uploader *u, const weight *w) {
 }
 
 static bool upload_vector(uploader *u, const vector *v) {
-    enum { AT_ONCE = PIECE_BYTES / sizeof(float) };
+    enum { AT_ONCE = UPLOAD_BYTES / sizeof(float) };
     for (uint32_t i = 0; v->source != NULL && i < v->n; i += AT_ONCE) {
         const uint32_t n = min_u32(AT_ONCE, v->n - i);
         if (!vector_read(u->files, v, i, n, (float *)(void *)u->piece, u->err) ||
@@ -815,11 +852,30 @@ static bool upload_vector(uploader *u, const vector *v) {
     return true;
 }
 
+static bool pages_experts(const weights *w, const config *c) {
+    return w->expert_slots < c->n_experts * c->n_layers;
+}
+
+/* Of all experts, as the kernels want them: near enough to what the files have. */
+static uint64_t file_bytes_of_experts(const weights *w, const config *c) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const layer_weights *l = &w->layers[i];
+        const weight *const all[] = { &l->expert_gate, &l->expert_up, &l->expert_down };
+        for (size_t k = 0; k < ARRAY_LEN(all); k++) {
+            uint64_t row_bytes = 0;
+            (void)dtype_row_bytes(all[k]->type, all[k]->cols, &row_bytes);
+            sum += row_bytes * all[k]->rows * all[k]->n_pieces;
+        }
+    }
+    return sum;
+}
+
 static bool upload_all(uploader *u, const weights *w, const config *c) {
     if (!upload_matrix(u, &w->embedding) || !upload_vector(u, &w->positions)) {
         return false;
     }
-    const bool paged = w->expert_slots < c->n_experts * c->n_layers;
+    const bool paged = pages_experts(w, c);
     for (uint32_t i = 0; i < c->n_layers; i++) {
         for (size_t f = 0; f < ARRAY_LEN(LAYER_FIELDS); f++) {
             const layer_field *field = &LAYER_FIELDS[f];
@@ -853,7 +909,10 @@ bool weights_upload(weights *w, gpu *g, const config *c, container *files,
                     const dp_model_options *options, dp_error *err) {
     uploader u = { .g = g, .files = files, .options = options, .err = err };
     u.total = container_bytes(files);
-    u.piece = mem_new(1, PIECE_BYTES, "upload buffer", err);
+    if (pages_experts(w, c)) {
+        u.total -= min_u64(u.total, file_bytes_of_experts(w, c));
+    }
+    u.piece = mem_new(1, UPLOAD_BYTES, "upload buffer", err);
     const bool ok = u.piece != NULL && upload_all(&u, w, c);
     mem_free(u.piece);
     return ok;

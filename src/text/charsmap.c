@@ -15,8 +15,9 @@
 #include <utf8proc.h>
 
 enum {
-    KEY_MAX = 256,    /* bytes of a key that are looked at */
-    GRAPHEME_MAX = 5, /* bytes of a grapheme that is looked up whole */
+    KEY_MAX = 256,         /* bytes of a key that are looked at */
+    GRAPHEME_MAX = 5,      /* bytes of a grapheme that is looked up whole */
+    REPLACEMENT_MAX = 256, /* bytes that a key can become: bounds what a text can grow to */
     BASE64_LINE_MAX = 64 * 1024 * 1024,
 };
 
@@ -25,6 +26,19 @@ struct charsmap {
     uint32_t n_units;
     str texts;
 };
+
+static bool check_replacements(const tokenizer *t, const charsmap *rules, dp_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < rules->texts.size; i++) {
+        n = rules->texts.data[i] == '\0' ? 0 : n + 1;
+        if (n > REPLACEMENT_MAX) {
+            return err_set(err, DP_E_LIMIT,
+                           "%s: precompiled_charsmap: a replacement of more than %d bytes",
+                           t->source, (int)REPLACEMENT_MAX);
+        }
+    }
+    return true;
+}
 
 charsmap *charsmap_new(tokenizer *t, str bytes, dp_error *err) {
     uint32_t size;
@@ -48,7 +62,7 @@ charsmap *charsmap_new(tokenizer *t, str bytes, dp_error *err) {
     rules->units = (const uint32_t *)(const void *)copy;
     rules->n_units = size / sizeof(uint32_t);
     rules->texts = (str){ copy + size, rest - size };
-    return rules;
+    return check_replacements(t, rules, err) ? rules : NULL;
 }
 
 static int base64_digit(char c) {
