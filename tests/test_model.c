@@ -507,8 +507,9 @@ static void check_golden(test *t, int tier) {
     dp_model *m = device != NULL ? dp_model_open(device, BUNDLED, &options, &t->err) : NULL;
     if (!CHECK(t, m != NULL)) return;
     static golden cases[GOLDEN_MAX];
-    const uint32_t n = read_golden(t, m, cases);
-    CHECK_U64(t, n, 24);
+    const uint32_t n_all = read_golden(t, m, cases);
+    CHECK_U64(t, n_all, 24);
+    const uint32_t n = SANITIZED ? TOGETHER : n_all; /* the host's code is the same for all */
     for (uint32_t i = 0; i < n; i += TOGETHER) {
         test_row(t, "cases from %u, %s", i, TIER_NAMES[tier]);
         check_golden_cases(t, m, cases + i, min_u32(TOGETHER, n - i));
@@ -559,7 +560,7 @@ static void loops_equal_single_steps(test *t) {
         { .temperature = 1.3f, .top_k = 50, .top_p = 0.95f, .min_p = 0.02f, .repeat_penalty = 1.1f,
           .presence_penalty = 0.3f, .frequency_penalty = 0.1f, .seed = 123456789012ull },
     };
-    static const uint32_t lengths[] = { 256, 64, 64, 256 };
+    static const uint32_t lengths[] = { SANITIZED ? 64 : 256, 64, 64, SANITIZED ? 64 : 256 };
     dp_model *m = open_bundled(t, 2);
     if (!CHECK(t, m != NULL)) return;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
