@@ -9,6 +9,18 @@
 #include <math.h>
 #include <stdio.h>
 
+/* Is `word` one of the words of `list`, which begins and ends with spaces or the end? */
+static bool list_has(const char *list, str word) {
+    for (const char *at = list; *at != '\0';) {
+        const size_t n = strcspn(at, " ");
+        if (n == word.size && memcmp(at, word.data, n) == 0) {
+            return true;
+        }
+        at += n + (at[n] == ' ');
+    }
+    return false;
+}
+
 /* ---- shapes and factors -------------------------------------------------------------------- */
 
 static void read_shapes(config_source *s, config *c) {
@@ -52,7 +64,7 @@ static void read_rope_dim(config_source *s, config *c) {
         config_fail(s, DP_E_FORMAT, "partial_rotary_factor", "not in (0, 1]");
         share = 1;
     }
-    if (share != 1 && strstr(s->family->hf_fields, "partial_rotary_factor") == NULL) {
+    if (share != 1 && !list_has(s->family->hf_fields, STR("partial_rotary_factor"))) {
         config_fail(s, DP_E_UNSUPPORTED, "partial_rotary_factor",
                     "only 1 is supported in models of this kind");
     }
@@ -77,7 +89,7 @@ static void read_experts(config_source *s, config *c) {
     c->expert_ffn_dim =
         config_count(s, "expert_feed_forward_length", "moe_intermediate_size", FFN_MAX, c->ffn_dim);
     /* Qwen3-MoE's class takes false where config.json leaves it out; Mixtral has no such field */
-    const bool listed = strstr(s->family->hf_fields, "norm_topk_prob") != NULL;
+    const bool listed = list_has(s->family->hf_fields, STR("norm_topk_prob"));
     c->normalise_route =
         config_bool(s, "expert_weights_norm", "norm_topk_prob", s->json == NULL || !listed);
     c->route_scale = (float)config_positive(s, "expert_weights_scale", NULL, 1);
@@ -298,18 +310,6 @@ static const char COMMON_FIELDS[] =
     "encoder_repetition_penalty assistant_confidence_threshold assistant_lookbehind "
     "num_assistant_tokens num_assistant_tokens_schedule target_lookbehind ";
 
-/* Is `word` one of the words of `list`, which begins and ends with spaces or the end? */
-static bool list_has(const char *list, str word) {
-    for (const char *at = list; *at != '\0';) {
-        const size_t n = strcspn(at, " ");
-        if (n == word.size && memcmp(at, word.data, n) == 0) {
-            return true;
-        }
-        at += n + (at[n] == ' ');
-    }
-    return false;
-}
-
 static bool json_is_off(const json_value *v) {
     bool b = true;
     double x = 1;
@@ -389,7 +389,7 @@ static bool check_quantisation(config_source *s) {
 
 /* Where the folder's tensors of layers lie: GPT-2 has names of its own, models with a vision tower
  * have the language model below another name. */
-static bool find_layer_prefix(config_source *s, config *c) {
+static const char *find_layer_prefix(const container *files) {
     static const char *const prefixes[] = {
         "model.layers.",
         "language_model.model.layers.",
@@ -397,18 +397,16 @@ static bool find_layer_prefix(config_source *s, config *c) {
         "transformer.h.",
         "h.",
     };
-    c->layer_prefix = prefixes[0];
     for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
         char first[64];
         snprintf(first, sizeof first, "%s0.", prefixes[i]);
-        for (uint32_t t = 0; t < container_n_tensors(s->files); t++) {
-            if (str_starts(container_tensor(s->files, t)->name, first)) {
-                c->layer_prefix = prefixes[i];
-                return true;
+        for (uint32_t t = 0; t < container_n_tensors(files); t++) {
+            if (str_starts(container_tensor(files, t)->name, first)) {
+                return prefixes[i];
             }
         }
     }
-    return true;
+    return prefixes[0];
 }
 
 static bool read_config_json(config_source *s, config *c) {
@@ -459,8 +457,8 @@ static bool read_config_json(config_source *s, config *c) {
         !json_is_object(json_get(s->json, "rope_parameters"))) {
         return config_fail(s, DP_E_FORMAT, "rope_scaling", "missing"); /* not: no scaling */
     }
-    return (s->family == NULL || s->vocab_only || check_activation(s)) && find_layer_prefix(s, c) &&
-           read_description(s, c);
+    c->layer_prefix = find_layer_prefix(s->files);
+    return (s->family == NULL || s->vocab_only || check_activation(s)) && read_description(s, c);
 }
 
 static bool read_defaults(container *files, config *c, dp_error *err) {

@@ -240,12 +240,8 @@ static void read_rope_layers(config_source *s, config *c) {
 }
 
 bool config_rope(config_source *s, config *c) {
-    double theta = 10000;
-    if (s->json == NULL) {
-        theta = config_positive(s, "rope.freq_base", NULL, theta);
-    }
     for (int i = 0; i < ROPE_TABLES; i++) {
-        c->rope[i] = (rope_scaling){ .theta = theta,
+        c->rope[i] = (rope_scaling){ .theta = 10000,
                                      .factor = 1,
                                      .beta_fast = 32,
                                      .beta_slow = 1,

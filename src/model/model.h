@@ -253,6 +253,10 @@ bool weights_plan(weights *w, const config *c, const container *files, const wei
                   arena *a, dp_error *err) CHECK_RESULT;
 /* Experts of this layer that the device holds at a time. */
 uint32_t weights_slots(const weights *w, const config *c, uint32_t layer);
+/* Are there experts that the device does not hold? */
+static inline bool weights_page_experts(const weights *w, const config *c) {
+    return w->expert_slots < c->n_experts * c->n_layers;
+}
 /* Takes the device's buffers and gives every part and vector its place in them. */
 bool weights_reserve(weights *w, gpu *g, dp_error *err) CHECK_RESULT;
 /* All but the experts of a model that pages them. */
@@ -484,7 +488,7 @@ bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws,
 /* Experts that do not fit the device (experts.c): each layer has weights_slots places, the
  * least recently used expert makes room for one that was chosen. */
 static inline bool model_pages_experts(const dp_model *m) {
-    return m->weights.expert_slots < m->config.n_experts * m->config.n_layers;
+    return weights_page_experts(&m->weights, &m->config);
 }
 bool experts_open(dp_model *m, dp_error *err) CHECK_RESULT;
 /* The body of a pass of n rows, layer by layer: submits and waits for the choice of each, brings

@@ -390,10 +390,11 @@ static bool find_matrix(layout *l, weight *w, const tensor *t, uint32_t experts,
     const uint64_t a = at.transposed ? cols : at.total, b = at.transposed ? at.total : cols;
     if (experts > 0 ? !has_shape(t, experts, a, b, 0) : !has_shape(t, a, b, 0, 0)) {
         char expected[80];
-        snprintf(expected, sizeof expected, experts > 0 ? "[%llu, %llu, %u]" : "[%llu, %llu]",
-                 (unsigned long long)a, (unsigned long long)b, experts);
         if (experts > 0) {
             snprintf(expected, sizeof expected, "[%u, %llu, %llu]", experts, (unsigned long long)a,
+                     (unsigned long long)b);
+        } else {
+            snprintf(expected, sizeof expected, "[%llu, %llu]", (unsigned long long)a,
                      (unsigned long long)b);
         }
         return shape_error(l, t, expected);
@@ -486,29 +487,35 @@ static const char *name_of(const layout *l, const char *gguf, const char *hf) {
     return l->gguf ? gguf : hf;
 }
 
-/* A tensor of the layer being planned; `expert` fills a %u of the name. */
-static const tensor *layer_tensor(layout *l, const char *name, uint32_t expert,
-                                  const char *suffix) {
-    char full[192];
-    int n = l->gguf ? snprintf(full, sizeof full, "blk.%u.", l->layer)
-                    : snprintf(full, sizeof full, "%s%u.", l->c->layer_prefix, l->layer);
+enum { NAME_MAX_BYTES = 192 };
+
+/* The whole name of a tensor of the layer being planned; `expert` fills a %u of it. */
+static void full_name(const layout *l, const char *name, uint32_t expert, const char *suffix,
+                      char full[NAME_MAX_BYTES]) {
     const char *at = strstr(name, "%u");
-    n += at == NULL ? snprintf(full + n, sizeof full - (size_t)n, "%s%s", name, suffix)
-                    : snprintf(full + n, sizeof full - (size_t)n, "%.*s%u%s", (int)(at - name),
-                               name, expert, at + 2);
-    assert(n > 0 && n < (int)sizeof full);
+    char number[16] = "";
+    if (at != NULL) {
+        snprintf(number, sizeof number, "%u", expert);
+    }
+    const int before = at != NULL ? (int)(at - name) : (int)strlen(name);
+    const int n =
+        snprintf(full, NAME_MAX_BYTES, "%s%u.%.*s%s%s%s", l->gguf ? "blk." : l->c->layer_prefix,
+                 l->layer, before, name, number, at != NULL ? at + 2 : "", suffix);
+    assert(n > 0 && n < NAME_MAX_BYTES);
+    (void)n;
+}
+
+static const tensor *layer_tensor(const layout *l, const char *name, uint32_t expert,
+                                  const char *suffix) {
+    char full[NAME_MAX_BYTES];
+    full_name(l, name, expert, suffix, full);
     return container_find(l->files, full);
 }
 
 static bool field_missing(const layout *l, const layer_field *f, uint32_t expert) {
-    const char *name = name_of(l, f->gguf, f->hf);
-    const char *at = strstr(name, "%u");
-    char filled[128];
-    snprintf(filled, sizeof filled, at == NULL ? "%.*s%.0u%s" : "%.*s%u%s",
-             at == NULL ? (int)strlen(name) : (int)(at - name), name, at == NULL ? 0 : expert,
-             at == NULL ? "" : at + 2);
-    return err_set(l->err, DP_E_FORMAT, "%s: tensor %s%u.%s: missing", container_path(l->files),
-                   l->gguf ? "blk." : l->c->layer_prefix, l->layer, filled);
+    char full[NAME_MAX_BYTES];
+    full_name(l, name_of(l, f->gguf, f->hf), expert, "", full);
+    return err_set(l->err, DP_E_FORMAT, "%s: tensor %s: missing", container_path(l->files), full);
 }
 
 /* Where a field lies in the tensor of its fusion. Folders of GPT-OSS keep gate and up in turn and,
@@ -672,52 +679,37 @@ static bool check_leftovers(layout *l) {
 
 /* ---- the whole model ----------------------------------------------------------------------- */
 
-/* A tensor outside the layers; `gguf` and up to three names of folders. NULL if there is none. */
-static const tensor *outer_tensor(const layout *l, const char *gguf, const char *const hf[4]) {
-    if (l->gguf) {
-        return container_find(l->files, gguf);
-    }
-    for (size_t i = 0; i < 4 && hf[i] != NULL; i++) {
-        const tensor *t = container_find(l->files, hf[i]);
-        if (t != NULL) {
-            return t;
-        }
-    }
-    return NULL;
-}
+enum { OUTER_NAMES = 5 };
 
+/* Tensors outside the layers; folders have one of several names. */
 static const struct {
-    const char *gguf, *hf[4];
+    const char *gguf, *hf[OUTER_NAMES];
 } OUTER[] = {
     { "token_embd.weight",
       { "model.embed_tokens.weight", "language_model.model.embed_tokens.weight",
-        "model.language_model.embed_tokens.weight", "transformer.wte.weight" } },
+        "model.language_model.embed_tokens.weight", "transformer.wte.weight", "wte.weight" } },
     { "output_norm.weight",
       { "model.norm.weight", "language_model.model.norm.weight", "model.language_model.norm.weight",
-        "transformer.ln_f.weight" } },
+        "transformer.ln_f.weight", "ln_f.weight" } },
     { "output.weight", { "lm_head.weight", "language_model.lm_head.weight" } },
     { "position_embd.weight", { "transformer.wpe.weight", "wpe.weight" } },
     { "output_norm.bias", { "transformer.ln_f.bias", "ln_f.bias" } },
-    { "token_embd.weight", { "wte.weight" } },
-    { "output_norm.weight", { "ln_f.weight" } },
 };
-enum {
-    EMBEDDING,
-    OUTPUT_NORM,
-    HEAD,
-    POSITIONS,
-    OUTPUT_NORM_BIAS,
-    BARE_EMBEDDING,
-    BARE_OUTPUT_NORM
-};
+enum { EMBEDDING, OUTPUT_NORM, HEAD, POSITIONS, OUTPUT_NORM_BIAS };
 
 static const tensor *find_outer(const layout *l, int which) {
-    return outer_tensor(l, OUTER[which].gguf, OUTER[which].hf);
+    if (l->gguf) {
+        return container_find(l->files, OUTER[which].gguf);
+    }
+    const tensor *t = NULL;
+    for (size_t i = 0; i < OUTER_NAMES && t == NULL && OUTER[which].hf[i] != NULL; i++) {
+        t = container_find(l->files, OUTER[which].hf[i]);
+    }
+    return t;
 }
 
-static const tensor *require_outer(const layout *l, int which, int bare) {
+static const tensor *require_outer(const layout *l, int which) {
     const tensor *t = find_outer(l, which);
-    t = t == NULL && bare >= 0 ? find_outer(l, bare) : t;
     if (t == NULL) {
         err_set(l->err, DP_E_FORMAT, "%s: tensor %s: missing", container_path(l->files),
                 l->gguf ? OUTER[which].gguf : OUTER[which].hf[0]);
@@ -725,30 +717,30 @@ static const tensor *require_outer(const layout *l, int which, int bare) {
     return t;
 }
 
-static bool plan_outer_vector(layout *l, vector *v, int which, int bare, uint32_t n) {
-    const tensor *t = require_outer(l, which, bare);
+static bool plan_outer_vector(layout *l, vector *v, int which, uint32_t n) {
+    const tensor *t = require_outer(l, which);
     return t != NULL && find_vector(l, v, t, 1, n, (row_place){ .total = n, .step = 1 });
 }
 
 static bool plan_outside(layout *l) {
     const config *c = l->c;
     weights *w = l->w;
-    const tensor *t = require_outer(l, EMBEDDING, BARE_EMBEDDING);
+    const tensor *t = require_outer(l, EMBEDDING);
     const row_place whole = { .total = c->vocab_size, .step = 1 };
     if (c->family->learned_positions && (uint64_t)c->context * c->dim > UINT32_MAX) {
         return err_set(l->err, DP_E_LIMIT, "%s: %u learned positions of %u",
                        container_path(l->files), c->context, c->dim);
     }
     if (t == NULL || !find_matrix(l, &w->embedding, t, 0, c->vocab_size, c->dim, whole) ||
-        !plan_outer_vector(l, &w->output_norm, OUTPUT_NORM, BARE_OUTPUT_NORM, c->dim) ||
+        !plan_outer_vector(l, &w->output_norm, OUTPUT_NORM, c->dim) ||
         (c->family->layer_norm &&
-         !plan_outer_vector(l, &w->output_norm_bias, OUTPUT_NORM_BIAS, -1, c->dim)) ||
+         !plan_outer_vector(l, &w->output_norm_bias, OUTPUT_NORM_BIAS, c->dim)) ||
         (c->family->learned_positions &&
-         !plan_outer_vector(l, &w->positions, POSITIONS, -1, c->context * c->dim))) {
+         !plan_outer_vector(l, &w->positions, POSITIONS, c->context * c->dim))) {
         return false;
     }
     w->output_norm.add = !l->gguf && c->family->norm_plus_one ? 1 : 0;
-    t = c->head == HEAD_OWN ? require_outer(l, HEAD, -1) : find_outer(l, HEAD);
+    t = c->head == HEAD_OWN ? require_outer(l, HEAD) : find_outer(l, HEAD);
     if (c->head == HEAD_OWN && t == NULL) {
         return false;
     }
@@ -852,10 +844,6 @@ static bool upload_vector(uploader *u, const vector *v) {
     return true;
 }
 
-static bool pages_experts(const weights *w, const config *c) {
-    return w->expert_slots < c->n_experts * c->n_layers;
-}
-
 /* Of all experts, as the kernels want them: near enough to what the files have. */
 static uint64_t file_bytes_of_experts(const weights *w, const config *c) {
     uint64_t sum = 0;
@@ -875,7 +863,7 @@ static bool upload_all(uploader *u, const weights *w, const config *c) {
     if (!upload_matrix(u, &w->embedding) || !upload_vector(u, &w->positions)) {
         return false;
     }
-    const bool paged = pages_experts(w, c);
+    const bool paged = weights_page_experts(w, c);
     for (uint32_t i = 0; i < c->n_layers; i++) {
         for (size_t f = 0; f < ARRAY_LEN(LAYER_FIELDS); f++) {
             const layer_field *field = &LAYER_FIELDS[f];
@@ -909,7 +897,7 @@ bool weights_upload(weights *w, gpu *g, const config *c, container *files,
                     const dp_model_options *options, dp_error *err) {
     uploader u = { .g = g, .files = files, .options = options, .err = err };
     u.total = container_bytes(files);
-    if (pages_experts(w, c)) {
+    if (weights_page_experts(w, c)) {
         u.total -= min_u64(u.total, file_bytes_of_experts(w, c));
     }
     u.piece = mem_new(1, UPLOAD_BYTES, "upload buffer", err);
