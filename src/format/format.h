@@ -118,7 +118,7 @@ typedef struct {
     uint64_t offset; /* of the first byte in that file */
 } tensor;
 
-typedef enum { CONTAINER_GGUF, CONTAINER_SAFETENSORS } container_kind;
+typedef enum { CONTAINER_GGUF, CONTAINER_SAFETENSORS, CONTAINER_RDRR } container_kind;
 typedef struct container container;
 
 /* Opens a GGUF file (or the first of a split one: the others are found by name), or a safetensors

@@ -46,7 +46,7 @@ typedef enum { ROPE_GLOBAL, ROPE_LOCAL, ROPE_TABLES, ROPE_NONE = ROPE_TABLES } r
  * one; those from max_window_layers on, if use_sliding_window. */
 typedef enum { WINDOW_NONE, WINDOW_ALL, WINDOW_PERIOD, WINDOW_SWITCHED } window_kind;
 
-/* Names of a tensor of a layer that differ from LAYER_FIELDS (weights.c); NULL: as there. */
+/* Names of a tensor of a layer that differ from LAYER_FIELDS (fields.c); NULL: as there. */
 typedef struct {
     const char *field; /* LAYER_FIELDS' GGUF name */
     const char *gguf, *hf;
@@ -163,7 +163,7 @@ bool rope_scaling_by_name(str name, rope_scaling_kind *kind);
 /* NULL, or why these numbers cannot be used. */
 const char *rope_scaling_fault(const rope_scaling *r);
 
-/* ---- weights (weights.c) ------------------------------------------------------------------- */
+/* ---- weights (weights*.c) ------------------------------------------------------------------- */
 
 /* A matrix [rows, cols] inside a tensor: rows first, first + step, ... of what begins at element
  * `base`, a matrix of so many rows as `width` says, or, transposed, [cols, width]. */
@@ -246,6 +246,8 @@ typedef struct {
     uint32_t expert_slots; /* of all layers together, at least one each; 0: all experts are held */
 } weight_limits;
 
+/* Whether matrices of this type can be computed with (ops.c). */
+bool weight_type_is_usable(dtype type);
 /* Finds every tensor, checks shapes and types, cuts matrices into parts and adds up the bytes;
  * nothing is uploaded. A tensor of a layer that no operation would read is refused: the model
  * has a part that is not known. */

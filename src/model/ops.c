@@ -20,6 +20,7 @@ enum {
 
 /* ---- choosing fragments -------------------------------------------------------------------- */
 
+/* NULL for a type that weights_plan refuses. */
 static const gpu_fragment *weight_fragment(dtype type) {
     switch (type) {
     case DTYPE_F32:
@@ -55,9 +56,12 @@ static const gpu_fragment *weight_fragment(dtype type) {
     case DTYPE_MXFP4:
         return &weight_mxfp4_part;
     default:
-        assert(!"a type that weights_plan refuses");
         return NULL;
     }
+}
+
+bool weight_type_is_usable(dtype type) {
+    return weight_fragment(type) != NULL;
 }
 
 static const gpu_fragment *reduce_fragment(const gpu *g) {
