@@ -108,14 +108,6 @@ bool out_write(const char *bytes, size_t n, dp_error *err) CHECK_RESULT;
 /* Writes a whole result, frees it, returns the exit code. */
 int out_result(buf *b);
 
-/* The state of an object or array being written follows from the last byte of the buffer. */
-void json_item(buf *b);                 /* a comma unless first */
-void json_key(buf *b, const char *key); /* json_item and "key": */
-void json_text(buf *b, const char *key, str value);
-void json_count_of(buf *b, const char *key, uint64_t value);
-void json_real(buf *b, const char *key, double value);
-void json_flag(buf *b, const char *key, bool value);
-void json_add_value(buf *b, const json_value *v); /* as it was read, in one line */
 void json_ids(buf *b, const char *key, const dp_token *ids, size_t n); /* key NULL: no key */
 
 double now_seconds(void); /* of a clock that only goes forward */

@@ -26,7 +26,7 @@ enum {
     JSON_BYTES_MAX = 256 * 1024 * 1024,  /* tokenizer.json of the largest vocabularies is ~40 MB */
     TEXT_BYTES_MAX = 1024 * 1024 * 1024, /* a prompt, a text for perplexity */
     NAME_BYTES_MAX = 65535,              /* a key or a tensor name */
-    VOCAB_MAX = 1 << 20,  /* tokens; the largest published vocabulary has 262,400 */
+    VOCAB_MAX = 1 << 20,                 /* tokens; the largest published vocabulary has 262,400 */
 };
 
 /* ---- integers ------------------------------------------------------------------------------ */
@@ -200,6 +200,16 @@ void json_add_string(buf *b, str s);
 void json_add_f32(buf *b, float x);
 void json_add_f64(buf *b, double x);
 
+/* Texts written member by member (json_write.c): the state of the object or array being written
+ * follows from the last byte of the buffer. */
+void json_item(buf *b);                 /* a comma unless first */
+void json_key(buf *b, const char *key); /* json_item and "key": */
+void json_text(buf *b, const char *key, str value);
+void json_count_of(buf *b, const char *key, uint64_t value);
+void json_real(buf *b, const char *key, double value);
+void json_flag(buf *b, const char *key, bool value);
+void json_add_value(buf *b, const json_value *v); /* as it was read, in one line */
+
 /* ---- files (file.c; POSIX) ----------------------------------------------------------------- */
 
 typedef struct file file; /* an open, read-only file */
@@ -227,6 +237,39 @@ bool folder_list(const char *path, const char *suffix, buf *names, dp_error *err
 /* "folder/name" into out[size]; DP_E_LIMIT if it does not fit. */
 bool path_join(char *out, size_t size, const char *folder, const char *name,
                dp_error *err) CHECK_RESULT;
+
+/* ---- files that are made piece by piece (out_file.c; POSIX) ----------------------------------- */
+
+typedef struct out_file out_file;
+/* Makes a file of `size` bytes, all of them reserved on the disk at once; one that is there is
+ * opened and, if it has another size, given this one. DP_E_FILE with the system's reason, a full
+ * disk included. */
+out_file *out_file_open(const char *path, uint64_t size, dp_error *err) CHECK_RESULT;
+/* Both may be called by several threads at a time. */
+bool out_file_write(out_file *o, uint64_t offset, const void *bytes, size_t n,
+                  dp_error *err) CHECK_RESULT;
+bool out_file_sync(out_file *o, dp_error *err) CHECK_RESULT; /* to the disk */
+void out_file_close(out_file *o);                            /* NULL is fine */
+
+bool folder_make(const char *path, dp_error *err) CHECK_RESULT; /* one that is there will do */
+/* Removes a file, or a folder with the files in it; what is not there is no failure. A folder in
+ * the folder is. Links are removed, not followed. */
+bool path_remove(const char *path, dp_error *err) CHECK_RESULT;
+/* Gives `from` the name `to` at once; what had the name before is gone, a folder as well. */
+bool path_replace(const char *from, const char *to, dp_error *err) CHECK_RESULT;
+/* Bytes that may be written where `path` is or would be; 0 if the system does not say. */
+uint64_t disk_room(const char *path);
+
+/* ---- threads (parallel.c; POSIX) ----------------------------------------------------------- */
+
+/* Runs jobs 0..n-1, each once, on up to n_threads threads (0: one for each processor), the caller's
+ * among them; they begin in order. The first that fails keeps further ones from beginning; its
+ * error is the call's. `thread` is below n_threads. */
+enum { THREADS_MAX = 256 };
+typedef bool parallel_job(void *user, uint64_t job, uint32_t thread, dp_error *err);
+bool parallel_run(uint32_t n_threads, uint64_t n, parallel_job *job, void *user,
+                  dp_error *err) CHECK_RESULT;
+uint32_t processors(void); /* that this process may use; at least 1, at most THREADS_MAX */
 
 /* ---- hash table (map.c): bytes to u32, insert only ----------------------------------------- */
 

@@ -1,0 +1,172 @@
+/* out_file: files that are made piece by piece and take their name when they are whole.
+ *
+ * Space is reserved before the first byte, so that a full disk is met at the start. Writes carry
+ * their own offset (pwrite), so threads may share a file. */
+#define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64
+
+#include "base/base.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+enum {
+    OUTPUT_PATH_BYTES = 4096,
+    WRITE_BYTES = 1 << 30, /* most bytes of one system call */
+};
+
+struct out_file {
+    int fd;
+    char *path;
+};
+
+static bool output_error(dp_error *err, const char *path, const char *what, int number) {
+    char reason[128];
+#ifdef __GLIBC__
+    const char *text = strerror_r(number, reason, sizeof(reason));
+#else
+    const char *text = strerror_r(number, reason, sizeof(reason)) == 0 ? reason : "unknown error";
+#endif
+    return err_set(err, DP_E_FILE, "%s: %s: %s", path, what, text);
+}
+
+/* Gives the file its size with all of it on the disk, where the file system can promise that. */
+static bool reserve(int fd, const char *path, uint64_t size, dp_error *err) {
+    struct stat status;
+    if (fstat(fd, &status) != 0) return output_error(err, path, "cannot be examined", errno);
+    if ((uint64_t)status.st_size > size && ftruncate(fd, (off_t)size) != 0) {
+        return output_error(err, path, "cannot be shortened", errno);
+    }
+    if (size == 0) return true;
+    int number;
+    do {
+        number = posix_fallocate(fd, 0, (off_t)size);
+    } while (number == EINTR);
+    if (number == EOPNOTSUPP || number == EINVAL) {
+        number = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+    }
+    if (number == 0) return true;
+    char what[80];
+    snprintf(what, sizeof(what), "%" PRIu64 " bytes cannot be reserved", size);
+    return output_error(err, path, what, number);
+}
+
+out_file *out_file_open(const char *path, uint64_t size, dp_error *err) {
+    if (size > INT64_MAX) {
+        err_set(err, DP_E_LIMIT, "%s: a file of %" PRIu64 " bytes", path, size);
+        return NULL;
+    }
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) {
+        output_error(err, path, "cannot be made", errno);
+        return NULL;
+    }
+    const size_t n = strlen(path) + 1;
+    out_file *o = mem_new(1, sizeof(out_file) + n, "a file", err);
+    if (o == NULL || !reserve(fd, path, size, err)) {
+        mem_free(o);
+        close(fd);
+        return NULL;
+    }
+    o->fd = fd;
+    o->path = (char *)(o + 1);
+    memcpy(o->path, path, n);
+    return o;
+}
+
+bool out_file_write(out_file *o, uint64_t offset, const void *bytes, size_t n, dp_error *err) {
+    const char *from = bytes;
+    while (n > 0) {
+        const ssize_t put = pwrite(o->fd, from, n < WRITE_BYTES ? n : WRITE_BYTES, (off_t)offset);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return output_error(err, o->path, "cannot be written", errno);
+        from += put;
+        offset += (uint64_t)put;
+        n -= (size_t)put;
+    }
+    return true;
+}
+
+bool out_file_sync(out_file *o, dp_error *err) {
+    return fsync(o->fd) == 0 || output_error(err, o->path, "cannot be written to the disk", errno);
+}
+
+void out_file_close(out_file *o) {
+    if (o == NULL) return;
+    close(o->fd);
+    mem_free(o);
+}
+
+bool folder_make(const char *path, dp_error *err) {
+    if (mkdir(path, 0777) == 0) return true;
+    const int number = errno;
+    return (number == EEXIST && path_is_folder(path)) ||
+           output_error(err, path, "cannot be made", number);
+}
+
+bool path_remove(const char *path, dp_error *err) {
+    struct stat status;
+    if (lstat(path, &status) != 0) {
+        return errno == ENOENT || output_error(err, path, "cannot be examined", errno);
+    }
+    if (!S_ISDIR(status.st_mode)) {
+        return unlink(path) == 0 || output_error(err, path, "cannot be removed", errno);
+    }
+    DIR *folder = opendir(path);
+    if (folder == NULL) return output_error(err, path, "cannot be listed", errno);
+    bool ok = true;
+    for (struct dirent *entry; ok && (entry = readdir(folder)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        ok = unlinkat(dirfd(folder), entry->d_name, 0) == 0 ||
+             output_error(err, path, "a file in it cannot be removed", errno);
+    }
+    closedir(folder);
+    return ok && (rmdir(path) == 0 || output_error(err, path, "cannot be removed", errno));
+}
+
+/* A file replaces a file by renaming; folders change places, and the old one is then removed. */
+bool path_replace(const char *from, const char *to, dp_error *err) {
+    if (rename(from, to) == 0) return true;
+    const int number = errno;
+    if (number != EEXIST && number != ENOTEMPTY && number != EISDIR && number != ENOTDIR) {
+        return output_error(err, to, "cannot be replaced", number);
+    }
+    char aside[OUTPUT_PATH_BYTES];
+    const int n = snprintf(aside, sizeof(aside), "%s.%ld.old", to, (long)getpid());
+    if (n < 0 || (size_t)n >= sizeof(aside)) {
+        return err_set(err, DP_E_LIMIT, "%s: path of %zu bytes is too long", to, strlen(to));
+    }
+#ifdef RENAME_EXCHANGE
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0) {
+        return path_remove(from, err);
+    }
+#endif
+    if (rename(to, aside) != 0) return output_error(err, to, "cannot be replaced", errno);
+    if (rename(from, to) != 0) {
+        const int why = errno;
+        (void)!rename(aside, to);
+        return output_error(err, to, "cannot be replaced", why);
+    }
+    return path_remove(aside, err);
+}
+
+uint64_t disk_room(const char *path) {
+    char folder[OUTPUT_PATH_BYTES];
+    struct statvfs status;
+    if (statvfs(path, &status) != 0) {
+        const char *slash = strrchr(path, '/');
+        const size_t n = slash == NULL ? 0 : (size_t)(slash - path) + (slash == path);
+        if (n >= sizeof(folder)) return 0;
+        memcpy(folder, path, n);
+        folder[n] = '\0';
+        if (statvfs(n == 0 ? "." : folder, &status) != 0) return 0;
+    }
+    uint64_t bytes;
+    return mul_u64(status.f_bavail, status.f_frsize, &bytes) ? bytes : UINT64_MAX;
+}
