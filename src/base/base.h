@@ -234,6 +234,8 @@ bool path_is_folder(const char *path);
 bool path_is_file(const char *path);
 /* Appends the names in a folder that end in `suffix`, each with a NUL behind it, in no order. */
 bool folder_list(const char *path, const char *suffix, buf *names, dp_error *err) CHECK_RESULT;
+/* The last part of a path, without slashes behind it; a view. */
+str path_last(const char *path);
 /* "folder/name" into out[size]; DP_E_LIMIT if it does not fit. */
 bool path_join(char *out, size_t size, const char *folder, const char *name,
                dp_error *err) CHECK_RESULT;
@@ -243,9 +245,10 @@ bool path_join(char *out, size_t size, const char *folder, const char *name,
 typedef struct out_file out_file;
 /* Makes a file of `size` bytes, all of them reserved on the disk at once; one that is there is
  * opened and, if it has another size, given this one. DP_E_FILE with the system's reason, a full
- * disk included. */
+ * disk included, or if somebody else has opened it in this way. */
 out_file *out_file_open(const char *path, uint64_t size, dp_error *err) CHECK_RESULT;
-/* Both may be called by several threads at a time. */
+/* Reading and writing may be done by several threads at a time. Reads exactly n bytes. */
+bool out_file_read(out_file *o, uint64_t offset, void *out, size_t n, dp_error *err) CHECK_RESULT;
 bool out_file_write(out_file *o, uint64_t offset, const void *bytes, size_t n,
                   dp_error *err) CHECK_RESULT;
 bool out_file_sync(out_file *o, dp_error *err) CHECK_RESULT; /* to the disk */
@@ -257,7 +260,13 @@ bool folder_make(const char *path, dp_error *err) CHECK_RESULT; /* one that is t
 bool path_remove(const char *path, dp_error *err) CHECK_RESULT;
 /* Gives `from` the name `to` at once; what had the name before is gone, a folder as well. */
 bool path_replace(const char *from, const char *to, dp_error *err) CHECK_RESULT;
-/* Bytes that may be written where `path` is or would be; 0 if the system does not say. */
+bool path_exists(const char *path); /* as anything */
+bool path_is_same(const char *a, const char *b); /* both there, and one and the same */
+bool folder_is_empty(const char *path);
+/* On the disk, of a file or of the files in a folder; 0 if there is none. */
+uint64_t path_bytes(const char *path);
+/* Bytes that may be written where `path` is or would be; UINT64_MAX if the system does
+ * not say. */
 uint64_t disk_room(const char *path);
 
 /* ---- threads (parallel.c; POSIX) ----------------------------------------------------------- */

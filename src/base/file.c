@@ -207,6 +207,14 @@ bool folder_list(const char *path, const char *suffix, buf *names, dp_error *err
     return ok && buf_ok(names, "the names in a folder", err);
 }
 
+str path_last(const char *path) {
+    str s = str_of(path);
+    while (s.size > 1 && s.data[s.size - 1] == '/') s.size--;
+    size_t first = s.size;
+    while (first > 0 && s.data[first - 1] != '/') first--;
+    return (str){ s.data + first, s.size - first };
+}
+
 bool path_join(char *out, size_t size, const char *folder, const char *name, dp_error *err) {
     const size_t n = strlen(folder);
     const char *between = n == 0 || folder[n - 1] == '/' ? "" : "/";

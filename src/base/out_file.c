@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -69,7 +70,9 @@ out_file *out_file_open(const char *path, uint64_t size, dp_error *err) {
     }
     const size_t n = strlen(path) + 1;
     out_file *o = mem_new(1, sizeof(out_file) + n, "a file", err);
-    if (o == NULL || !reserve(fd, path, size, err)) {
+    const bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    if (!ours) err_set(err, DP_E_FILE, "%s: is being written by another process", path);
+    if (o == NULL || !ours || !reserve(fd, path, size, err)) {
         mem_free(o);
         close(fd);
         return NULL;
@@ -78,6 +81,22 @@ out_file *out_file_open(const char *path, uint64_t size, dp_error *err) {
     o->path = (char *)(o + 1);
     memcpy(o->path, path, n);
     return o;
+}
+
+bool out_file_read(out_file *o, uint64_t offset, void *out, size_t n, dp_error *err) {
+    char *to = out;
+    while (n > 0) {
+        const ssize_t got = pread(o->fd, to, n < WRITE_BYTES ? n : WRITE_BYTES, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return output_error(err, o->path, "cannot be read", errno);
+        if (got == 0) {
+            return err_set(err, DP_E_FILE, "%s: ends at %" PRIu64, o->path, offset);
+        }
+        to += got;
+        offset += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return true;
 }
 
 bool out_file_write(out_file *o, uint64_t offset, const void *bytes, size_t n, dp_error *err) {
@@ -162,11 +181,52 @@ uint64_t disk_room(const char *path) {
     if (statvfs(path, &status) != 0) {
         const char *slash = strrchr(path, '/');
         const size_t n = slash == NULL ? 0 : (size_t)(slash - path) + (slash == path);
-        if (n >= sizeof(folder)) return 0;
+        if (n >= sizeof(folder)) return UINT64_MAX;
         memcpy(folder, path, n);
         folder[n] = '\0';
-        if (statvfs(n == 0 ? "." : folder, &status) != 0) return 0;
+        if (statvfs(n == 0 ? "." : folder, &status) != 0) return UINT64_MAX;
     }
     uint64_t bytes;
     return mul_u64(status.f_bavail, status.f_frsize, &bytes) ? bytes : UINT64_MAX;
+}
+
+bool path_exists(const char *path) {
+    struct stat status;
+    return lstat(path, &status) == 0;
+}
+
+bool path_is_same(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool folder_is_empty(const char *path) {
+    DIR *folder = opendir(path);
+    bool empty = folder != NULL;
+    for (struct dirent *entry; empty && (entry = readdir(folder)) != NULL;) {
+        empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+    }
+    if (folder != NULL) closedir(folder);
+    return empty;
+}
+
+static uint64_t bytes_of(const struct stat *status) {
+    enum { STAT_BLOCK = 512 }; /* POSIX leaves it open, Linux and the BSDs agree */
+    return (uint64_t)status->st_blocks * STAT_BLOCK;
+}
+
+uint64_t path_bytes(const char *path) {
+    struct stat status;
+    if (lstat(path, &status) != 0) return 0;
+    if (!S_ISDIR(status.st_mode)) return bytes_of(&status);
+    DIR *folder = opendir(path);
+    uint64_t sum = 0;
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        if (fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(status.st_mode)) {
+            sum += bytes_of(&status);
+        }
+    }
+    if (folder != NULL) closedir(folder);
+    return sum;
 }

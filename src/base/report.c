@@ -20,6 +20,7 @@ const char *dp_status_name(dp_status status) {
         [DP_E_MEMORY] = "memory",
         [DP_E_DEVICE] = "device",
         [DP_E_CANCELLED] = "cancelled",
+        [DP_E_NETWORK] = "network",
     };
     return (size_t)status < ARRAY_LEN(names) ? names[status] : "unknown";
 }
