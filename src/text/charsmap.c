@@ -65,6 +65,13 @@ charsmap *charsmap_new(tokenizer *t, str bytes, dp_error *err) {
     return check_replacements(t, rules, err) ? rules : NULL;
 }
 
+void charsmap_bytes(const charsmap *rules, buf *out) {
+    const uint32_t size = rules->n_units * (uint32_t)sizeof(uint32_t);
+    buf_add(out, &size, sizeof(size));
+    buf_add(out, rules->units, size);
+    buf_add_str(out, rules->texts);
+}
+
 static int base64_digit(char c) {
     if (c >= 'A' && c <= 'Z') {
         return c - 'A';
@@ -101,6 +108,28 @@ charsmap *charsmap_new_base64(tokenizer *t, str text, dp_error *err) {
     }
     buf_free(&bytes);
     return rules;
+}
+
+void charsmap_base64(const charsmap *rules, buf *out) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    buf bytes;
+    buf_init(&bytes, out->ceiling);
+    charsmap_bytes(rules, &bytes);
+    for (size_t i = 0; i < bytes.size; i += 3) {
+        uint32_t bits = 0;
+        char four[] = "====";
+        for (size_t j = 0; j < 3; j++) {
+            bits = bits << 8 | (i + j < bytes.size ? (uint8_t)bytes.data[i + j] : 0u);
+        }
+        for (size_t j = 0; j < 4 && (j == 0 || i + j <= bytes.size); j++) {
+            four[j] = digits[bits >> (18 - 6 * j) & 63];
+        }
+        buf_add(out, four, 4);
+    }
+    if (bytes.failed != DP_OK && out->failed == DP_OK) {
+        out->failed = bytes.failed;
+    }
+    buf_free(&bytes);
 }
 
 /* ---- looking up ---------------------------------------------------------------------------- */

@@ -99,19 +99,30 @@ static bool read_configured_affixes(tokenizer *t, const json_value *config, bool
     return true;
 }
 
-/* A string, or a list of {"name", "template"} of which "default" counts, else the first. */
+/* A string, or a list of {"name", "template"} of which "default" counts, else the first. The others
+ * are kept. */
 static bool read_chat_template(tokenizer *t, const tokenizer_files *files, dp_error *err) {
     str text = files->chat_template, name;
     const json_value *v = json_get(files->tokenizer_config, "chat_template");
     bool found = text.size > 0;
-    if (!found && json_is_array(v)) {
+    if (json_is_array(v) && !tokenizer_reserve_templates(t, json_count(v), err)) {
+        return false;
+    }
+    if (json_is_array(v)) {
+        const bool from_file = found;
         for (json_iter it = json_each(v); json_next(&it);) {
-            const bool is_default =
-                json_string(json_get(it.value, "name"), &name) && str_is(name, "default");
             str one;
-            if ((is_default || !found) && json_string(json_get(it.value, "template"), &one)) {
+            const bool named = json_string(json_get(it.value, "name"), &name);
+            const bool is_default = named && str_is(name, "default");
+            if (!json_string(json_get(it.value, "template"), &one)) {
+                continue;
+            }
+            if (!from_file && (is_default || !found)) {
                 text = one;
                 found = true;
+            }
+            if (named && !is_default && !tokenizer_put_template(t, name, one, err)) {
+                return false;
             }
         }
     } else if (!found) {
@@ -122,7 +133,7 @@ static bool read_chat_template(tokenizer *t, const tokenizer_files *files, dp_er
 
 bool companions_read(tokenizer *t, const tokenizer_files *files, bool has_template, bool adds_bos,
                      dp_error *err) {
-    dp_token first = DP_NO_TOKEN, id;
+    dp_token first = DP_NO_TOKEN;
     uint64_t number;
     t->bos = named_token(t, files, "bos_token", t->bos);
     t->eos = named_token(t, files, "eos_token", t->eos);
@@ -141,10 +152,10 @@ bool companions_read(tokenizer *t, const tokenizer_files *files, bool has_templa
         number < t->n_tokens) {
         t->bos = (dp_token)number;
     }
-    static const char *const turn_ends[] = { "eot_token", "eom_token" };
-    for (size_t i = 0; i < ARRAY_LEN(turn_ends); i++) {
-        id = named_token(t, files, turn_ends[i], DP_NO_TOKEN);
-        if (id != DP_NO_TOKEN && !tokenizer_add_stop(t, id, err)) {
+    for (size_t i = 0; i < ROLE_COUNT; i++) {
+        t->roles[i] = named_token(t, files, token_roles[i].config, DP_NO_TOKEN);
+        if (i <= ROLE_EOM && t->roles[i] != DP_NO_TOKEN &&
+            !tokenizer_add_stop(t, t->roles[i], err)) {
             return false;
         }
     }

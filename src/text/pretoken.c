@@ -207,6 +207,11 @@ static bool run_step(encoding *e, uint32_t level, str piece, bool at_start) {
         return true;
     }
     if (level == e->t->pre.n) {
+        if (e->pieces != NULL) {
+            buf_add_str(e->pieces, piece);
+            buf_add(e->pieces, "", 1);
+            return buf_ok(e->pieces, "a text's pieces", e->err);
+        }
         return e->t->unigram ? unigram_encode(e, piece) : bpe_encode(e, piece);
     }
     const step *s = &e->t->pre.list[level];

@@ -24,6 +24,8 @@ struct regex {
     pcre2_general_context *general;
     pcre2_code *code;
     char head[48]; /* the pattern's start, for messages */
+    size_t size;   /* of the whole pattern, as it was given */
+    char pattern[];
 };
 
 struct regex_work {
@@ -467,10 +469,12 @@ regex *regex_new(str pattern, dp_error *err) {
     }
     buf ours;
     buf_init(&ours, (size_t)PATTERN_BYTES_MAX * 32);
-    regex *r = mem_new(1, sizeof(*r), "a pattern", err);
+    regex *r = mem_new(1, sizeof(*r) + pattern.size, "a pattern", err);
     if (r == NULL || !translate_pattern(pattern, &ours, err)) {
         goto fail;
     }
+    r->size = pattern.size;
+    memcpy(r->pattern, pattern.data, pattern.size);
     const size_t head = pattern.size < sizeof(r->head) ? pattern.size : sizeof(r->head) - 1;
     memcpy(r->head, pattern.data, head);
     r->head[head - utf8_incomplete_tail((str){ r->head, head })] = '\0';
@@ -509,6 +513,10 @@ void regex_free(regex *r) {
     pcre2_code_free(r->code);
     pcre2_general_context_free(r->general);
     mem_free(r);
+}
+
+str regex_pattern(const regex *r) {
+    return (str){ r->pattern, r->size };
 }
 
 regex_work *regex_work_new(dp_error *err) {

@@ -85,6 +85,28 @@ const dp_token *tokenizer_stops(const tokenizer *t, size_t *n);
 /* The chat template's text; empty if there is none. */
 str tokenizer_chat_template(const tokenizer *t);
 
+/* ---- writing (tokenizer_write_json.c, tokenizer_write_gguf.c) ------------------------------ */
+
+/* Appends a whole tokenizer.json that Hugging Face tokenizers reads and that, opened again, gives
+ * the same tokens. Padding at the vocabulary's end ("[PAD7]" as token 7) is left out. The model
+ * file of a folder that has a tokenizer.json is better copied: that loses nothing
+ * (tokenizer_source_json). DP_E_UNSUPPORTED for a token that is no UTF-8, DP_E_LIMIT (out's
+ * ceiling), DP_E_MEMORY. */
+bool tokenizer_write_json(const tokenizer *t, buf *out, dp_error *err) CHECK_RESULT;
+/* Appends the tokenizer_config.json beside it: special tokens by name, chat templates. */
+bool tokenizer_write_config(const tokenizer *t, buf *out, dp_error *err) CHECK_RESULT;
+/* Appends the tokenizer.json that the files came with, as it is: that of a folder or pack, or the
+ * one in a GGUF file (tokenizer.huggingface.json). *found false if there is none. */
+bool tokenizer_source_json(container *c, buf *out, bool *found, dp_error *err) CHECK_RESULT;
+
+/* Writes the keys tokenizer.* of a GGUF file of `vocab_size` rows, whose further tokens are
+ * padding. `source`, or NULL: the files that t was opened from. A GGUF's keys are copied; the
+ * tokenizer.json of anything else becomes tokenizer.huggingface.json, which tokenizer_open goes by,
+ * and the other keys are as near as GGUF comes to it: what they cannot say is told to the log.
+ * DP_E_UNSUPPORTED, DP_E_LIMIT, DP_E_MEMORY. */
+bool tokenizer_write_gguf(const tokenizer *t, container *source, uint32_t vocab_size,
+                          const meta_sink *sink, dp_error *err) CHECK_RESULT;
+
 /* ---- chat templates (chat.c, jinja*.c) ------------------------------------------------------ */
 
 typedef struct {

@@ -7,6 +7,7 @@
  * piece and not a list of all pieces. decode.c goes the other way. tokenizer_json.c,
  * tokenizer_gguf.c and tokenizer_spm.c fill the same structure from the three sources, companions.c
  * from the files beside the first and the last; tokenizer.c finishes it and holds the public calls.
+ * tokenizer_write_json.c and tokenizer_write_gguf.c turn it into such sources again.
  * A tokenizer never changes after opening: all that changes during a call is in its `encoding`. */
 #ifndef TEXT_INTERNAL_H
 #define TEXT_INTERNAL_H
@@ -20,6 +21,7 @@ enum {
     STEPS_MAX = 32,                 /* of a normalizer, a pre-tokenizer or a decoder */
     AFFIX_MAX = 16,                 /* tokens put in front or behind by the post-processor */
     PATTERN_BYTES_MAX = 65535,      /* one regular expression */
+    MERGES_BYTES_MAX = 1 << 30,     /* a list of merges that is being written */
     CHAR_TABLE = 1024,              /* characters whose token is looked up without hashing */
 };
 
@@ -32,6 +34,7 @@ typedef struct regex_work regex_work; /* what matching needs; one per call and t
  * the same meaning. DP_E_UNSUPPORTED for constructs that would mean something else here. */
 regex *regex_new(str pattern, dp_error *err) CHECK_RESULT;
 void regex_free(regex *r);
+str regex_pattern(const regex *r); /* as it was given; lives with r */
 regex_work *regex_work_new(dp_error *err) CHECK_RESULT;
 void regex_work_free(regex_work *w);
 /* The leftmost match at or after `from`; *found says whether there is one. `text` must be valid
@@ -116,7 +119,24 @@ enum {
     TOKEN_RSTRIP = 64,
     TOKEN_SINGLE_WORD = 128, /* only where no word character touches it */
     TOKEN_NORMALIZED = 256,  /* searched in the normalized text */
+    TOKEN_UNUSED = 512,      /* its file says that no text means it: padding of a vocabulary */
 };
+
+/* GGUF's types of tokens (tokenizer.ggml.token_type). */
+enum { GGUF_NORMAL = 1, GGUF_UNKNOWN, GGUF_CONTROL, GGUF_USER, GGUF_UNUSED, GGUF_BYTE };
+
+/* Tokens with a part to play, besides bos, eos and unk. Only ends of turns matter here; the others
+ * are kept for files that are written. */
+typedef enum { ROLE_EOT, ROLE_EOM, ROLE_PAD, ROLE_SEP, ROLE_MASK, ROLE_CLS, ROLE_COUNT } token_role;
+typedef struct {
+    const char *meta, *config; /* key in GGUF, in tokenizer_config.json */
+} role_keys;
+extern const role_keys token_roles[ROLE_COUNT];
+
+/* A further chat template ("tool_use"). */
+typedef struct {
+    str name, text;
+} named_template;
 
 /* (left, right) -> (rank, result): open addressing, at most half full. */
 typedef struct {
@@ -194,6 +214,9 @@ struct tokenizer {
     dp_token *stops;
     size_t n_stops, stops_capacity;
     str chat_template;
+    named_template *templates; /* [n_templates], besides chat_template */
+    uint32_t n_templates;
+    dp_token roles[ROLE_COUNT];
 
     decode_step decode[STEPS_MAX];
     uint32_t n_decode;
@@ -202,6 +225,10 @@ struct tokenizer {
     char lead;        /* what is dropped from the start of the text, */
     uint32_t n_lead;  /* at most so often */
 };
+
+static inline bool token_present(const tokenizer *t, dp_token id) {
+    return t->flags[id] & TOKEN_PRESENT;
+}
 
 /* ---- one call ------------------------------------------------------------------------------ */
 
@@ -252,6 +279,7 @@ typedef struct {
     best_path *best;
     size_t n_best;         /* capacity */
     uint64_t n_candidates; /* put into the heap so far: the work of the call */
+    buf *pieces; /* not NULL: pieces go there, each with a NUL behind it, not to a model */
 } encoding;
 
 bool encoding_init(encoding *e, const tokenizer *t, bool parse_special, dp_token *out, size_t max,
@@ -303,6 +331,9 @@ void add_byte_chars(buf *out, str bytes);
 /* charsmap.c: from the bytes of a file, raw or as base64. */
 charsmap *charsmap_new(tokenizer *t, str bytes, dp_error *err) CHECK_RESULT;
 charsmap *charsmap_new_base64(tokenizer *t, str text, dp_error *err) CHECK_RESULT;
+/* What the two take, appended. */
+void charsmap_bytes(const charsmap *rules, buf *out);
+void charsmap_base64(const charsmap *rules, buf *out);
 void charsmap_apply(encoding *e, const charsmap *rules, str in, buf *out);
 void sentence_apply(encoding *e, const step *s, str in, bool at_start, buf *out);
 
@@ -361,6 +392,11 @@ tokenizer *tokenizer_from_spm(const tokenizer_files *files, const log_sink *log,
 tokenizer *tokenizer_from_meta(meta_get *get, const void *user, const log_sink *log,
                                dp_error *err) CHECK_RESULT;
 
+/* What tokenizer.json itself says, not finished: ends, template and, unless *has_template, affixes
+ * are the caller's. */
+tokenizer *tokenizer_described(const json_value *root, const log_sink *log, bool *has_template,
+                               dp_error *err) CHECK_RESULT;
+
 tokenizer *tokenizer_new(const char *source, const log_sink *log, dp_error *err) CHECK_RESULT;
 /* Room for n tokens, all holes. */
 bool tokenizer_reserve(tokenizer *t, uint64_t n, dp_error *err) CHECK_RESULT;
@@ -372,6 +408,11 @@ bool tokenizer_copy(tokenizer *t, str s, str *out, dp_error *err) CHECK_RESULT;
 bool tokenizer_finish(tokenizer *t, dp_error *err) CHECK_RESULT;
 bool tokenizer_add_stop(tokenizer *t, dp_token id, dp_error *err) CHECK_RESULT;
 decode_step *decode_add(tokenizer *t, decode_kind kind, dp_error *err) CHECK_RESULT;
+/* Whether a control token counts as a stop by its spelling alone. */
+bool tokenizer_known_stop(const tokenizer *t, dp_token id);
+/* Room for n further chat templates. */
+bool tokenizer_reserve_templates(tokenizer *t, uint64_t n, dp_error *err) CHECK_RESULT;
+bool tokenizer_put_template(tokenizer *t, str name, str text, dp_error *err) CHECK_RESULT;
 /* bos and eos, as far as the model has them, around every text. */
 void tokenizer_add_affixes(tokenizer *t, bool bos, bool eos);
 /* Scores of a vocabulary whose tokens stand, as the model needs them. */
@@ -382,6 +423,22 @@ typedef struct {
     bool prefixes, only_at_start, trims, escapes;
 } sentence_options;
 bool tokenizer_add_sentence(tokenizer *t, sentence_options options, dp_error *err) CHECK_RESULT;
+
+/* tokenizer_gguf.c: pre-tokenizers that GGUF names. */
+typedef struct {
+    const char *name;
+    bool whole; /* pieces that are tokens need no merges */
+    bool nfc;   /* texts are composed first */
+} pre_name;
+/* Number i of the table, false behind its end; aliases with a "*" are left out. */
+bool pre_name_at(size_t i, pre_name *out);
+/* Appends its steps. */
+bool pre_name_steps(size_t i, step_list *pre, dp_error *err) CHECK_RESULT;
+
+/* tokenizer_write_json.c: all merges in their order; by scores, those that give the same order. */
+typedef void merge_call(void *user, dp_token left, dp_token right);
+bool tokenizer_each_merge(const tokenizer *t, merge_call *call, void *user,
+                          dp_error *err) CHECK_RESULT;
 
 /* companions.c: bos, eos, stop tokens and the chat template from the files beside the vocabulary.
  * `adds_bos`: whether bos is added where they do not say. */

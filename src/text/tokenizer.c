@@ -19,6 +19,9 @@ tokenizer *tokenizer_new(const char *source, const log_sink *log, dp_error *err)
         t->log = *log;
     }
     t->bos = t->eos = t->unk = DP_NO_TOKEN;
+    for (size_t i = 0; i < ROLE_COUNT; i++) {
+        t->roles[i] = DP_NO_TOKEN;
+    }
     for (size_t i = 0; i < CHAR_TABLE; i++) {
         t->char_ids[i] = DP_NO_TOKEN;
     }
@@ -176,39 +179,77 @@ bool tokenizer_add_stop(tokenizer *t, dp_token id, dp_error *err) {
     return true;
 }
 
+const role_keys token_roles[ROLE_COUNT] = {
+    [ROLE_EOT] = { "tokenizer.ggml.eot_token_id", "eot_token" },
+    [ROLE_EOM] = { "tokenizer.ggml.eom_token_id", "eom_token" },
+    [ROLE_PAD] = { "tokenizer.ggml.padding_token_id", "pad_token" },
+    [ROLE_SEP] = { "tokenizer.ggml.seperator_token_id", "sep_token" }, /* spelt so */
+    [ROLE_MASK] = { "tokenizer.ggml.mask_token_id", "mask_token" },
+    [ROLE_CLS] = { "tokenizer.ggml.cls_token_id", "cls_token" },
+};
+
 /* Spellings that end a turn or a text in published models. They count only as control tokens. */
-static bool add_known_stops(tokenizer *t, dp_error *err) {
-    static const char *const spellings[] = {
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<|return|>",
-        "<|call|>",
-        "<end_of_turn>",
-        "<|endoftext|>",
-        "<|endofturn|>",
-        "<|end_of_text|>",
-        "<|end_of_turn|>",
-        "<end_of_utterance>",
-        "</s>",
-        "<EOT>",
-        "<\xEF\xBD\x9C"
-        "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
-    };
-    dp_token id;
+static const char *const known_stops[] = {
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|endofturn|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<end_of_utterance>",
+    "</s>",
+    "<EOT>",
+    "<\xEF\xBD\x9C"
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+};
+
+/* The token of known_stops[i], if it has a control token of that spelling. */
+static bool find_known_stop(const tokenizer *t, size_t i, dp_token *id) {
+    dp_token other;
     /* Of models that have both, <|end|> closes one of several messages of an answer. */
-    const bool channels =
-        tokenizer_find(t, STR("<|return|>"), &id) && tokenizer_find(t, STR("<|call|>"), &id);
-    for (size_t i = 0; i < ARRAY_LEN(spellings); i++) {
-        if (!tokenizer_find(t, str_of(spellings[i]), &id) || !(t->flags[id] & TOKEN_SPECIAL) ||
-            (channels && strcmp(spellings[i], "<|end|>") == 0)) {
-            continue;
+    const bool channels = strcmp(known_stops[i], "<|end|>") == 0 &&
+                          tokenizer_find(t, STR("<|return|>"), &other) &&
+                          tokenizer_find(t, STR("<|call|>"), &other);
+    return !channels && tokenizer_find(t, str_of(known_stops[i]), id) &&
+           (t->flags[*id] & TOKEN_SPECIAL);
+}
+
+bool tokenizer_known_stop(const tokenizer *t, dp_token id) {
+    dp_token known;
+    for (size_t i = 0; i < ARRAY_LEN(known_stops); i++) {
+        if (find_known_stop(t, i, &known) && known == id) {
+            return true;
         }
-        if (!tokenizer_add_stop(t, id, err)) {
+    }
+    return false;
+}
+
+static bool add_known_stops(tokenizer *t, dp_error *err) {
+    dp_token id;
+    for (size_t i = 0; i < ARRAY_LEN(known_stops); i++) {
+        if (find_known_stop(t, i, &id) && !tokenizer_add_stop(t, id, err)) {
             return false;
         }
     }
+    return true;
+}
+
+bool tokenizer_reserve_templates(tokenizer *t, uint64_t n, dp_error *err) {
+    t->templates = arena_new(&t->memory, n + 1, sizeof(*t->templates), "chat templates", err);
+    return t->templates != NULL;
+}
+
+bool tokenizer_put_template(tokenizer *t, str name, str text, dp_error *err) {
+    named_template *to = &t->templates[t->n_templates];
+    if (!tokenizer_copy(t, name, &to->name, err) || !tokenizer_copy(t, text, &to->text, err)) {
+        return false;
+    }
+    t->n_templates++;
     return true;
 }
 
@@ -295,6 +336,9 @@ tokenizer *tokenizer_open(container *c, const log_sink *log, dp_error *err) {
         !optional_json(c, "config.json", &files.config, err) ||
         !optional_text(c, "chat_template.jinja", &template, err)) {
         goto out;
+    }
+    if (files.config == NULL) {
+        files.config = container_manifest(c); /* a pack without one has eos_token_id there */
     }
     files.chat_template = (str){ template.data, template.size };
     if (files.tokenizer != NULL) {

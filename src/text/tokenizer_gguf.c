@@ -3,7 +3,9 @@
  * Four models: "gpt2", byte-level BPE by merges behind a pre-tokenizer that is only named; "llama"
  * and "t5", SentencePiece's BPE by scores and its unigram model; "gemma4", merges as in
  * tokenizer.json over a SentencePiece vocabulary. The named pre-tokenizers are the patterns of the
- * models' own tokenizers; Hugging Face tokenizers is what they are compared with. */
+ * models' own tokenizers; Hugging Face tokenizers is what they are compared with. A file that keeps
+ * the whole tokenizer.json (tokenizer.huggingface.json) is read by that as far as both tell of the
+ * same tokens: it says more. */
 #include "text/text_internal.h"
 
 typedef struct {
@@ -101,6 +103,29 @@ static const named_pre named_pres[] = {
         "[\\p{P}!-/:-@\\[-`{-~]", gpt2_pattern } },
     { "default", 0, { "[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2_pattern, "\\p{N}+", "[0-9][0-9][0-9]" } },
 };
+
+bool pre_name_at(size_t i, pre_name *out) {
+    if (i >= ARRAY_LEN(named_pres)) {
+        return false;
+    }
+    *out = (pre_name){ .name = named_pres[i].name,
+                       .whole = named_pres[i].flags & PRE_WHOLE,
+                       .nfc = named_pres[i].flags & PRE_NFC };
+    return true;
+}
+
+static bool add_pre_steps(const named_pre *pre, step_list *steps, dp_error *err) {
+    for (size_t i = 0; i < PATTERNS_MAX && pre->patterns[i] != NULL; i++) {
+        if (!step_add_regex(steps, str_of(pre->patterns[i]), SPLIT_ISOLATED, pre->name, err)) {
+            return false;
+        }
+    }
+    return step_add(steps, STEP_BYTES, pre->name, err) != NULL;
+}
+
+bool pre_name_steps(size_t i, step_list *pre, dp_error *err) {
+    return add_pre_steps(&named_pres[i], pre, err);
+}
 
 static const named_pre *find_pre(str name) {
     for (size_t i = 0; i < ARRAY_LEN(named_pres); i++) {
@@ -215,9 +240,20 @@ static bool is_phi3(const meta_reader *r) {
     return false;
 }
 
+static const char type_key[] = "tokenizer.ggml.token_type";
+
+/* The types of n tokens, NULL if the file has none. */
+static bool token_types(const meta_reader *r, uint32_t n, const meta_value **types) {
+    *types = NULL;
+    if (meta_find(r, type_key) == NULL) {
+        return true;
+    }
+    *types = meta_list(r, type_key, n);
+    return *types != NULL && ((*types)->element == META_INT || (*types)->element == META_UINT ||
+                              wrong_meta(r, type_key, "integers"));
+}
+
 static bool read_tokens(meta_reader *r) {
-    enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
-    static const char type_key[] = "tokenizer.ggml.token_type";
     tokenizer *t = r->t;
     const meta_value *tokens = meta_list(r, "tokenizer.ggml.tokens", 0), *types = NULL;
     if (tokens == NULL) {
@@ -226,17 +262,8 @@ static bool read_tokens(meta_reader *r) {
     if (tokens->element != META_STRING) {
         return wrong_meta(r, "tokenizer.ggml.tokens", "strings");
     }
-    if (!tokenizer_reserve(t, tokens->n, r->err)) {
+    if (!tokenizer_reserve(t, tokens->n, r->err) || !token_types(r, tokens->n, &types)) {
         return false;
-    }
-    if (meta_find(r, type_key) != NULL) {
-        types = meta_list(r, type_key, tokens->n);
-        if (types == NULL) {
-            return false;
-        }
-        if (types->element != META_INT && types->element != META_UINT) {
-            return wrong_meta(r, type_key, "integers");
-        }
     }
     const bool strips = is_phi3(r);
     /* SentencePiece's are part of the text that spaces are marked in; control tokens part it. */
@@ -246,30 +273,30 @@ static bool read_tokens(meta_reader *r) {
     for (uint32_t i = 0; i < tokens->n; i++) {
         const str spelling = tokens->strings[i];
         uint16_t flags = TOKEN_MODEL;
-        switch (types != NULL ? types->ints[i] : NORMAL) {
-        case UNKNOWN:
-        case CONTROL:
+        switch (types != NULL ? types->ints[i] : GGUF_NORMAL) {
+        case GGUF_UNKNOWN:
+        case GGUF_CONTROL:
             flags = outside | TOKEN_ADDED | TOKEN_SPECIAL;
             if (strips && !str_is(spelling, "<unk>") && !str_is(spelling, "<s>") &&
                 !str_is(spelling, "<|endoftext|>")) {
                 flags |= TOKEN_RSTRIP;
             }
             break;
-        case USER_DEFINED:
+        case GGUF_USER:
             flags = TOKEN_MODEL | TOKEN_ADDED | inside;
             break;
-        case BYTE:
+        case GGUF_BYTE:
             flags = TOKEN_MODEL | TOKEN_BYTE;
             break;
         case 0: /* undefined */
-        case NORMAL:
+        case GGUF_NORMAL:
             break;
-        case UNUSED:
-            flags = outside;
+        case GGUF_UNUSED:
+            flags = outside | TOKEN_UNUSED;
             break;
         default:
             return err_set(r->err, DP_E_FORMAT, "%s: token %u has type %lld, the last known is %d",
-                           type_key, i, (long long)types->ints[i], BYTE);
+                           type_key, i, (long long)types->ints[i], GGUF_BYTE);
         }
         if (!tokenizer_put(t, i, spelling, flags, r->err)) {
             return false;
@@ -343,7 +370,7 @@ static bool read_meta_merges(meta_reader *r) {
     return ok;
 }
 
-/* ---- the two models ------------------------------------------------------------------------ */
+/* ---- the models ---------------------------------------------------------------------------- */
 
 static bool read_affixes(meta_reader *r, bool adds_bos, bool adds_eos) {
     bool bos, eos;
@@ -376,13 +403,7 @@ static bool read_gpt2(meta_reader *r) {
     if ((pre->flags & PRE_NFC) && step_add(&t->normal, STEP_NFC, pre->name, r->err) == NULL) {
         return false;
     }
-    for (size_t i = 0; i < PATTERNS_MAX && pre->patterns[i] != NULL; i++) {
-        if (!step_add_regex(&t->pre, str_of(pre->patterns[i]), SPLIT_ISOLATED, pre->name, r->err)) {
-            return false;
-        }
-    }
-    if (step_add(&t->pre, STEP_BYTES, pre->name, r->err) == NULL ||
-        decode_add(t, DECODE_BYTES, r->err) == NULL) {
+    if (!add_pre_steps(pre, &t->pre, r->err) || decode_add(t, DECODE_BYTES, r->err) == NULL) {
         return false;
     }
     t->ignore_merges = pre->flags & PRE_WHOLE;
@@ -451,54 +472,205 @@ static bool read_gemma4(meta_reader *r) {
            read_affixes(r, true, false);
 }
 
-static bool read_meta(meta_reader *r) {
+/* ---- what all models have ------------------------------------------------------------------ */
+
+static bool read_roles(meta_reader *r) {
     tokenizer *t = r->t;
-    str model = STR(""), text = STR("");
+    if (t->eos != DP_NO_TOKEN && !tokenizer_add_stop(t, t->eos, r->err)) {
+        return false;
+    }
+    for (size_t i = 0; i < ROLE_COUNT; i++) {
+        if (i <= ROLE_EOM) {
+            if (!meta_token(r, token_roles[i].meta, DP_NO_TOKEN, &t->roles[i]) ||
+                (t->roles[i] != DP_NO_TOKEN && !tokenizer_add_stop(t, t->roles[i], r->err))) {
+                return false;
+            }
+            continue;
+        }
+        const meta_value *v = meta_find(r, token_roles[i].meta); /* no encoding depends on it */
+        if (v != NULL && (v->type == META_UINT || v->type == META_INT) && v->u < t->n_tokens) {
+            t->roles[i] = (dp_token)v->u;
+        }
+    }
+    return true;
+}
+
+/* tokenizer.chat_template, and tokenizer.chat_template.NAME for the names of a list. */
+static bool read_templates(meta_reader *r) {
+    tokenizer *t = r->t;
+    str text = STR("");
+    bool found, ok = true;
+    if (!meta_text(r, "tokenizer.chat_template", &text, &found) ||
+        (found && !tokenizer_copy(t, text, &t->chat_template, r->err))) {
+        return false;
+    }
+    const meta_value *names = meta_find(r, "tokenizer.chat_templates");
+    if (names == NULL || names->type != META_ARRAY || names->element != META_STRING) {
+        return true;
+    }
+    if (!tokenizer_reserve_templates(t, names->n, r->err)) {
+        return false;
+    }
+    buf key;
+    buf_init(&key, NAME_BYTES_MAX);
+    for (uint32_t i = 0; ok && i < names->n; i++) {
+        const str name = names->strings[i];
+        buf_reset(&key);
+        buf_add_str(&key, STR("tokenizer.chat_template."));
+        buf_add_str(&key, name);
+        ok = buf_ok(&key, "the name of a chat template", r->err) &&
+             meta_text(r, key.data, &text, &found) &&
+             (!found || tokenizer_put_template(t, name, text, r->err));
+    }
+    buf_free(&key);
+    return ok;
+}
+
+/* ---- tokenizer.huggingface.json ------------------------------------------------------------ */
+
+static const char described_key[] = "tokenizer.huggingface.json";
+
+/* Whether both tell of the same tokens: all of r->t are in the list under their ids, and what the
+ * list has beyond is unused. */
+static bool same_tokens(const meta_reader *r) {
+    const tokenizer *t = r->t;
+    const meta_value *tokens = meta_list(r, "tokenizer.ggml.tokens", 0), *types;
+    if (tokens == NULL || !token_types(r, tokens->n, &types)) {
+        return false;
+    }
+    if (tokens->element != META_STRING) {
+        return wrong_meta(r, "tokenizer.ggml.tokens", "strings");
+    }
+    if (t->n_tokens > tokens->n) {
+        return err_set(r->err, DP_E_FORMAT, "it has %u tokens, tokenizer.ggml.tokens %u",
+                       t->n_tokens, tokens->n);
+    }
+    for (uint32_t i = 0; i < tokens->n; i++) {
+        const bool present = i < t->n_tokens && (t->flags[i] & TOKEN_PRESENT);
+        const str ours = present ? t->spelling[i] : STR("");
+        if (present ? !str_equal(ours, tokens->strings[i])
+                    : types == NULL || types->ints[i] != GGUF_UNUSED) {
+            return err_set(r->err, DP_E_FORMAT,
+                           "its token %u is \"%.*s\", tokenizer.ggml.tokens has \"%.*s\"", i,
+                           STR_ARG(ours), STR_ARG(tokens->strings[i]));
+        }
+    }
+    return true;
+}
+
+/* NULL if the file has no such key, or none to rely on, which is told: the other keys say all that
+ * is needed. False only for want of memory. */
+static bool open_described(const meta_reader *r, const log_sink *log, tokenizer **out,
+                           bool *has_template) {
+    const meta_value *v = meta_find(r, described_key);
+    dp_error own = { 0 };
+    *out = NULL;
+    if (v == NULL) {
+        return true;
+    }
+    const str text = v->type == META_STRING ? v->s : STR("");
+    json *doc = json_open(text, described_key, &own);
+    tokenizer *t = NULL;
+    if (doc != NULL) {
+        t = tokenizer_described(json_root(doc), log, has_template, &own);
+        json_close(doc);
+    }
+    const meta_reader second = { .t = t, .get = r->get, .user = r->user, .err = &own };
+    if (t != NULL && !same_tokens(&second)) {
+        tokenizer_close(t);
+        t = NULL;
+    }
+    if (t == NULL && own.status == DP_E_MEMORY) {
+        return err_set(r->err, own.status, "%s", own.message);
+    }
+    if (t == NULL) {
+        log_line(log, DP_LOG_WARNING, "%s is not used: %s", described_key, own.message);
+    } else {
+        t->source = described_key;
+    }
+    *out = t;
+    return true;
+}
+
+/* Puts a token at an end of the text, or takes it away, as the file's keys want it. */
+static bool settle_affix(meta_reader *r, const char *key, bool fallback, dp_token id, bool behind) {
+    tokenizer *t = r->t;
+    dp_token *list = behind ? t->suffix : t->prefix;
+    uint32_t *n = behind ? &t->n_suffix : &t->n_prefix;
+    const bool has = id != DP_NO_TOKEN && *n > 0 && list[behind ? *n - 1 : 0] == id;
+    bool wanted;
+    if (!meta_flag(r, key, fallback || has, &wanted)) {
+        return false;
+    }
+    if (id == DP_NO_TOKEN || wanted == has) {
+        return true;
+    }
+    if (wanted && *n == AFFIX_MAX) {
+        return err_set(r->err, DP_E_LIMIT, "%s: more than %d tokens %s a text", described_key,
+                       AFFIX_MAX, behind ? "behind" : "before");
+    }
+    if (!behind) {
+        memmove(list + wanted, list + has, (*n - has) * sizeof(*list));
+    }
+    *n = *n - has + wanted;
+    if (wanted) {
+        list[behind ? *n - 1 : 0] = id;
+    }
+    return true;
+}
+
+/* What GGUF's own keys say goes before what tokenizer.json says of the same: they are what one
+ * edits in such a file. */
+static bool read_described_ends(meta_reader *r, str model, bool has_template) {
+    tokenizer *t = r->t;
+    const bool adds_bos = !has_template && (str_is(model, "llama") || str_is(model, "gemma4"));
+    return meta_token(r, "tokenizer.ggml.bos_token_id", DP_NO_TOKEN, &t->bos) &&
+           meta_token(r, "tokenizer.ggml.eos_token_id", DP_NO_TOKEN, &t->eos) &&
+           settle_affix(r, "tokenizer.ggml.add_bos_token", adds_bos, t->bos, false) &&
+           settle_affix(r, "tokenizer.ggml.add_eos_token", false, t->eos, true);
+}
+
+/* ---- all ----------------------------------------------------------------------------------- */
+
+static bool read_model_name(const meta_reader *r, str *model) {
     bool found;
-    if (!meta_text(r, "tokenizer.ggml.model", &model, &found)) {
+    if (!meta_text(r, "tokenizer.ggml.model", model, &found)) {
         return false;
     }
     if (!found) {
         return err_set(r->err, DP_E_FORMAT,
                        "tokenizer.ggml.model is missing: the file has no tokenizer");
     }
-    const bool gpt2 = str_is(model, "gpt2"), gemma4 = str_is(model, "gemma4");
-    const bool unigram = str_is(model, "t5");
-    if (!gpt2 && !gemma4 && !unigram && !str_is(model, "llama")) {
-        return err_set(r->err, DP_E_UNSUPPORTED,
-                       "tokenizer.ggml.model: tokenizer \"%.*s\" is not supported", STR_ARG(model));
-    }
-    t->unigram = unigram;
-    t->raw_bytes = gpt2;
-    if (!read_tokens(r) || !(gpt2     ? read_gpt2(r)
-                             : gemma4 ? read_gemma4(r)
-                                      : read_sentencepiece(r, unigram))) {
-        return false;
-    }
-    static const char *const turn_ends[] = { "tokenizer.ggml.eot_token_id",
-                                             "tokenizer.ggml.eom_token_id" };
-    if (t->eos != DP_NO_TOKEN && !tokenizer_add_stop(t, t->eos, r->err)) {
-        return false;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(turn_ends); i++) {
-        dp_token id;
-        if (!meta_token(r, turn_ends[i], DP_NO_TOKEN, &id) ||
-            (id != DP_NO_TOKEN && !tokenizer_add_stop(t, id, r->err))) {
-            return false;
-        }
-    }
-    if (!meta_text(r, "tokenizer.chat_template", &text, &found) ||
-        (found && !tokenizer_copy(t, text, &t->chat_template, r->err))) {
-        return false;
-    }
-    return tokenizer_finish(t, r->err);
+    return str_is(*model, "gpt2") || str_is(*model, "llama") || str_is(*model, "t5") ||
+           str_is(*model, "gemma4") ||
+           err_set(r->err, DP_E_UNSUPPORTED,
+                   "tokenizer.ggml.model: tokenizer \"%.*s\" is not supported", STR_ARG(*model));
+}
+
+static bool read_keys(meta_reader *r, str model) {
+    tokenizer *t = r->t;
+    t->unigram = str_is(model, "t5");
+    t->raw_bytes = str_is(model, "gpt2");
+    return read_tokens(r) && (t->raw_bytes              ? read_gpt2(r)
+                              : str_is(model, "gemma4") ? read_gemma4(r)
+                                                        : read_sentencepiece(r, t->unigram));
 }
 
 tokenizer *tokenizer_from_meta(meta_get *get, const void *user, const log_sink *log,
                                dp_error *err) {
     meta_reader r = { .get = get, .user = user, .err = err };
-    r.t = tokenizer_new("GGUF", log, err);
-    if (r.t == NULL || !read_meta(&r)) {
+    str model = STR("");
+    bool has_template = false, ok;
+    if (!read_model_name(&r, &model) || !open_described(&r, log, &r.t, &has_template)) {
+        return NULL;
+    }
+    if (r.t != NULL) {
+        ok = read_described_ends(&r, model, has_template);
+    } else {
+        r.t = tokenizer_new("GGUF", log, err);
+        ok = r.t != NULL && read_keys(&r, model);
+    }
+    if (!ok || !read_roles(&r) || !read_templates(&r) || !tokenizer_finish(r.t, err)) {
         tokenizer_close(r.t);
         return NULL;
     }

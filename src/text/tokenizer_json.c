@@ -7,7 +7,6 @@
 
 typedef struct {
     tokenizer *t;
-    const tokenizer_files *files;
     bool has_template; /* the post-processor says what is put around a text */
     bool fused;        /* decoder steps see the whole text from here on */
     dp_error *err;
@@ -765,24 +764,36 @@ static bool read_optional(reader *r, const json_value *root, const char *key, re
     return v == NULL || json_is_null(v) || read(r, v, 0);
 }
 
-static bool read_all(reader *r) {
-    const json_value *root = r->files->tokenizer, *decoder_value = json_get(root, "decoder");
+static bool read_all(reader *r, const json_value *root) {
+    const json_value *decoder_value = json_get(root, "decoder");
     r->t->join_spaces = decoder_value == NULL || json_is_null(decoder_value);
     return read_model(r, json_get(root, "model"), json_get(root, "added_tokens")) &&
            read_optional(r, root, "normalizer", read_normalizer) &&
            read_optional(r, root, "pre_tokenizer", read_pre_tokenizer) &&
            read_optional(r, root, "post_processor", read_post_processor) &&
-           read_optional(r, root, "decoder", read_decoder) &&
-           companions_read(r->t, r->files, r->has_template, false, r->err) &&
-           tokenizer_finish(r->t, r->err);
+           read_optional(r, root, "decoder", read_decoder);
 }
 
-tokenizer *tokenizer_from_json(const tokenizer_files *files, const log_sink *log, dp_error *err) {
-    reader r = { .files = files, .err = err };
+tokenizer *tokenizer_described(const json_value *root, const log_sink *log, bool *has_template,
+                               dp_error *err) {
+    reader r = { .err = err };
     r.t = tokenizer_new("tokenizer.json", log, err);
-    if (r.t == NULL || !read_all(&r)) {
+    const bool ok = r.t != NULL && read_all(&r, root);
+    *has_template = r.has_template;
+    if (!ok) {
         tokenizer_close(r.t);
         return NULL;
     }
     return r.t;
+}
+
+tokenizer *tokenizer_from_json(const tokenizer_files *files, const log_sink *log, dp_error *err) {
+    bool has_template;
+    tokenizer *t = tokenizer_described(files->tokenizer, log, &has_template, err);
+    if (t != NULL &&
+        (!companions_read(t, files, has_template, false, err) || !tokenizer_finish(t, err))) {
+        tokenizer_close(t);
+        return NULL;
+    }
+    return t;
 }

@@ -226,7 +226,7 @@ static bool put_piece(spm_reader *r, dp_token id, str message) {
         flags = TOKEN_MODEL | TOKEN_ADDED | TOKEN_NORMALIZED;
         break;
     case PIECE_UNUSED:
-        flags = t->unigram ? 0 : TOKEN_MODEL;
+        flags = t->unigram ? TOKEN_UNUSED : TOKEN_MODEL | TOKEN_UNUSED;
         break;
     case PIECE_BYTE:
         flags = TOKEN_MODEL | TOKEN_BYTE;
