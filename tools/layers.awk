@@ -16,8 +16,11 @@ BEGIN {
     may["app"] = "base format"
 
     owner["yyjson.h"] = "base"
+    owner["openssl/sha.h"] = "format"
     owner["pcre2.h"] = owner["utf8proc.h"] = "text"
-    owner["webgpu.h"] = owner["wgpu.h"] = owner["webgpu/webgpu.h"] = owner["dlfcn.h"] = "gpu"
+    owner["webgpu.h"] = owner["wgpu.h"] = owner["webgpu/webgpu.h"] = "gpu"
+    owner["curl/curl.h"] = "store"
+    owner["dlfcn.h"] = "gpu store"
 }
 
 function refuse(why) {
@@ -36,7 +39,7 @@ FNR == 1 {
     sub(/^[^"<]*["<]/, "", name)
     sub(/[">].*/, "", name)
     if (name in owner) {
-        if (owner[name] != layer)
+        if (index(" " owner[name] " ", " " layer " ") == 0)
             refuse(name " is for src/" owner[name] " alone")
         next
     }

@@ -250,7 +250,7 @@ static const char *pool_of(dtype type, uint64_t *bytes) {
         for (size_t i = 0; i < POOL_WEIGHTS; i++) {
             x[i] = 0.02f * next_normal();
         }
-        if (!quant_encode(type, x, w.pool[type], POOL_WEIGHTS)) {
+        if (!quant_encode(type, x, NULL, w.pool[type], POOL_WEIGHTS)) {
             die("cannot be encoded", dtype_get(type)->name);
         }
         free(x);

@@ -29,23 +29,35 @@ file *container_add_file(container *c, const char *path, uint32_t *index, dp_err
     return f;
 }
 
+const char *shape_text(uint32_t n_dims, const uint64_t *shape, char text[SHAPE_TEXT_BYTES]) {
+    size_t n = 1;
+    text[0] = '[';
+    for (uint32_t i = 0; i < n_dims; i++) {
+        n += (size_t)snprintf(text + n, SHAPE_TEXT_BYTES - n, "%s%" PRIu64, i > 0 ? ", " : "",
+                              shape[i]);
+    }
+    snprintf(text + n, SHAPE_TEXT_BYTES - n, "]");
+    return text;
+}
+
+bool count_elements(tensor *t, const char *path, dp_error *err) {
+    char shape[SHAPE_TEXT_BYTES];
+    bool fits = true;
+    t->n_elements = 1;
+    for (uint32_t i = 0; i < t->n_dims; i++) {
+        fits = fits && mul_u64(t->n_elements, t->shape[i], &t->n_elements);
+    }
+    if (fits) return true;
+    return err_set(err, DP_E_FORMAT,
+                   "%s: tensor %.*s: shape %s has more elements than 64 bits count", path,
+                   STR_ARG(t->name), shape_text(t->n_dims, t->shape, shape));
+}
+
 /* Sets n_elements and n_bytes from shape and type. */
 static bool measure_tensor(tensor *t, const char *path, dp_error *err) {
     const dtype_info *info = dtype_get(t->type);
-    char shape[120] = "";
-    size_t n = 0;
-    t->n_elements = 1;
-    bool fits = true;
-    for (uint32_t i = 0; i < t->n_dims; i++) {
-        n += (size_t)snprintf(shape + n, sizeof(shape) - n, "%s%" PRIu64, i > 0 ? ", " : "",
-                              t->shape[i]);
-        fits = fits && mul_u64(t->n_elements, t->shape[i], &t->n_elements);
-    }
-    if (!fits) {
-        return err_set(err, DP_E_FORMAT,
-                       "%s: tensor %.*s: shape [%s] has more elements than 64 bits count", path,
-                       STR_ARG(t->name), shape);
-    }
+    char shape[SHAPE_TEXT_BYTES];
+    if (!count_elements(t, path, err)) return false;
     const uint64_t row = t->n_dims > 0 ? t->shape[t->n_dims - 1] : 1;
     if (row % info->block_elements != 0) {
         return err_set(err, DP_E_FORMAT,
@@ -54,8 +66,8 @@ static bool measure_tensor(tensor *t, const char *path, dp_error *err) {
     }
     if (!dtype_row_bytes(t->type, t->n_elements, &t->n_bytes)) {
         return err_set(err, DP_E_FORMAT,
-                       "%s: tensor %.*s: shape [%s] of %s has more bytes than 64 bits count", path,
-                       STR_ARG(t->name), shape, info->name);
+                       "%s: tensor %.*s: shape %s of %s has more bytes than 64 bits count", path,
+                       STR_ARG(t->name), shape_text(t->n_dims, t->shape, shape), info->name);
     }
     return true;
 }
@@ -73,23 +85,14 @@ static bool grow_tensors(container *c, dp_error *err) {
     return true;
 }
 
-bool container_add_tensor(container *c, const tensor *from, dp_error *err) {
+bool container_put_tensor(container *c, const tensor *from, const char *path, dp_error *err) {
     tensor t = *from;
-    const char *path = file_path(c->files[t.file]);
     if (t.name.size == 0 || t.name.size > NAME_BYTES_MAX ||
         memchr(t.name.data, '\0', t.name.size) != NULL) {
         return err_set(err, DP_E_FORMAT,
                        "%s: tensor name \"%.*s\" of %zu bytes: must be 1 to %d bytes, none of them "
                        "0",
                        path, STR_ARG(t.name), t.name.size, NAME_BYTES_MAX);
-    }
-    if (!measure_tensor(&t, path, err)) return false;
-    uint64_t end;
-    if (!add_u64(t.offset, t.n_bytes, &end) || end > file_size(c->files[t.file])) {
-        return err_set(err, DP_E_FORMAT,
-                       "%s: tensor %.*s: %" PRIu64 " bytes at %" PRIu64
-                       " reach past the end of the file at %" PRIu64,
-                       path, STR_ARG(t.name), t.n_bytes, t.offset, file_size(c->files[t.file]));
     }
     if (!grow_tensors(c, err)) return false;
     t.name.data = arena_copy(&c->memory, t.name.data, t.name.size, err);
@@ -102,6 +105,20 @@ bool container_add_tensor(container *c, const tensor *from, dp_error *err) {
     c->tensors[c->n_tensors++] = t;
     c->bytes += t.n_bytes; /* no overflow: tensors of a file share none of its bytes */
     return true;
+}
+
+bool container_add_tensor(container *c, const tensor *from, dp_error *err) {
+    tensor t = *from;
+    const char *path = file_path(c->files[t.file]);
+    if (!measure_tensor(&t, path, err)) return false;
+    uint64_t end;
+    if (!add_u64(t.offset, t.n_bytes, &end) || end > file_size(c->files[t.file])) {
+        return err_set(err, DP_E_FORMAT,
+                       "%s: tensor %.*s: %" PRIu64 " bytes at %" PRIu64
+                       " reach past the end of the file at %" PRIu64,
+                       path, STR_ARG(t.name), t.n_bytes, t.offset, file_size(c->files[t.file]));
+    }
+    return container_put_tensor(c, &t, path, err);
 }
 
 typedef struct {
@@ -211,7 +228,9 @@ static bool find_gguf(const char *folder, char *out, size_t size, dp_error *err)
         if (!later) found = name, n++;
     }
     if (ok && n == 0) {
-        ok = err_set(err, DP_E_FILE, "%s: holds neither config.json nor a .gguf file", folder);
+        ok = err_set(err, DP_E_FILE,
+                     "%s: holds neither config.json nor a .gguf file nor a pack's manifest.json",
+                     folder);
     } else if (ok && n > 1) {
         ok = err_set(err, DP_E_FILE, "%s: holds %u GGUF models and no config.json: name one",
                      folder, n);
@@ -225,13 +244,19 @@ static bool open_folder(container *c, bool vocab_only, dp_error *err) {
     const size_t n = strlen(c->path);
     c->folder = copy_text(c, c->path, n, err);
     if (c->folder == NULL) return false;
+    const bool has_safetensors =
+        folder_has(c, "model.safetensors") || folder_has(c, "model.safetensors.index.json");
+    if (folder_has(c, "manifest.json") && !has_safetensors) {
+        c->kind = CONTAINER_RDRR;
+        return rdrr_open(c, vocab_only, err);
+    }
     const bool has_config = folder_has(c, "config.json");
-    if (has_config || (vocab_only && (folder_has(c, "tokenizer.json") ||
-                                      folder_has(c, "tokenizer.model")))) {
+    if (has_config ||
+        (vocab_only && (folder_has(c, "tokenizer.json") || folder_has(c, "tokenizer.model")))) {
         c->kind = CONTAINER_SAFETENSORS;
         return safetensors_open_folder(c, vocab_only, err);
     }
-    if (folder_has(c, "model.safetensors") || folder_has(c, "model.safetensors.index.json")) {
+    if (has_safetensors) {
         return err_set(err, DP_E_FILE, "%s: has weights but no config.json", c->path);
     }
     char path[PATH_BYTES_MAX];
@@ -241,9 +266,23 @@ static bool open_folder(container *c, bool vocab_only, dp_error *err) {
     return gguf_open(c, path, vocab_only, err);
 }
 
-/* By the first bytes: GGUF has its magic, safetensors a length and then a JSON object. */
+/* The folder of c->path, a file's. */
+static bool set_folder_of_path(container *c, dp_error *err) {
+    const char *slash = strrchr(c->path, '/');
+    const size_t n = slash == NULL ? 0 : (size_t)(slash - c->path) + (slash == c->path);
+    c->folder = slash == NULL ? copy_text(c, ".", 1, err) : copy_text(c, c->path, n, err);
+    return c->folder != NULL;
+}
+
+/* A pack's manifest by its name, others by the first bytes: GGUF has its magic, safetensors a
+ * length and then a JSON object. */
 static bool open_file(container *c, bool vocab_only, dp_error *err) {
     char head[9] = { 0 };
+    const char *slash = strrchr(c->path, '/');
+    if (strcmp(slash == NULL ? c->path : slash + 1, "manifest.json") == 0) {
+        c->kind = CONTAINER_RDRR;
+        return set_folder_of_path(c, err) && rdrr_open(c, vocab_only, err);
+    }
     file *f = file_open(c->path, err);
     if (f == NULL) return false;
     const uint64_t size = file_size(f);
@@ -259,10 +298,7 @@ static bool open_file(container *c, bool vocab_only, dp_error *err) {
         return err_set(err, DP_E_FORMAT, "%s: is neither GGUF nor safetensors", c->path);
     }
     c->kind = CONTAINER_SAFETENSORS;
-    const char *slash = strrchr(c->path, '/');
-    const size_t n = slash == NULL ? 0 : (size_t)(slash - c->path) + (slash == c->path);
-    c->folder = slash == NULL ? copy_text(c, ".", 1, err) : copy_text(c, c->path, n, err);
-    if (c->folder == NULL) return false;
+    if (!set_folder_of_path(c, err)) return false;
     if (!safetensors_open_file(c, c->path, err)) return false;
     if (!vocab_only && !folder_has(c, "config.json")) {
         return err_set(err, DP_E_FILE, "%s: there is no config.json beside it", c->path);
@@ -289,6 +325,7 @@ container *container_open(const char *path, bool vocab_only, dp_error *err) {
 
 void container_close(container *c) {
     if (c == NULL) return;
+    rdrr_close(c);
     for (uint32_t i = 0; i < c->n_files; i++) file_close(c->files[i]);
     for (uint32_t i = 0; i < c->n_json_files; i++) json_close(c->json_files[i].doc);
     mem_free(c->json_files);
@@ -307,6 +344,13 @@ container_kind container_kind_of(const container *c) {
     return c->kind;
 }
 
+const char *container_kind_name(container_kind kind) {
+    static const char *const names[] = { [CONTAINER_GGUF] = "gguf",
+                                         [CONTAINER_SAFETENSORS] = "safetensors",
+                                         [CONTAINER_RDRR] = "rdrr" };
+    return names[kind];
+}
+
 const char *container_path(const container *c) {
     return c->path;
 }
@@ -316,7 +360,7 @@ uint64_t container_bytes(const container *c) {
 }
 
 uint32_t container_n_files(const container *c) {
-    return c->n_files;
+    return c->pack != NULL ? c->pack->listing.n_shards : c->n_files;
 }
 
 uint32_t container_n_tensors(const container *c) {
@@ -333,14 +377,50 @@ const tensor *container_find(const container *c, const char *name) {
     return &c->tensors[i];
 }
 
+/* The span that holds byte `offset`. */
+static uint32_t span_of(const tensor *t, uint64_t offset) {
+    uint32_t low = 0, high = t->n_spans;
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (t->spans[middle].start <= offset) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static bool read_spans(container *c, const tensor *t, uint64_t offset, void *out, size_t n,
+                       dp_error *err) {
+    char *to = out;
+    for (uint32_t i = n > 0 ? span_of(t, offset) : 0; n > 0; i++) {
+        const tensor_span *s = &t->spans[i];
+        const uint64_t from = offset - s->start;
+        const size_t take = (size_t)min_u64(n, s->n_bytes - from);
+        if (!pack_read(c, s->file, s->offset + from, to, take, err)) return false;
+        to += take;
+        offset += take;
+        n -= take;
+    }
+    return true;
+}
+
 bool container_read(container *c, const tensor *t, uint64_t offset, void *out, size_t n,
                     dp_error *err) {
     if (offset > t->n_bytes || n > t->n_bytes - offset) {
         return err_set(err, DP_E_ARGUMENT, "tensor %.*s: %zu bytes at %" PRIu64 " of its %" PRIu64,
                        STR_ARG(t->name), n, offset, t->n_bytes);
     }
-    if (file_read(c->files[t->file], t->offset + offset, out, n, err)) return true;
-    return err_prefix(err, "tensor %.*s: ", STR_ARG(t->name));
+    bool ok = true;
+    if (c->pack == NULL) {
+        ok = file_read(c->files[t->file], t->offset + offset, out, n, err);
+    } else if (t->n_spans == 0) {
+        ok = pack_read(c, t->file, t->offset + offset, out, n, err);
+    } else {
+        ok = read_spans(c, t, offset, out, n, err);
+    }
+    return ok || err_prefix(err, "tensor %.*s: ", STR_ARG(t->name));
 }
 
 uint32_t container_n_meta(const container *c) {
@@ -359,34 +439,61 @@ const meta_value *container_meta(const container *c, const char *key) {
     return &c->meta[i].value;
 }
 
+/* A file of the folder; false with err->status DP_OK if there is none. Initialises `out` if true.
+ */
+static bool read_text_file(const container *c, const char *name, size_t ceiling, buf *out,
+                           dp_error *err) {
+    if (c->pack != NULL) return pack_read_text(c, name, ceiling, out, err);
+    char path[PATH_BYTES_MAX];
+    return path_join(path, sizeof(path), c->folder, name, err) && path_is_file(path) &&
+           file_read_all(path, ceiling, out, err);
+}
+
+const json_value *container_manifest(const container *c) {
+    return c->pack == NULL ? NULL : json_root(c->pack->manifest);
+}
+
+str container_draft_model(const container *c) {
+    str name = { NULL, 0 };
+    json_string(json_get(container_manifest(c), "draftModel"), &name);
+    return name;
+}
+
+static const json_value *config_of_manifest(const container *c) {
+    const json_value *config = json_get(container_manifest(c), "config");
+    return json_is_string(json_get(config, "model_type")) ? config : NULL;
+}
+
 const json_value *container_json(container *c, const char *name, dp_error *err) {
     if (c->folder == NULL) return NULL;
+    if (c->pack != NULL && strcmp(name, "manifest.json") == 0) return container_manifest(c);
+    if (c->pack != NULL && strcmp(name, "config.json") == 0) return config_of_manifest(c);
     for (uint32_t i = 0; i < c->n_json_files; i++) {
         if (strcmp(c->json_files[i].name, name) == 0) return json_root(c->json_files[i].doc);
     }
     char path[PATH_BYTES_MAX];
-    if (!path_join(path, sizeof(path), c->folder, name, err) || !path_is_file(path)) return NULL;
-    json_file *files =
-        mem_resize(c->json_files, c->n_json_files + 1u, sizeof(json_file), "a JSON file", err);
-    if (files == NULL) return NULL;
-    c->json_files = files;
-    char *copy = copy_text(c, name, strlen(name), err);
     buf text;
-    if (copy == NULL || !file_read_all(path, JSON_BYTES_MAX, &text, err)) return NULL;
+    if (!path_join(path, sizeof(path), c->folder, name, err)) return NULL;
+    if (!read_text_file(c, name, JSON_BYTES_MAX, &text, err)) return NULL;
     json *doc = json_open((str){ text.data, text.size }, path, err);
     buf_free(&text);
     if (doc == NULL) return NULL;
+    json_file *files =
+        mem_resize(c->json_files, c->n_json_files + 1u, sizeof(json_file), "a JSON file", err);
+    char *copy = files == NULL ? NULL : copy_text(c, name, strlen(name), err);
+    if (files != NULL) c->json_files = files;
+    if (copy == NULL) {
+        json_close(doc);
+        return NULL;
+    }
     c->json_files[c->n_json_files++] = (json_file){ .name = copy, .doc = doc };
     return json_root(doc);
 }
 
 bool container_text(const container *c, const char *name, buf *out, dp_error *err) {
-    char path[PATH_BYTES_MAX];
-    if (c->folder == NULL || !path_join(path, sizeof(path), c->folder, name, err)) return false;
-    if (!path_is_file(path)) return false;
     buf text;
-    if (!file_read_all(path, out->ceiling, &text, err)) return false;
+    if (c->folder == NULL || !read_text_file(c, name, out->ceiling, &text, err)) return false;
     buf_add(out, text.data, text.size);
     buf_free(&text);
-    return buf_ok(out, path, err);
+    return buf_ok(out, name, err);
 }

@@ -54,7 +54,8 @@ bool dtype_by_name(str name, dtype *out) {
         const str ours = str_of(infos[i].name);
         if (ours.size == 0 || ours.size != name.size) continue;
         size_t k = 0;
-        while (k < name.size && to_upper(name.data[k]) == ours.data[k]) k++;
+        while (k < name.size && to_upper(name.data[k]) == ours.data[k])
+            k++;
         if (k < name.size) continue;
         *out = (dtype)i;
         return true;
@@ -80,4 +81,11 @@ bool dtype_row_bytes(dtype type, uint64_t n, uint64_t *bytes) {
     const dtype_info *info = dtype_get(type);
     if (info == NULL || n % info->block_elements != 0) return false;
     return mul_u64(n / info->block_elements, info->block_bytes, bytes);
+}
+
+bool dtype_padded_row_bytes(dtype type, uint64_t n, uint64_t *bytes) {
+    const dtype_info *info = dtype_get(type);
+    if (info == NULL) return false;
+    const uint64_t blocks = n / info->block_elements + (n % info->block_elements != 0);
+    return mul_u64(blocks, info->block_bytes, bytes);
 }

@@ -17,10 +17,6 @@
 
 enum { FIRST_READ = 256 * 1024, READ_GROWTH = 4, PARTS_MAX = 99999 };
 
-/* Value types of the metadata. */
-enum { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL };
-enum { GGUF_STRING = 8, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_TYPES };
-
 static const struct {
     meta_type type;
     uint32_t bytes; /* least bytes that a value takes in the file */

@@ -1,14 +1,10 @@
-/* quant: reference decoding and encoding of every block format.
+/* quant: decoding of every block format, and half floats.
  *
  * Layouts are those of ggml's quantisation types; offsets in the comments are bytes from the start
  * of a block, all numbers little-endian. Decoding multiplies scale by quant in f32 and subtracts
  * the minimum last, so that results are equal bit for bit to those of other readers that do so
- * (this needs a compiler that does not contract to fused operations: -ffp-contract=off).
- *
- * Encoders of the 32-element types are the formats' plain reference methods. Those of the 256-
- * element types fit the scale (and minimum) of each sub-block by least squares, weighted towards
- * large values, over a few trial roundings; then the scales themselves are rounded and every
- * element is rounded again with what the decoder will see. */
+ * (this needs a compiler that does not contract to fused operations: -ffp-contract=off). Encoding
+ * is in quant_encode.c. */
 #include "format/format.h"
 
 #include <math.h>
@@ -79,32 +75,6 @@ static float load_f16(const uint8_t *p) {
     return f16_to_f32(load_u16(p));
 }
 
-static void store_u16(uint8_t *p, uint32_t value) {
-    p[0] = (uint8_t)value;
-    p[1] = (uint8_t)(value >> 8);
-}
-
-static void store_u32(uint8_t *p, uint32_t value) {
-    store_u16(p, value);
-    store_u16(p + 2, value >> 16);
-}
-
-/* Stores x as a half and returns what a decoder will read; a scale beyond halves becomes the
- * largest one. */
-static float store_f16(uint8_t *p, float x) {
-    uint16_t h = f32_to_f16(x);
-    if ((h & 0x7fff) == 0x7c00) h = (uint16_t)((h & 0x8000) | 0x7bff);
-    store_u16(p, h);
-    return f16_to_f32(h);
-}
-
-/* Nearest integer in [low, high]; NaN gives low. */
-static int round_to(float x, int low, int high) {
-    if (!(x > (float)low)) return low;
-    if (x >= (float)high) return high;
-    return (int)floorf(x + 0.5f);
-}
-
 /* ---- decoding, one block each -------------------------------------------------------------- */
 
 /* Nibble i of a 32-element block: elements 0..15 are the low halves of 16 bytes, the rest the high
@@ -115,12 +85,14 @@ static int nibble(const uint8_t *qs, int i) {
 
 static void decode_q4_0(const uint8_t *b, float *out) {
     const float d = load_f16(b);
-    for (int i = 0; i < 32; i++) out[i] = d * (float)(nibble(b + 2, i) - 8);
+    for (int i = 0; i < 32; i++)
+        out[i] = d * (float)(nibble(b + 2, i) - 8);
 }
 
 static void decode_q4_1(const uint8_t *b, float *out) {
     const float d = load_f16(b), m = load_f16(b + 2);
-    for (int i = 0; i < 32; i++) out[i] = d * (float)nibble(b + 4, i) + m;
+    for (int i = 0; i < 32; i++)
+        out[i] = d * (float)nibble(b + 4, i) + m;
 }
 
 static void decode_q5_0(const uint8_t *b, float *out) {
@@ -141,7 +113,8 @@ static void decode_q5_1(const uint8_t *b, float *out) {
 
 static void decode_q8_0(const uint8_t *b, float *out) {
     const float d = load_f16(b);
-    for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)b[2 + i];
+    for (int i = 0; i < 32; i++)
+        out[i] = d * (float)(int8_t)b[2 + i];
 }
 
 /* 0 scales[16]: low half scale, high half minimum, per 16 elements; 16 qs[64]; 80 d; 82 dmin. */
@@ -219,12 +192,14 @@ static void decode_q6_k(const uint8_t *b, float *out) {
 /* 0 d (f32); 4 int8 qs[256]; 260 int16 sums of 16. */
 static void decode_q8_k(const uint8_t *b, float *out) {
     const float d = f32_of(load_u32(b));
-    for (int i = 0; i < 256; i++) out[i] = d * (float)(int8_t)b[4 + i];
+    for (int i = 0; i < 256; i++)
+        out[i] = d * (float)(int8_t)b[4 + i];
 }
 
 static void decode_iq4_nl(const uint8_t *b, float *out) {
     const float d = load_f16(b);
-    for (int i = 0; i < 32; i++) out[i] = d * (float)iq4_levels[nibble(b + 2, i)];
+    for (int i = 0; i < 32; i++)
+        out[i] = d * (float)iq4_levels[nibble(b + 2, i)];
 }
 
 /* 0 d; 2 scales_h u16; 4 scales_l[4]; 8 qs[128], nibbles per 32 elements. */
@@ -247,7 +222,8 @@ static float mxfp4_scale(int e) {
 
 static void decode_mxfp4(const uint8_t *b, float *out) {
     const float d = mxfp4_scale(b[0]);
-    for (int i = 0; i < 32; i++) out[i] = d * (float)mxfp4_levels[nibble(b + 1, i)];
+    for (int i = 0; i < 32; i++)
+        out[i] = d * (float)mxfp4_levels[nibble(b + 1, i)];
 }
 
 static void decode_f16(const uint8_t *b, float *out) {
@@ -269,409 +245,20 @@ static void decode_f64(const uint8_t *b, float *out) {
     *out = (float)x;
 }
 
-/* ---- encoding: plain methods --------------------------------------------------------------- */
-
-/* Packs 32 quants below 16 (or 32, whose fifth bits go to qh). */
-static void store_nibbles(uint8_t *qs, uint8_t *qh, const uint8_t q[32]) {
-    uint32_t fifth = 0;
-    for (int i = 0; i < 16; i++) qs[i] = (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
-    for (int i = 0; i < 32; i++) fifth |= (uint32_t)(q[i] >> 4) << i;
-    if (qh != NULL) store_u32(qh, fifth);
-}
-
-/* The value of largest size with its sign; the first one of equals. */
-static float signed_extreme(const float *x, int n) {
-    float extreme = 0;
-    for (int i = 0; i < n; i++) {
-        if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
-    }
-    return extreme;
-}
-
-/* Q4_0 and Q5_0: the extreme value maps to -half; q = trunc(x / d + half + 0.5). The sum is taken
- * in double, as if the multiplication were fused. */
-static void encode_symmetric(const float *x, int half, uint8_t *b, uint8_t *qh, uint8_t *qs) {
-    const float d = signed_extreme(x, 32) / (float)-half;
-    const float inverse = d != 0 ? 1 / d : 0;
-    uint8_t q[32];
-    for (int i = 0; i < 32; i++) {
-        const double v = (double)x[i] * (double)inverse + half + 0.5;
-        q[i] = (uint8_t)(v >= 2 * half ? 2 * half - 1 : v > 0 ? (int)v : 0);
-    }
-    store_f16(b, d);
-    store_nibbles(qs, qh, q);
-}
-
-static void encode_q4_0(const float *x, uint8_t *b) {
-    encode_symmetric(x, 8, b, NULL, b + 2);
-}
-
-static void encode_q5_0(const float *x, uint8_t *b) {
-    encode_symmetric(x, 16, b, b + 2, b + 6);
-}
-
-/* Q4_1 and Q5_1: 0..top spans minimum to maximum; q = trunc((x - min) / d + 0.5). */
-static void encode_range(const float *x, int top, uint8_t *b, uint8_t *qh, uint8_t *qs) {
-    float min = x[0], max = x[0];
-    for (int i = 1; i < 32; i++) {
-        if (x[i] < min) min = x[i];
-        if (x[i] > max) max = x[i];
-    }
-    const float d = (max - min) / (float)top;
-    const float inverse = d != 0 ? 1 / d : 0;
-    uint8_t q[32];
-    for (int i = 0; i < 32; i++) {
-        const float v = (x[i] - min) * inverse + 0.5f;
-        q[i] = (uint8_t)(v >= (float)top ? top : v > 0 ? (int)v : 0);
-    }
-    store_f16(b, d);
-    store_f16(b + 2, min);
-    store_nibbles(qs, qh, q);
-}
-
-static void encode_q4_1(const float *x, uint8_t *b) {
-    encode_range(x, 15, b, NULL, b + 4);
-}
-
-static void encode_q5_1(const float *x, uint8_t *b) {
-    encode_range(x, 31, b, b + 4, b + 8);
-}
-
-/* Half away from zero, as C's roundf; out of range and NaN clamp. */
-static uint8_t to_int8(float x) {
-    const float r = roundf(x);
-    return (uint8_t)(int8_t)(r >= 127 ? 127 : r > -128 ? (int)r : -128);
-}
-
-static void encode_q8_0(const float *x, uint8_t *b) {
-    const float d = fabsf(signed_extreme(x, 32)) / 127;
-    const float inverse = d != 0 ? 1 / d : 0;
-    for (int i = 0; i < 32; i++) b[2 + i] = to_int8(x[i] * inverse);
-    store_f16(b, d);
-}
-
-static void encode_q8_k(const float *x, uint8_t *b) {
-    const float extreme = signed_extreme(x, 256);
-    const float inverse = extreme != 0 ? -127 / extreme : 0;
-    for (int i = 0; i < 256; i++) b[4 + i] = to_int8(x[i] * inverse);
-    for (int k = 0; k < 16; k++) {
-        int sum = 0;
-        for (int i = 0; i < 16; i++) sum += (int8_t)b[4 + 16 * k + i];
-        store_u16(b + 260 + 2 * k, (uint32_t)sum);
-    }
-    store_u32(b, f32_bits(inverse != 0 ? 1 / inverse : 0));
-}
-
-static void encode_mxfp4(const float *x, uint8_t *b) {
-    const float largest = fabsf(signed_extreme(x, 32));
-    int e = largest > 0 ? (int)floorf(log2f(largest)) - 2 + 127 : 0;
-    e = e < 0 ? 0 : e > 254 ? 254 : e;
-    const float d = mxfp4_scale(e);
-    uint8_t q[32];
-    for (int i = 0; i < 32; i++) {
-        int best = 0;
-        for (int k = 1; k < 16; k++) {
-            if (fabsf(x[i] - d * (float)mxfp4_levels[k]) <
-                fabsf(x[i] - d * (float)mxfp4_levels[best])) {
-                best = k;
-            }
-        }
-        q[i] = (uint8_t)best;
-    }
-    b[0] = (uint8_t)e;
-    store_nibbles(b + 1, NULL, q);
-}
-
-static void encode_f16(const float *x, uint8_t *b) {
-    store_u16(b, f32_to_f16(*x));
-}
-
-static void encode_bf16(const float *x, uint8_t *b) {
-    store_u16(b, f32_to_bf16(*x));
-}
-
-static void encode_f32(const float *x, uint8_t *b) {
-    store_u32(b, f32_bits(*x));
-}
-
-/* ---- encoding: fitted scales --------------------------------------------------------------- */
-
-enum { TRIALS = 21 }; /* roundings tried per sub-block, with steps a tenth of a level apart */
-
-/* Large values matter more to a product than small ones: w = sqrt(mean x^2) + |x|. */
-static void weigh(const float *x, int n, float *w) {
-    double power = 0;
-    for (int i = 0; i < n; i++) power += (double)x[i] * (double)x[i];
-    const float mean = (float)sqrt(power / n);
-    for (int i = 0; i < n; i++) w[i] = mean + fabsf(x[i]);
-}
-
-/* Scale and minimum (both >= 0) so that x is about scale * q - min for q in 0..top: for each trial
- * rounding the pair that minimises sum w (scale q - min - x)^2; the best pair wins. */
-static void fit_scale_min(const float *x, int n, int top, float *scale, float *min) {
-    float w[32], low = 0, high = x[0];
-    weigh(x, n, w);
-    for (int i = 0; i < n; i++) {
-        if (x[i] < low) low = x[i];
-        if (x[i] > high) high = x[i];
-    }
-    *scale = *min = 0;
-    if (!(high > low)) {
-        *min = 0 - low;
-        return;
-    }
-    double best = INFINITY;
-    for (int trial = 0; trial < TRIALS; trial++) {
-        const float inverse = ((float)top + 0.1f * (float)(trial - 10)) / (high - low);
-        double sw = 0, sq = 0, sqq = 0, sx = 0, sqx = 0;
-        int q[32];
-        for (int i = 0; i < n; i++) {
-            const double wi = w[i], xi = x[i];
-            q[i] = round_to((x[i] - low) * inverse, 0, top);
-            sw += wi, sq += wi * q[i], sqq += wi * q[i] * q[i];
-            sx += wi * xi, sqx += wi * q[i] * xi;
-        }
-        const double determinant = sw * sqq - sq * sq;
-        double s = 0, m = -1;
-        if (determinant > 0) {
-            s = (sw * sqx - sq * sx) / determinant;
-            m = (sq * sqx - sqq * sx) / determinant;
-        }
-        if (m < 0) { /* the format has no positive offset; or all q are equal */
-            m = 0;
-            s = sqq > 0 ? sqx / sqq : 0;
-        }
-        double error = 0;
-        for (int i = 0; i < n; i++) {
-            const double difference = s * q[i] - m - (double)x[i];
-            error += (double)w[i] * difference * difference;
-        }
-        if (s >= 0 && error < best) {
-            best = error;
-            *scale = (float)s;
-            *min = (float)m;
-        }
-    }
-}
-
-/* Scale of any sign so that x is about scale * q for q in -half..half-1; otherwise as above. */
-static float fit_scale(const float *x, int n, int half) {
-    float w[32];
-    weigh(x, n, w);
-    const float extreme = signed_extreme(x, n);
-    if (extreme == 0) return 0;
-    double best = -1;
-    float scale = 0;
-    for (int trial = 0; trial < TRIALS; trial++) {
-        const float inverse = -((float)half + 0.1f * (float)(trial - 10)) / extreme;
-        double sqq = 0, sqx = 0;
-        for (int i = 0; i < n; i++) {
-            const int q = round_to(x[i] * inverse, -half, half - 1);
-            sqq += (double)w[i] * q * q;
-            sqx += (double)w[i] * q * (double)x[i];
-        }
-        /* The error left is sum w x^2 - sqx^2 / sqq. */
-        if (sqq > 0 && sqx * sqx / sqq > best) {
-            best = sqx * sqx / sqq;
-            scale = (float)(sqx / sqq);
-        }
-    }
-    return scale;
-}
-
-static int nearest_iq4(float x) {
-    int best = 0;
-    for (int k = 1; k < 16; k++) {
-        if (fabsf(x - (float)iq4_levels[k]) < fabsf(x - (float)iq4_levels[best])) best = k;
-    }
-    return best;
-}
-
-/* The same for the sixteen levels of IQ4. */
-static float fit_iq4(const float *x) {
-    float w[32];
-    weigh(x, 32, w);
-    const float extreme = signed_extreme(x, 32);
-    if (extreme == 0) return 0;
-    double best = -1;
-    float scale = 0;
-    for (int trial = 0; trial < 2 * TRIALS; trial++) { /* the extreme at either end of the levels */
-        const float end = trial < TRIALS ? -127 : 113;
-        const float inverse = end * (1 + 0.01f * (float)(trial % TRIALS - 10)) / extreme;
-        double sqq = 0, sqx = 0;
-        for (int i = 0; i < 32; i++) {
-            const int q = iq4_levels[nearest_iq4(x[i] * inverse)];
-            sqq += (double)w[i] * q * q;
-            sqx += (double)w[i] * q * (double)x[i];
-        }
-        if (sqq > 0 && sqx * sqx / sqq > best) {
-            best = sqx * sqx / sqq;
-            scale = (float)(sqx / sqq);
-        }
-    }
-    return scale;
-}
-
-static void encode_q45_k(const float *x, uint8_t *b, bool five) {
-    const int top = five ? 31 : 15;
-    float scales[8], mins[8], scale_max = 0, min_max = 0;
-    for (int j = 0; j < 8; j++) {
-        fit_scale_min(x + 32 * j, 32, top, &scales[j], &mins[j]);
-        if (scales[j] > scale_max) scale_max = scales[j];
-        if (mins[j] > min_max) min_max = mins[j];
-    }
-    memset(b, 0, five ? 176 : 144);
-    const float d = store_f16(b, scale_max / 63), dmin = store_f16(b + 2, min_max / 63);
-    uint8_t *s = b + 4, *qh = b + 16, *qs = five ? b + 48 : b + 16;
-    for (int j = 0; j < 8; j++) {
-        const int scale = d > 0 ? round_to(scales[j] / d, 0, 63) : 0;
-        const int min = dmin > 0 ? round_to(mins[j] / dmin, 0, 63) : 0;
-        if (j < 4) {
-            s[j] = (uint8_t)(s[j] | scale);
-            s[j + 4] = (uint8_t)(s[j + 4] | min);
-        } else {
-            s[j + 4] = (uint8_t)((scale & 15) | (min & 15) << 4);
-            s[j - 4] = (uint8_t)(s[j - 4] | scale >> 4 << 6);
-            s[j] = (uint8_t)(s[j] | min >> 4 << 6);
-        }
-        const float ds = d * (float)scale, dm = dmin * (float)min;
-        for (int l = 0; l < 32; l++) {
-            const int q = ds > 0 ? round_to((x[32 * j + l] + dm) / ds, 0, top) : 0;
-            uint8_t *byte = &qs[32 * (j / 2) + l];
-            *byte = (uint8_t)(*byte | (q & 15) << 4 * (j % 2));
-            if (five) qh[l] = (uint8_t)(qh[l] | q >> 4 << j);
-        }
-    }
-}
-
-static void encode_q4_k(const float *x, uint8_t *b) {
-    encode_q45_k(x, b, false);
-}
-
-static void encode_q5_k(const float *x, uint8_t *b) {
-    encode_q45_k(x, b, true);
-}
-
-static void encode_q2_k(const float *x, uint8_t *b) {
-    float scales[16], mins[16], scale_max = 0, min_max = 0;
-    for (int k = 0; k < 16; k++) {
-        fit_scale_min(x + 16 * k, 16, 3, &scales[k], &mins[k]);
-        if (scales[k] > scale_max) scale_max = scales[k];
-        if (mins[k] > min_max) min_max = mins[k];
-    }
-    memset(b, 0, 84);
-    const float d = store_f16(b + 80, scale_max / 15), dmin = store_f16(b + 82, min_max / 15);
-    for (int k = 0; k < 16; k++) {
-        const int scale = d > 0 ? round_to(scales[k] / d, 0, 15) : 0;
-        const int min = dmin > 0 ? round_to(mins[k] / dmin, 0, 15) : 0;
-        b[k] = (uint8_t)(scale | min << 4);
-    }
-    for (int i = 0; i < 256; i++) {
-        const float ds = d * (float)(b[i / 16] & 15), dm = dmin * (float)(b[i / 16] >> 4);
-        const int q = ds > 0 ? round_to((x[i] + dm) / ds, 0, 3) : 0;
-        uint8_t *byte = &b[16 + 32 * (i / 128) + i % 32];
-        *byte = (uint8_t)(*byte | q << 2 * (i % 128 / 32));
-    }
-}
-
-/* Fits n / size symmetric scales and rounds them to -limit..limit-1 times the half stored at d_at;
- * the scale of largest size becomes -limit. Returns what the decoder reads there. */
-static float fit_scales(const float *x, int size, int half, int limit, uint8_t *d_at, int *scales) {
-    float fitted[16] = { 0 };
-    const int n = 256 / size;
-    for (int k = 0; k < n; k++) {
-        fitted[k] = half == 0 ? fit_iq4(x + size * k) : fit_scale(x + size * k, size, half);
-    }
-    const float d = store_f16(d_at, signed_extreme(fitted, n) / (float)-limit);
-    for (int k = 0; k < n; k++) {
-        scales[k] = d != 0 ? round_to(fitted[k] / d, -limit, limit - 1) : 0;
-    }
-    return d;
-}
-
-static void encode_q3_k(const float *x, uint8_t *b) {
-    int scales[16];
-    memset(b, 0, 110);
-    const float d = fit_scales(x, 16, 4, 32, b + 108, scales);
-    for (int k = 0; k < 16; k++) {
-        const int stored = scales[k] + 32;
-        b[96 + k % 8] = (uint8_t)(b[96 + k % 8] | (stored & 15) << 4 * (k / 8));
-        b[104 + k % 4] = (uint8_t)(b[104 + k % 4] | stored >> 4 << 2 * (k / 4));
-    }
-    for (int i = 0; i < 256; i++) {
-        const int h = i / 128, j = i % 128 / 32, l = i % 32;
-        const float ds = d * (float)scales[i / 16];
-        const int q = (ds != 0 ? round_to(x[i] / ds, -4, 3) : 0) + 4;
-        b[32 + 32 * h + l] = (uint8_t)(b[32 + 32 * h + l] | (q & 3) << 2 * j);
-        b[l] = (uint8_t)(b[l] | q >> 2 << (4 * h + j));
-    }
-}
-
-static void encode_q6_k(const float *x, uint8_t *b) {
-    int scales[16];
-    memset(b, 0, 210);
-    const float d = fit_scales(x, 16, 32, 128, b + 208, scales);
-    for (int k = 0; k < 16; k++) b[192 + k] = (uint8_t)(int8_t)scales[k];
-    for (int i = 0; i < 256; i++) {
-        const int h = i / 128, j = i % 128 / 32, l = i % 32;
-        const float ds = d * (float)scales[i / 16];
-        const int q = (ds != 0 ? round_to(x[i] / ds, -32, 31) : 0) + 32;
-        uint8_t *low = &b[64 * h + l + 32 * (j % 2)], *high = &b[128 + 32 * h + l];
-        *low = (uint8_t)(*low | (q & 15) << 4 * (j / 2));
-        *high = (uint8_t)(*high | q >> 4 << 2 * j);
-    }
-}
-
-static void encode_iq4_nl(const float *x, uint8_t *b) {
-    const float d = store_f16(b, fit_iq4(x));
-    uint8_t q[32];
-    for (int i = 0; i < 32; i++) q[i] = (uint8_t)nearest_iq4(d != 0 ? x[i] / d : 0);
-    store_nibbles(b + 2, NULL, q);
-}
-
-static void encode_iq4_xs(const float *x, uint8_t *b) {
-    int scales[8];
-    memset(b, 0, 136);
-    const float d = fit_scales(x, 32, 0, 32, b, scales);
-    uint32_t scales_h = 0;
-    for (int j = 0; j < 8; j++) {
-        const int stored = scales[j] + 32;
-        b[4 + j / 2] = (uint8_t)(b[4 + j / 2] | (stored & 15) << 4 * (j % 2));
-        scales_h |= (uint32_t)(stored >> 4) << 2 * j;
-        const float ds = d * (float)scales[j];
-        uint8_t q[32];
-        for (int l = 0; l < 32; l++) {
-            q[l] = (uint8_t)nearest_iq4(ds != 0 ? x[32 * j + l] / ds : 0);
-        }
-        store_nibbles(b + 8 + 16 * j, NULL, q);
-    }
-    store_u16(b + 2, scales_h);
-}
-
 /* ---- the table ----------------------------------------------------------------------------- */
 
 static const struct {
     void (*decode)(const uint8_t *block, float *out);
-    void (*encode)(const float *x, uint8_t *block);
 } codecs[DTYPE_COUNT] = {
-    [DTYPE_F32] = { decode_f32, encode_f32 },
-    [DTYPE_F64] = { decode_f64, NULL },
-    [DTYPE_F16] = { decode_f16, encode_f16 },
-    [DTYPE_BF16] = { decode_bf16, encode_bf16 },
-    [DTYPE_Q4_0] = { decode_q4_0, encode_q4_0 },
-    [DTYPE_Q4_1] = { decode_q4_1, encode_q4_1 },
-    [DTYPE_Q5_0] = { decode_q5_0, encode_q5_0 },
-    [DTYPE_Q5_1] = { decode_q5_1, encode_q5_1 },
-    [DTYPE_Q8_0] = { decode_q8_0, encode_q8_0 },
-    [DTYPE_Q2_K] = { decode_q2_k, encode_q2_k },
-    [DTYPE_Q3_K] = { decode_q3_k, encode_q3_k },
-    [DTYPE_Q4_K] = { decode_q4_k, encode_q4_k },
-    [DTYPE_Q5_K] = { decode_q5_k, encode_q5_k },
-    [DTYPE_Q6_K] = { decode_q6_k, encode_q6_k },
-    [DTYPE_Q8_K] = { decode_q8_k, encode_q8_k },
-    [DTYPE_IQ4_NL] = { decode_iq4_nl, encode_iq4_nl },
-    [DTYPE_IQ4_XS] = { decode_iq4_xs, encode_iq4_xs },
-    [DTYPE_MXFP4] = { decode_mxfp4, encode_mxfp4 },
+    [DTYPE_F32] = { decode_f32 },       [DTYPE_F64] = { decode_f64 },
+    [DTYPE_F16] = { decode_f16 },       [DTYPE_BF16] = { decode_bf16 },
+    [DTYPE_Q4_0] = { decode_q4_0 },     [DTYPE_Q4_1] = { decode_q4_1 },
+    [DTYPE_Q5_0] = { decode_q5_0 },     [DTYPE_Q5_1] = { decode_q5_1 },
+    [DTYPE_Q8_0] = { decode_q8_0 },     [DTYPE_Q2_K] = { decode_q2_k },
+    [DTYPE_Q3_K] = { decode_q3_k },     [DTYPE_Q4_K] = { decode_q4_k },
+    [DTYPE_Q5_K] = { decode_q5_k },     [DTYPE_Q6_K] = { decode_q6_k },
+    [DTYPE_Q8_K] = { decode_q8_k },     [DTYPE_IQ4_NL] = { decode_iq4_nl },
+    [DTYPE_IQ4_XS] = { decode_iq4_xs }, [DTYPE_MXFP4] = { decode_mxfp4 },
 };
 
 bool quant_decode(dtype type, const void *blocks, float *out, size_t n) {
@@ -681,17 +268,6 @@ bool quant_decode(dtype type, const void *blocks, float *out, size_t n) {
     const uint8_t *b = blocks;
     for (size_t i = 0; i < n; i += info->block_elements, b += info->block_bytes) {
         codecs[type].decode(b, out + i);
-    }
-    return true;
-}
-
-bool quant_encode(dtype type, const float *x, void *blocks, size_t n) {
-    const dtype_info *info = dtype_get(type);
-    if (info == NULL || codecs[type].encode == NULL) return false;
-    assert(n % info->block_elements == 0);
-    uint8_t *b = blocks;
-    for (size_t i = 0; i < n; i += info->block_elements, b += info->block_bytes) {
-        codecs[type].encode(x + i, b);
     }
     return true;
 }

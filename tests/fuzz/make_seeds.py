@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzzers gguf, safetensors and json into tests/fuzz/seeds/, and those of
+"""Writes the seeds of the fuzzers gguf, safetensors, rdrr and json into tests/fuzz/seeds/, and those of
 tokenizer that are a tokenizer.model or have a precompiled_charsmap.
 
 Small right files, one for each branch of the parsers, and small wrong ones that once mattered. Plain
@@ -120,6 +120,30 @@ def safetensors_seeds():
 # --- JSON ----------------------------------------------------------------------------------------
 
 
+def rdrr_seeds():
+    """The manifests of tests/vectors/packs, without what no reader of tensors looks at. The fuzzer makes
+    the shards, of zeros."""
+    packs = pathlib.Path(__file__).parent.parent / "vectors" / "packs"
+    for pack in sorted(packs.iterdir()):
+        manifest = json.loads((pack / "manifest.json").read_text())
+        for key in ("inference", "architecture", "config", "metadata", "artifactIdentity"):
+            manifest.pop(key, None)
+        for entry in manifest.get("tensors", {}).values():  # zeros are no tensor's shape
+            storage = entry.get("storage", {})
+            if "companions" in storage:
+                storage["companions"] = [c for c in storage["companions"] if c["role"] != "shape"]
+        data = json.dumps(manifest, separators=(",", ":")).encode()
+        if "tensorsFile" in manifest:
+            tensors = json.loads((pack / manifest["tensorsFile"]).read_text())
+            data += b"\0" + json.dumps(tensors, separators=(",", ":")).encode()
+        write("rdrr", pack.name, data)
+    shard = {"filename": "s", "size": 64, "hash": "0" * 64}
+    one = {"shards": [shard], "tensors": {
+        "x": {"shape": [2, 8], "dtype": "F32", "shard": 0, "offset": 0, "size": 64}}}
+    write("rdrr", "least", json.dumps(one).encode())
+    write("rdrr", "nested", b"[" * 100)
+
+
 def json_seeds():
     write("json", "config.json", json.dumps(
         {"model_type": "llama", "rope_theta": 10000.0, "rope_scaling": None, "tie": True,
@@ -208,5 +232,6 @@ def model_seeds():
 if __name__ == "__main__":
     gguf_seeds()
     safetensors_seeds()
+    rdrr_seeds()
     json_seeds()
     model_seeds()

@@ -242,7 +242,7 @@ def switches_of_config(c):
     if kind == "smollm3":
         s["ropes"] = [rope if on else None for on in c["no_rope_layers"]]
     if kind in ("gemma2", "gemma3_text"):
-        period = 2 if kind == "gemma2" else 6
+        period = 2 if kind == "gemma2" else c.get("_sliding_window_pattern", 6)
         local = [(i + 1) % period != 0 for i in range(n)]
         s.update(windows=[window if on else 0 for on in local], act="gelu",
                  attn_softcap=c.get("attn_logit_softcapping"),
