@@ -24,7 +24,7 @@ B := $(BUILD)/$(CONFIG)$(if $(compiler),-$(compiler))$(if $(SAN),-$(subst $(comm
 GEN := $(B)/gen
 # Where WebGPU libraries and models are looked for if nothing is said: here, then where installed.
 WEBGPU_DIRS ?= $(abspath deps/webgpu):$(PREFIX)/lib/doppler
-MODEL_DIRS ?= $(abspath models):$(PREFIX)/share/doppler/models
+MODEL_DIRS ?= $(abspath $(BUILD)/models):$(abspath models):$(PREFIX)/share/doppler/models
 
 OPTIMISE_release := -O2
 OPTIMISE_debug := -Og
@@ -37,11 +37,14 @@ COMMON := -std=gnu11 $(OPTIMISE) -ffp-contract=off -g -fPIC -fvisibility=hidden 
 INCLUDES := -Isrc -Iinclude -I$(GEN) -isystem deps/yyjson -isystem deps/pcre2 -isystem deps/utf8proc
 # Dependencies built as our own static objects, the 8-bit PCRE2 without its just-in-time compiler.
 # Dependencies are built as ours; sanitizers watch them for bad addresses only (all takes minutes).
-DEFINES := -DPCRE2_CODE_UNIT_WIDTH=8 -DPCRE2_STATIC -DUTF8PROC_STATIC -Dyyjson_api=
+DEFINES := -DPCRE2_CODE_UNIT_WIDTH=8 -DPCRE2_STATIC -DUTF8PROC_STATIC -Dyyjson_api= \
+	-DOPENSSL_SUPPRESS_DEPRECATED
 # Sanitized, they are watched for bad addresses only: all of it takes minutes of compiling.
 DEPS_FLAGS := -w -DHAVE_CONFIG_H -DSUPPORT_UNICODE -DSUPPORT_PCRE2_8 \
 	$(if $(SAN),-O1 -g0 -fno-sanitize=undefined -fno-sanitize-address-use-after-scope)
-LIBS := -lm -ldl -lpthread
+# SHA-256 is all that is used of libcrypto: what it needs is linked into each product.
+CRYPTO := -l:libcrypto.a
+LIBS := $(CRYPTO) -lm -ldl -lpthread
 
 # --- Sources -------------------------------------------------------------------------------------
 
@@ -62,13 +65,16 @@ REF_OBJ := $(call objects,$(REF_SRC))
 TEST_OBJ := $(call objects,$(TEST_SRC))
 PROGRAM := $(if $(wildcard src/app/main.c),$(BUILD)/doppler)
 RUNNER := $(if $(wildcard tests/test.c),$(B)/test)
+# The bundled models as packs: what the program runs without -m, and what is installed.
+PACKS := $(if $(PROGRAM),$(patsubst models/%/config.json,$(BUILD)/models/%/manifest.json,\
+	$(wildcard models/*/config.json)))
 LIBRARIES := $(if $(LIB_SRC),$(B)/libdoppler.a $(B)/libdoppler.so.$(SOVERSION))
 
 .PHONY: all help runner test check lint fuzz fuzzers examples bench format sizes one clean \
 	install FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
-all: $(LIBRARIES) $(PROGRAM)
+all: $(LIBRARIES) $(PROGRAM) $(PACKS)
 
 help:
 	@echo 'make [all]             the program build/doppler and both libraries'
@@ -128,16 +134,17 @@ endif
 
 LINK = $(CC) $(COMMON) $(CFLAGS) $(LDFLAGS)
 
-# One relocatable object whose hidden symbols are made local: a user's program sees dp_ names only.
+# One relocatable object whose other symbols are made local: a user's program sees dp_ names only.
 $(B)/libdoppler.a: $(LIB_OBJ)
 	@echo '  JOIN    $@'
-	$(Q)$(CC) -r -nostdlib -o $(B)/libdoppler.o $^
-	$(Q)$(OBJCOPY) --localize-hidden $(B)/libdoppler.o
+	$(Q)$(CC) -r -nostdlib -Wl,-d -o $(B)/libdoppler.o $^ $(CRYPTO)
+	$(Q)$(OBJCOPY) --localize-hidden --wildcard --keep-global-symbol='dp_*' $(B)/libdoppler.o
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(B)/libdoppler.o
 $(B)/libdoppler.so.$(SOVERSION): $(LIB_OBJ)
 	@echo '  LINK    $@'
-	$(Q)$(LINK) -shared -Wl,-soname,$(@F) $(if $(SAN),,-Wl,--no-undefined) -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -shared -Wl,-soname,$(@F) -Wl,--exclude-libs,ALL \
+		$(if $(SAN),,-Wl,--no-undefined) -o $@ $^ $(LIBS)
 
 # The program has the references too: `doppler check` holds every kernel against them.
 $(B)/doppler: $(APP_OBJ) $(REF_OBJ) $(LIB_OBJ)
@@ -146,8 +153,18 @@ $(B)/doppler: $(APP_OBJ) $(REF_OBJ) $(LIB_OBJ)
 $(BUILD)/doppler: $(B)/doppler FORCE
 	@[ "$$(readlink $@)" = $(<:$(BUILD)/%=%) ] || ln -sfn $(<:$(BUILD)/%=%) $@
 
-# Models of random weights for tests and for measuring; needs what encodes blocks, no device.
-$(B)/random-gguf: $(call objects,tools/random-gguf.c) $(LIB_OBJ)
+# A folder of models/ as a pack, its formats kept; made again when the folder or the format of
+# packs changes.
+PACK_FORMAT := $(wildcard src/model/convert*.c src/model/config_write*.c)
+$(BUILD)/models/%/manifest.json: models/%/config.json models/%/model.safetensors $(PACK_FORMAT) \
+		| $(PROGRAM)
+	@echo '  PACK    $(@D)'
+	@mkdir -p $(dir $(@D))
+	$(Q)$(BUILD)/doppler convert $(<D) $(@D) >/dev/null
+
+# Tools linked with the library: models of random weights for tests and for measuring, the table of
+# docs/quantise.md, answers to many prompts for measuring a model's skills.
+$(B)/random-gguf $(B)/quant-table $(B)/answers: $(B)/%: $(B)/tools/%.o $(LIB_OBJ)
 	@echo '  LINK    $@'
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
@@ -248,7 +265,7 @@ install: all $(if $(PROGRAM),$(B)/doppler.1)
 		>$(to)/lib/pkgconfig/doppler.pc
 	$(INSTALL) 755 deps/webgpu/libwgpu_native-release.so \
 		$(to)/lib/doppler/libwgpu_native-release.so
-	cd models && find . -type f -exec \
+	cd $(BUILD)/models && find . -type f -exec \
 		$(INSTALL) 644 '{}' '$(abspath $(to))/share/doppler/models/{}' ';'
 
 -include $(wildcard $(B)/src/*/*.d $(B)/tests/*.d $(B)/tests/fuzz/*.d $(B)/gen/*.d)

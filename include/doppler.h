@@ -16,7 +16,7 @@
  * memory; close and free accept NULL. Option structs may be NULL or zeroed: zero is the default of
  * every field. A function that can fail returns false or NULL and fills the caller's dp_error,
  * passed last (NULL is fine). `const T *` results are borrowed, each says until when. Nothing here
- * prints, exits, reads the environment or starts a thread.
+ * prints, exits, reads the environment or starts a thread that outlives the call.
  *
  * Threads. A device and its models may be used from any thread: calls that touch the GPU take the
  * device's lock in turn. A session belongs to one thread at a time; dp_session_cancel alone may be
@@ -53,7 +53,8 @@ typedef enum {
     DP_E_LIMIT,       /* over a stated limit: context, sessions, size */
     DP_E_MEMORY,      /* the host or the device has too little memory */
     DP_E_DEVICE,      /* no usable GPU, or it was lost */
-    DP_E_CANCELLED    /* dp_session_cancel or a progress callback said stop */
+    DP_E_CANCELLED,   /* dp_session_cancel or a progress callback said stop */
+    DP_E_NETWORK      /* a server could not be reached, or did not send what it should */
 } dp_status;
 
 /* Where a call says why it failed. The caller owns it, zeroes it once and passes its address last.
@@ -165,6 +166,9 @@ typedef struct {
                         * token on, and short texts are read a little worse */
     uint32_t sessions; /* most sessions at a time; 0: 8 */
     uint32_t batch;    /* most rows in one prefill pass, at least 16; 0: 512 */
+    bool no_verify;    /* do not hold a pack's bytes against its hashes, which is done on threads
+                        * of its own while the weights travel */
+    bool calibrate;    /* the pass keeps the sums that dp_calibrate needs; a little slower */
     dp_progress_fn *progress;
     void *progress_user;
     dp_log_fn *log; /* NULL: silent */
@@ -188,7 +192,7 @@ typedef struct {
     const char *path;
     const char *architecture;  /* "llama" */
     const char *name;          /* general.name or the folder's; may be empty */
-    const char *container;     /* "gguf" or "safetensors" */
+    const char *container;     /* "gguf", "safetensors" or "rdrr" */
     const char *format;        /* of most weight bytes: "q4_k", "bf16" */
     const char *tokenizer;     /* "bpe" or "spm" */
     const char *chat_template; /* may be empty */
@@ -441,6 +445,177 @@ typedef struct {
  * not written. */
 DP_API DP_CHECK_RESULT bool dp_generate(dp_session *session, const dp_generate_options *options,
                                         dp_generate_result *result, dp_error *err);
+
+/* ---- converting ---------------------------------------------------------------------------- */
+
+/* How much each column of a model's matrices matters, measured on a text. */
+typedef struct dp_importance dp_importance;
+
+/* Runs a text of size bytes through the model, which must be opened with
+ * dp_model_options.calibrate, and keeps the mean square of what flows through each column of its
+ * matrices. Takes one session's place while it runs. NULL: DP_E_ARGUMENT for a model that was not
+ * opened so or a text of too few tokens, and what dp_session_eval fails with. */
+DP_API DP_CHECK_RESULT dp_importance *dp_calibrate(dp_model *model, const char *text, size_t size,
+                                                   dp_progress_fn *progress, void *user,
+                                                   dp_error *err);
+DP_API void dp_importance_free(dp_importance *importance); /* NULL is fine */
+DP_API uint64_t dp_importance_tokens(const dp_importance *importance); /* of the text */
+
+typedef struct {
+    const char *format;    /* "rdrr" (a pack, a folder) or "gguf"; NULL: by the output's name, GGUF
+                            * for *.gguf */
+    const char *quantize;  /* "q4_k_m", "q8_0", "f16", ...: the mixture of formats that the name
+                            * stands for in GGUF files; NULL: tensors keep their formats */
+    const char *const *roles; /* n_roles times "ROLE=TYPE", later ones first: formats of embedding,
+                               * head, attn, attn_q, attn_k, attn_v, attn_o, ffn, ffn_gate, ffn_up,
+                               * ffn_down, experts, router */
+    size_t n_roles;
+    const char *q4k_layout; /* of packs: "row_wise", which NULL means, "column_wise", "flat" */
+    bool transpose;         /* of packs: matrices of F32, F16 and BF16 are stored [in, out] */
+    bool fuse_gate_up;      /* of packs: gate and up in one tensor */
+    uint64_t shard_bytes;   /* of packs; 0: 64 MiB */
+    uint32_t threads;       /* 0: one for each processor */
+    bool dry_run;           /* plan only: nothing is written */
+    bool restart;           /* do not go on with what an interrupted call left */
+    const dp_importance *importance; /* squared errors count by it; NULL: all alike */
+    const char *draft_model;         /* of packs: the name of one that drafts for it */
+    dp_progress_fn *progress; /* bytes of the output, of packs written and then hashed; called from
+                               * one thread at a time */
+    void *progress_user;
+    dp_log_fn *log; /* NULL: silent */
+    void *log_user;
+} dp_convert_options;
+
+enum { DP_FORMATS_MAX = 48 };
+
+typedef struct {
+    const char *name; /* "Q4_K" */
+    uint32_t n_tensors;
+    uint64_t n_parameters, n_bytes;
+} dp_format_share;
+
+typedef struct {
+    const char *container;   /* "rdrr" or "gguf" */
+    uint64_t source_bytes;   /* of the source's tensors */
+    uint64_t tensor_bytes;   /* of the output's */
+    uint64_t file_bytes;     /* of all files of the output; with dry_run of its tensors alone */
+    uint64_t kept_bytes;     /* that an interrupted call had written */
+    uint64_t host_bytes;     /* most memory for rows in work */
+    uint32_t n_tensors, n_files, n_formats, n_threads;
+    dp_format_share formats[DP_FORMATS_MAX];
+    dp_memory memory; /* that a device needs to run it, at the model's default context */
+} dp_convert_result;
+
+/* Writes the model at `in` (GGUF, safetensors folder, RDRR pack) to `out` in another container,
+ * other formats, or both. Tensors stream: memory is bounded by a few blocks of rows for each thread
+ * whatever the model's size. The result is written beside `out` ("OUT.part") and takes its name
+ * when it is whole; a GGUF file or a pack that has the name is replaced then, and anything else is
+ * refused. A call that was interrupted or killed leaves OUT.part, and the same call goes on with
+ * it: the bytes are the same. Without room on the disk it fails at the start.
+ *
+ * `result` may be NULL. DP_E_ARGUMENT for options that make no sense, DP_E_UNSUPPORTED for what the
+ * target cannot say, DP_E_FILE, DP_E_FORMAT, DP_E_LIMIT, DP_E_MEMORY, DP_E_CANCELLED. */
+DP_API DP_CHECK_RESULT bool dp_convert(const char *in, const char *out,
+                                       const dp_convert_options *options, dp_convert_result *result,
+                                       dp_error *err);
+
+/* ---- model folder -------------------------------------------------------------------------- */
+
+/* Where models are kept. The program says it, nothing here asks the environment; NULL or "" is a
+ * place that there is not. */
+typedef struct {
+    const char *bundled;  /* folders of the models that came with the program, colons between */
+    const char *folder;   /* the model folder: each model a folder or a file of its own */
+    const char *hf_cache; /* Hugging Face's, "~/.cache/huggingface/hub"; only ever read */
+} dp_store_options;
+
+/* The path of the model that `name` means, into path[size]. In this order: a path that exists; a
+ * bundled model; one of the model folder; in Hugging Face's cache "ORG/NAME" or
+ * "ORG/NAME@REVISION". What can only be a path is given back as it is: opening it says what is
+ * wrong. DP_E_ARGUMENT for an empty name or one over `size`; DP_E_FILE if there is none (with the
+ * places looked at) or if the cache has it by half; DP_E_FORMAT for a cache whose references are no
+ * names of commits. */
+DP_API DP_CHECK_RESULT bool dp_store_find(const dp_store_options *options, const char *name,
+                                          char *path, size_t size, dp_error *err);
+
+typedef enum { DP_STORE_BUNDLED, DP_STORE_FOLDER, DP_STORE_HF_CACHE } dp_store_place;
+
+/* A model of the store; texts live until the callback returns. */
+typedef struct {
+    const char *name; /* dp_store_find takes it */
+    const char *path;
+    dp_store_place place;
+    const char *container; /* "gguf", "safetensors" or "rdrr"; empty if it cannot be opened */
+    const char *format;    /* of most weight bytes: "q4_k"; empty if it cannot be opened */
+    uint64_t bytes;        /* of all its files */
+    const char *problem;   /* why it cannot be opened; empty if it can */
+} dp_store_entry;
+
+/* False stops. */
+typedef bool dp_store_entry_fn(void *user, const dp_store_entry *entry);
+
+/* All models of the three places, in their order and by name; of equal names the first, which is
+ * the one that dp_store_find finds; what is being pulled is not among them. Reads metadata only.
+ * DP_E_CANCELLED if `entry` stopped it, DP_E_FILE for a folder that is there and cannot be read,
+ * DP_E_MEMORY. */
+DP_API DP_CHECK_RESULT bool dp_store_list(const dp_store_options *options, dp_store_entry_fn *entry,
+                                          void *user, dp_error *err);
+
+/* Removes a model from the model folder, and what an unfinished pull of that name has left there.
+ * It goes from sight first and is deleted then; links are deleted, never followed. DP_E_ARGUMENT if
+ * `name` is a path or a model of another place, DP_E_FILE if there is no such model, if it is being
+ * pulled, or if deleting fails. */
+DP_API DP_CHECK_RESULT bool dp_store_remove(const dp_store_options *options, const char *name,
+                                            dp_error *err);
+
+typedef struct {
+    const char *name;          /* of the model from now on; NULL: the last part of the source */
+    const char *sha256;        /* 64 hex digits: of the one file, or of a pack's manifest.json;
+                                * NULL: not known */
+    bool replace;              /* take the place of the model that has the name; without it that is
+                                * refused */
+    uint32_t jobs;             /* files at a time, at most 16; 0: 4 */
+    uint32_t connect_seconds;  /* to reach a server; 0: 20 */
+    uint32_t stall_seconds;    /* a connection that brings less than 1 KiB in this time is given
+                                * up; 0: 30 */
+    uint32_t tries;            /* in a row without getting further; 0: 6 */
+    uint32_t pause_ms;         /* before the second try, then twice as long each time, at most a
+                                * minute; 0: 500 */
+    const char *ca_file;       /* certificates to trust instead of the system's; NULL: those */
+    const char *ca_folder;     /* the same as a folder */
+    dp_progress_fn *progress;  /* bytes; `total` is 0 while it is not known. Called on the caller's
+                                * thread some ten times a second; false cancels */
+    void *progress_user;
+    dp_log_fn *log;            /* from any thread, one at a time; NULL: silent */
+    void *log_user;
+} dp_pull_options;
+
+typedef struct {
+    char name[256];
+    char path[4096];
+    const char *container; /* static text: "gguf", "safetensors", "rdrr" */
+    uint64_t bytes;        /* of the model's files */
+    uint64_t bytes_kept;   /* of them, found from an earlier pull */
+    uint32_t n_files;
+    uint32_t n_checked; /* of them, held against a SHA-256 or a BLAKE3 that somebody vouched for */
+} dp_pull_result;
+
+/* Fetches a model into the model folder. `source` is an http or https URL, a file URL or a path: a
+ * folder with an RDRR pack (manifest.json decides) or a safetensors model, or a .gguf file, of a
+ * split one any. All goes into FOLDER/.NAME.part, is checked, and appears under its name when it is
+ * whole; what a failed or cancelled pull has brought stays there, and the next pull of the name
+ * goes on with it. Hashes come from the manifest, `sha256` and the source's SHA256SUMS; files that
+ * nothing vouches for are warned of. Redirects go to http and https alone and never from https
+ * back to http; certificates are always verified; proxies are those that libcurl finds in the
+ * environment. Starts `jobs` threads, which have ended when it returns.
+ *
+ * `result` may be NULL. DP_E_NETWORK: libcurl is missing, the server cannot be reached, refuses, or
+ * sends other bytes than it should; DP_E_FILE: the disk (needed and free bytes are compared first),
+ * a model of that name, or another pull of it at work; DP_E_FORMAT, DP_E_UNSUPPORTED, DP_E_LIMIT:
+ * what the source holds; DP_E_ARGUMENT; DP_E_MEMORY; DP_E_CANCELLED. */
+DP_API DP_CHECK_RESULT bool dp_store_pull(const dp_store_options *store, const char *source,
+                                          const dp_pull_options *options, dp_pull_result *result,
+                                          dp_error *err);
 
 #ifdef __cplusplus
 }

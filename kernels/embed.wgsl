@@ -1,7 +1,8 @@
 //! use weight
 // embed: x[r, :] = E[token[r], :] SCALE, plus P[position[r], :] if LEARNED, the table lookup at the
 // start of the pass, and seen[token] for the samplers' penalties.
-//   E [vocab, K]  any weight format; this call has rows [first, first + count) of it
+//   E [vocab, K]  any weight format, rows of whole blocks; this call has rows [first, first +
+//   count) of it; K a multiple of 4
 //   rows [rows] (token, slot, position, -)    counts [slots, VOCAB] u32    x [rows, K] f32
 //   P [positions, K] f32, all that may come
 // One workgroup per row; lanes take 32 weights in turn. Bound by latency.

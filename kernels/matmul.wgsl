@@ -1,6 +1,6 @@
 //! use weight
 // matmul: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), the matrix product of prefill.
-//   W [rows, K]  any weight format; K a multiple of the format's block and of 4
+//   W [rows, K]  any weight format, rows of whole blocks; K a multiple of 4
 //   x [n, K] f32    b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // One workgroup makes a tile of 32 tokens by 64 rows; its 128 lanes have 4 by 4 each. For every 32
 // columns half of the lanes decode one row of weights each, the other half copy x. Bound by the

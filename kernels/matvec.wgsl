@@ -1,7 +1,7 @@
 //! use weight, reduce
 // matvec: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]) for a few rows t, the matrix product of
 // decode, where one token of each sequence flows through.
-//   W [rows, K]  any weight format; K a multiple of the format's block and of 4
+//   W [rows, K]  any weight format, rows of whole blocks; K a multiple of 4
 //   x [n, K] f32    b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // TEAM lanes per weight row, WG / TEAM rows to a workgroup. Each lane decodes 32 weights at a time
 // and multiplies them with up to TOKENS rows of x (at most 8). The 32 * TEAM columns that a step

@@ -4,14 +4,13 @@
 //   qkv [rows, (N_HEADS + 2 N_KV) * HEAD_DIM] f32: the projections of a row side by side
 //   angles [context, ROPE_DIM / 2] (cos, sin)    q [rows, N_HEADS, D4] vec4f
 //   caches [page, N_KV, PAGE, D4] vec4, D4 = ceil(HEAD_DIM / 4), the rest of the last one zero
-//   (a, b) -> (a cos - b sin, b cos + a sin) for the pairs (i, i + ROPE_DIM / 2), or (2i, 2i + 1)
-//   if INTERLEAVED; dimensions from ROPE_DIM on stay: all if it is 0, as in layers without RoPE
+//   (a, b) -> (a cos - b sin, b cos + a sin) for the pairs (i, i + ROPE_DIM / 2)
+//   Dimensions from ROPE_DIM on stay: all if it is 0, as in layers without RoPE.
 // One lane per vec4 of q, k and v. Bound by latency.
 override N_HEADS: u32;
 override N_KV: u32;
 override HEAD_DIM: u32;
 override ROPE_DIM: u32;
-override INTERLEAVED: bool;
 override PAGE: u32;   // tokens to a page of the cache
 override TABLE: u32;  // pages of a sequence
 
@@ -32,15 +31,9 @@ fn turned(base: u32, d4: u32, pos: u32) -> vec4f {
     for (var c = 0u; c < 4; c++) {
         let d = d4 * 4 + c;
         if (d < ROPE_DIM) {
-            var i = d / 2;
-            var other = d ^ 1;
-            var first = (d & 1) == 0;
-            if (!INTERLEAVED) {
-                i = d % PAIRS;
-                first = d < PAIRS;
-                other = select(d - PAIRS, d + PAIRS, first);
-            }
-            let turn = angles[pos * PAIRS + i];
+            let first = d < PAIRS;
+            let other = select(d - PAIRS, d + PAIRS, first);
+            let turn = angles[pos * PAIRS + d % PAIRS];
             v[c] = qkv[base + d] * turn.x + select(1.0, -1.0, first) * qkv[base + other] * turn.y;
         } else if (d < HEAD_DIM) {
             v[c] = qkv[base + d];

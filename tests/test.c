@@ -15,12 +15,19 @@
 #include <unistd.h>
 
 extern const test_group base_tests, chat_tests, config_tests, format_tests, gpu_tests, model_tests;
+extern const test_group config_write_tests, config_pack_tests, convert_tests;
 extern const test_group oom_tests, ops_tests, ref_tests, sampling_tests, text_tests;
+extern const test_group pack_tests, quant_tests, tokenwrite_tests;
+extern const test_group store_tests, pull_tests;
+extern const test_group calibrate_tests;
 
 /* Every table of the tests. */
 static const test_group *const groups[] = {
-    &base_tests, &format_tests, &text_tests, &chat_tests,     &oom_tests,   &config_tests,
-    &ref_tests,  &gpu_tests,    &ops_tests,  &sampling_tests, &model_tests,
+    &base_tests, &format_tests, &quant_tests, &pack_tests, &text_tests, &tokenwrite_tests,
+    &chat_tests,
+    &oom_tests,  &config_tests, &config_write_tests,
+    &config_pack_tests, &convert_tests,    &ref_tests,
+    &gpu_tests,  &ops_tests,    &sampling_tests,     &model_tests,  &calibrate_tests,  &store_tests,      &pull_tests,
 };
 
 enum { SHARED_MAX = 32 };
@@ -222,7 +229,8 @@ const char *test_option(const char *name) {
 
 void *test_shared(test *t, const char *name, void *(*open)(test *t), void (*close)(void *shared)) {
     size_t i = 0;
-    while (i < run.n_shared && strcmp(run.shared[i].name, name) != 0) i++;
+    while (i < run.n_shared && strcmp(run.shared[i].name, name) != 0)
+        i++;
     if (i == run.n_shared) {
         if (i == SHARED_MAX) or_die(NULL, "room for another shared thing");
         void *data = open(t);
@@ -285,7 +293,8 @@ static void run_case(test *t, const test_group *group, const test_case *which) {
 int main(int argc, char **argv) {
     run.argc = argc;
     run.argv = argv;
-    for (int i = 1; i < argc; i++) run.verbose |= strcmp(argv[i], "-v") == 0;
+    for (int i = 1; i < argc; i++)
+        run.verbose |= strcmp(argv[i], "-v") == 0;
     uint32_t passed = 0, failed = 0, skipped = 0;
     for (size_t g = 0; g < ARRAY_LEN(groups); g++) {
         for (size_t i = 0; i < groups[g]->n; i++) {

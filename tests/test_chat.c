@@ -75,7 +75,7 @@ static void put_json(buf *b, const json_value *v) {
 }
 
 /* The text of a JSON value; empty if absent. */
-static str json_text(test *t, const json_value *v) {
+static str text_of_json(test *t, const json_value *v) {
     buf b;
     buf_init(&b, PROMPT_MAX);
     if (v != NULL) put_json(&b, v);
@@ -142,9 +142,9 @@ static void published_styles_render_as_transformers_does(test *t) {
             json_get(json_get(head, "conversations"), test_printf(t, "%.*s", STR_ARG(which)));
         json_string(json_get(json_get(head, "templates"), test_printf(t, "%.*s", STR_ARG(name))),
                     &text);
-        in.messages = json_text(t, json_get(c, "messages"));
-        in.tools = json_text(t, json_get(c, "tools"));
-        in.variables = json_text(t, json_get(c, "variables"));
+        in.messages = text_of_json(t, json_get(c, "messages"));
+        in.tools = text_of_json(t, json_get(c, "tools"));
+        in.variables = text_of_json(t, json_get(c, "variables"));
         json_bool(json_get(c, "generation"), &in.add_generation_prompt);
         rendered r = render(text, &in);
         compare_prompt(t, &r, json_at(it.value, 2));
@@ -161,8 +161,8 @@ static void the_language_is_that_of_jinja2(test *t) {
     if (doc == NULL) return;
     const json_value *head = json_root(doc);
     chat_input in = input_of_head(head);
-    in.messages = json_text(t, json_get(head, "messages"));
-    in.variables = json_text(t, json_get(head, "variables"));
+    in.messages = text_of_json(t, json_get(head, "messages"));
+    in.variables = text_of_json(t, json_get(head, "variables"));
     size_t n = 0;
     for (json_iter it = json_each(json_get(head, "rows")); json_next(&it); n++) {
         str text = STR("");

@@ -1,7 +1,6 @@
 /* What the files say of an architecture: descriptions from config.json and GGUF metadata, and what
  * is refused because it would change the result. No device. */
-#include "model/model.h"
-#include "tests/test.h"
+#include "tests/test_config.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,28 +8,20 @@
 
 /* ---- reading a description ----------------------------------------------------------------- */
 
-typedef struct {
-    container *files;
-    arena memory;
-    config config;
-    bool ok;
-} description;
-
-static description read_folder(test *t, const char *folder) {
+description description_of_folder(test *t, const char *folder) {
     description d = { .files = container_open(folder, true, &t->err) };
     d.ok = d.files != NULL && config_read(&d.config, d.files, false, &d.memory, &t->err);
     return d;
 }
 
-static void drop(description *d) {
+void description_drop(description *d) {
     arena_free(&d->memory);
     container_close(d->files);
 }
 
-/* A folder of the case's own with this config.json and nothing else. */
-static description read_text(test *t, const char *text) {
+description description_of_text(test *t, const char *text) {
     test_write(t, "config.json", text, strlen(text));
-    return read_folder(t, test_folder(t));
+    return description_of_folder(t, test_folder(t));
 }
 
 static void check_same_rope(test *t, const config *a, const config *b, rope_kind table) {
@@ -44,8 +35,7 @@ static void check_same_rope(test *t, const config *a, const config *b, rope_kind
     }
 }
 
-/* Everything that the pass goes by. */
-static void check_same(test *t, const config *a, const config *b) {
+void check_same_config(test *t, const config *a, const config *b) {
     CHECK(t, a->family == b->family);
     const uint32_t counts[][2] = {
         { a->n_layers, b->n_layers },
@@ -93,13 +83,13 @@ static void saved_configs_say_the_same(test *t) {
         const char *folder = test_vector(t, test_printf(t, "families/%s", names[i]));
         const str saved = test_read_file(t, test_printf(t, "%s/config-saved.json", folder));
         if (!CHECK(t, saved.data != NULL)) continue;
-        description a = read_folder(t, folder);
-        description b = read_text(t, test_printf(t, "%.*s", (int)saved.size, saved.data));
+        description a = description_of_folder(t, folder);
+        description b = description_of_text(t, test_printf(t, "%.*s", (int)saved.size, saved.data));
         if (CHECK_MSG(t, a.ok && b.ok, "%s", t->err.message)) {
-            check_same(t, &a.config, &b.config);
+            check_same_config(t, &a.config, &b.config);
         }
-        drop(&a);
-        drop(&b);
+        description_drop(&a);
+        description_drop(&b);
     }
 }
 
@@ -107,7 +97,7 @@ static void saved_configs_say_the_same(test *t) {
 
 /* The text part of the published Gemma 3 4B has six fields; the rest is its class's. */
 static void gemma3_fills_in_what_its_class_does(test *t) {
-    description d = read_text(
+    description d = description_of_text(
         t, "{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\","
            "\"hidden_size\":2560,\"intermediate_size\":10240,\"num_hidden_layers\":34,"
            "\"sliding_window\":1024,\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"}}}");
@@ -126,7 +116,7 @@ static void gemma3_fills_in_what_its_class_does(test *t) {
         CHECK_U64(t, c->layer_window[5], 0);
         CHECK(t, c->layer_rope[4] == ROPE_LOCAL && c->layer_rope[5] == ROPE_GLOBAL);
     }
-    drop(&d);
+    description_drop(&d);
 }
 
 static const char LLAMA[] =
@@ -158,14 +148,14 @@ static void families_have_their_own_defaults(test *t) {
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         test_row(t, "%s%s", cases[i].type, cases[i].more);
-        description d = read_text(t, test_printf(t, LLAMA, cases[i].type, cases[i].more));
+        description d = description_of_text(t, test_printf(t, LLAMA, cases[i].type, cases[i].more));
         if (CHECK_MSG(t, d.ok, "%s", t->err.message)) {
             CHECK_U64(t, d.config.layer_window[0], cases[i].window);
             CHECK(t, d.config.rope[ROPE_GLOBAL].theta == cases[i].theta);
             CHECK_MSG(t, d.config.norm_eps == (float)cases[i].eps, "eps %g",
                       (double)d.config.norm_eps);
         }
-        drop(&d);
+        description_drop(&d);
     }
 }
 
@@ -202,7 +192,7 @@ static void classes_fill_in_shapes_and_factors(test *t) {
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         test_row(t, "%s%s", rows[i].type, rows[i].more);
-        description d = read_text(t, test_printf(t, shape, rows[i].type, rows[i].more));
+        description d = description_of_text(t, test_printf(t, shape, rows[i].type, rows[i].more));
         const config *c = &d.config;
         if (CHECK_MSG(t, d.ok, "%s", t->err.message)) {
             CHECK_U64(t, c->n_kv_heads, rows[i].n_kv_heads);
@@ -213,7 +203,7 @@ static void classes_fill_in_shapes_and_factors(test *t) {
             CHECK(t, c->attention_scale == scale && c->head == rows[i].head);
         }
         t->err = (dp_error){ 0 };
-        drop(&d);
+        description_drop(&d);
     }
 }
 
@@ -601,7 +591,7 @@ static const published OTHERS[] = {
 
 static void check_published(test *t, const published *p) {
     test_row(t, "%s", p->name);
-    description d = read_text(t, unfold(t, p->text));
+    description d = description_of_text(t, unfold(t, p->text));
     const config *c = &d.config;
     if (CHECK_MSG(t, d.ok, "%s", t->err.message)) {
         const uint32_t got[] = { c->dim,      c->n_layers, c->n_heads,    c->n_kv_heads,
@@ -616,9 +606,10 @@ static void check_published(test *t, const published *p) {
         const double square = p->more.square > 0 ? p->more.square : c->head_dim;
         CHECK_MSG(t, c->attention_scale == (float)(1 / sqrt(square)), "scale of attention %g",
                   (double)c->attention_scale);
+        check_written_config(t, &d);
     }
     t->err = (dp_error){ 0 };
-    drop(&d);
+    description_drop(&d);
 }
 
 static void published_configs_are_read(test *t) {
@@ -635,7 +626,7 @@ static void published_configs_keep_what_is_their_own(test *t) {
     for (size_t i = 0; i < ARRAY_LEN(LLAMAS) + ARRAY_LEN(OTHERS); i++) {
         const published *p = i < ARRAY_LEN(LLAMAS) ? &LLAMAS[i] : &OTHERS[i - ARRAY_LEN(LLAMAS)];
         test_row(t, "%s", p->name);
-        description d = read_text(t, unfold(t, p->text));
+        description d = description_of_text(t, unfold(t, p->text));
         const config *c = &d.config;
         const str name = str_of(p->name);
         const uint32_t last = c->n_layers - 1;
@@ -673,7 +664,7 @@ static void published_configs_keep_what_is_their_own(test *t) {
             CHECK(t, c->layer_rope[0] == ROPE_NONE && c->norm_eps == 1e-5f);
             CHECK(t, c->head == HEAD_TIED);
         }
-        drop(&d);
+        description_drop(&d);
     }
 }
 

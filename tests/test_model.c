@@ -319,6 +319,45 @@ static void families_match_with_neither(test *t) {
     check_families(t, TIER_PLAIN);
 }
 
+/* ---- packs --------------------------------------------------------------------------------- */
+
+/* RDRR packs as writers of different times made them: every dialect and layout of make_packs.py,
+ * read and run. Q4_K in another layout than rows is kept as f16, so each such weight is off by up
+ * to 2^-11 of itself; gate, up and down come one after another, and their product is no larger than
+ * the logits' deviation. */
+static const double DECODED_BOUND = 3.0 / 2048;
+static const struct {
+    const char *name;
+    bool decoded;
+} PACKS[] = {
+    { "packs/july", false },  { "packs/groups", false }, { "packs/seeds", true },
+    { "packs/march", false }, { "packs/april", false },  { "packs/june", false },
+    { "packs/ours", true },
+};
+
+static void check_packs(test *t, int tier) {
+    SKIP_LESSER_TIER(t, tier);
+    dp_device *device = device_of(t, tier);
+    if (!CHECK(t, device != NULL)) return;
+    for (size_t i = 0; i < ARRAY_LEN(PACKS); i++) {
+        test_row(t, "%s, %s", PACKS[i].name, TIER_NAMES[tier]);
+        check_model(t, device, PACKS[i].name, "vectors", 128,
+                    TIER_BOUND[tier] + (PACKS[i].decoded ? DECODED_BOUND : 0));
+    }
+}
+
+static void packs_match_as_they_are(test *t) {
+    check_packs(t, TIER_FULL);
+}
+
+static void packs_match_without_subgroups(test *t) {
+    check_packs(t, TIER_NO_SUBGROUPS);
+}
+
+static void packs_match_with_neither(test *t) {
+    check_packs(t, TIER_PLAIN);
+}
+
 /* The checks above can fail: a model whose weights are not those of the vectors is noticed. */
 static void a_wrong_model_is_noticed(test *t) {
     vectors v;
@@ -1094,6 +1133,9 @@ static const test_case cases[] = {
     { "families match transformers", families_match_as_they_are },
     { "families match transformers without subgroups", families_match_without_subgroups },
     { "families match transformers with neither", families_match_with_neither },
+    { "packs match as they are", packs_match_as_they_are },
+    { "packs match without subgroups", packs_match_without_subgroups },
+    { "packs match with neither", packs_match_with_neither },
     { "a wrong model is noticed", a_wrong_model_is_noticed },
     { "long contexts do not depend on the batch", long_contexts_do_not_depend_on_the_batch },
     { "golden texts of the bundled model", golden_texts_as_it_is },

@@ -23,7 +23,7 @@ fn level(q: vec4u) -> vec4f {
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 32) + unit) * 18;
+    let block = (row * ((K + 31) / 32) + unit) * 18;
     let d = unpack2x16float(word_at(block)).x;
     var v = array<vec4f, 8>();
     for (var i = 0u; i < 4; i++) {

@@ -15,7 +15,7 @@ fn level(q: vec4u) -> vec4f {
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 256) + unit / 8) * 17;
+    let block = (row * ((K + 255) / 256) + unit / 8) * 17;
     let j = unit & 7;
     let head = w[block];
     let sc = ((head.y >> (4 * j)) & 15) | (((head.x >> (16 + 2 * j)) & 3) << 4);

@@ -8,7 +8,7 @@
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 32) + unit) * 17;
+    let block = (row * ((K + 31) / 32) + unit) * 17;
     let first = block / 4;
     let bits = 8 * (block & 3);
     // 17 bytes at any offset lie in just these five words.

@@ -5,7 +5,7 @@
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 256) + unit / 8) * 21;
+    let block = (row * ((K + 255) / 256) + unit / 8) * 21;
     let half = (unit & 7) / 4; // 128 elements each
     let j = unit & 3;
     let scales = w[block + 2 * half + j / 2] >> (16 * (j & 1));

@@ -17,7 +17,7 @@ fn scale_pair(head: vec4u, j: u32) -> vec2u {
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 256) + unit / 8) * 9;
+    let block = (row * ((K + 255) / 256) + unit / 8) * 9;
     let j = unit & 7;
     let head = w[block];
     let pair = vec2f(scale_pair(head, j)) * unpack2x16float(head.x);

@@ -4,7 +4,7 @@
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 32) + unit) * 6;
+    let block = (row * ((K + 31) / 32) + unit) * 6;
     let dm = unpack2x16float(w[block]);
     let high = w[block + 1];
     var v = array<vec4f, 8>();

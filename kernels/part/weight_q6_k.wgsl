@@ -13,7 +13,7 @@ fn word_at(byte: u32) -> u32 {
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 256) + unit / 8) * 210;
+    let block = (row * ((K + 255) / 256) + unit / 8) * 210;
     let half = (unit & 7) / 4; // 128 elements each
     let j = unit & 3;
     let low = block + 64 * half + 32 * (j & 1);

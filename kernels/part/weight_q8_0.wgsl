@@ -13,7 +13,7 @@ fn word_at(byte: u32) -> u32 {
 
 // W[row, 32 * unit .. +32]
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * (K / 32) + unit) * 34;
+    let block = (row * ((K + 31) / 32) + unit) * 34;
     let d = unpack2x16float(word_at(block)).x;
     var v = array<vec4f, 8>();
     for (var i = 0u; i < 8; i++) {

@@ -1,4 +1,5 @@
-/* app: the program. Sees the engine through doppler.h alone, plus base, and format in inspect.
+/* app: the program. Sees the engine through doppler.h alone, plus base, and format in inspect and
+ * convert.
  *
  * A command is a row of the table in main.c: its name, its options (a table that drives parsing,
  * --help and the man page) and a function from options to an exit code. Results go to stdout,
@@ -19,6 +20,7 @@ enum {
     EXIT_GPU = 4,   /* none that is usable, or it was lost */
     EXIT_MEMORY = 5,
     EXIT_IO = 6, /* reading or writing failed, disk full */
+    EXIT_NETWORK = 7,
     EXIT_INTERRUPTED = 130
 };
 
@@ -39,7 +41,7 @@ typedef struct {
 typedef struct {
     /* common */
     const char *model, *device, *webgpu;
-    bool no_f16, no_subgroups, profile, json, log, help;
+    bool no_f16, no_subgroups, profile, json, log, help, no_verify;
     uint64_t context, batch;          /* tokens; 0: not given */
     uint64_t max_memory, max_binding; /* bytes; 0: not given */
     /* texts and tokens */
@@ -58,6 +60,16 @@ typedef struct {
     const char *all, *output;
     bool tensors, man;
     count_list prompts, generations, depths;
+    /* convert and verify */
+    const char *format, *quantize, *calibrate, *q4k_layout, *draft_model;
+    text_list roles;
+    bool transpose_weights, fuse_gate_up, dry_run, restart;
+    bool calibrating; /* the model is opened for --calibrate */
+    uint64_t shard_size, threads;
+    /* pull */
+    const char *sha256;
+    uint64_t jobs, timeout;
+    bool force;
     const char *const *rest; /* arguments that are no options */
     size_t n_rest;
 } options;
@@ -160,8 +172,24 @@ void engine_close(engine *e);
 bool engine_context(const engine *e, const options *o, uint64_t needed, uint32_t *context,
                     dp_error *err) CHECK_RESULT;
 dp_device_options device_options(const options *o);
+/* The path of a model by its name or path; NULL: the bundled one. */
+bool find_model(const options *o, const char *name, char *path, size_t size,
+                dp_error *err) CHECK_RESULT;
+/* Where the library's log goes, and the `user` that print_log wants: the options. */
+void print_log(void *user, dp_log_level level, const char *line);
+void *log_user(const options *o);
 /* Kernel times on stderr, and how the experts were paged if they were. */
 void print_profile(dp_device *device, const dp_model *model);
+
+/* ---- where models are kept (store.c) ------------------------------------------------------- */
+
+enum { PLACE_BYTES = 4096 };
+
+typedef struct {
+    dp_store_options options; /* which points into this */
+    char folder[PLACE_BYTES], hf_cache[PLACE_BYTES];
+} model_places;
+void places_read(model_places *p); /* from the environment */
 
 /* ---- texts and tokens (tokens.c) ----------------------------------------------------------- */
 
@@ -253,7 +281,8 @@ void answer_print_summary(const answer *a, const engine *e, const token_list *pr
 
 extern const option run_options[], answer_options[], chat_options[], template_options[],
     tokenize_options[], detokenize_options[], logits_options[],
-    perplexity_options[], inspect_options[], bench_options[];
+    perplexity_options[], inspect_options[], bench_options[], convert_options[],
+    verify_options_table[], pull_options[];
 
 int cmd_run(const options *o);
 int cmd_chat(const options *o);
@@ -263,6 +292,11 @@ int cmd_detokenize(const options *o);
 int cmd_logits(const options *o);
 int cmd_perplexity(const options *o);
 int cmd_inspect(const options *o);
+int cmd_convert(const options *o);
+int cmd_verify(const options *o);
+int cmd_pull(const options *o);
+int cmd_ls(const options *o);
+int cmd_rm(const options *o);
 int cmd_bench(const options *o);
 int cmd_devices(const options *o);
 int cmd_check(const options *o); /* every kernel against its reference on this device */

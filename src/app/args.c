@@ -51,11 +51,14 @@ static bool parse_bytes(const option *opt, const char *text, uint64_t *out, dp_e
         }
     }
     if (shift != 0) digits.size--;
-    if (!parse_count(opt, digits, out, err)) return false;
+    option any = *opt; /* the range is that of the bytes */
+    any.min = 0;
+    any.max = 0x1p64;
+    if (!parse_count(&any, digits, out, err)) return false;
     if (!mul_u64(*out, (uint64_t)1 << shift, out)) {
         return err_set(err, DP_E_ARGUMENT, "%s: %s is above 2^64 bytes", opt->name, text);
     }
-    return true;
+    return check_range(opt, text, (double)*out, err);
 }
 
 static bool parse_counts(const option *opt, const char *text, count_list *list, dp_error *err) {
@@ -190,6 +193,7 @@ static const struct {
     { EXIT_GPU, "no usable GPU, or it was lost" },
     { EXIT_MEMORY, "out of memory, of the computer or of the GPU" },
     { EXIT_IO, "reading or writing failed, or the disk is full" },
+    { EXIT_NETWORK, "a server could not be reached, or sent what it should not" },
     { EXIT_INTERRUPTED, "interrupted" },
 };
 

@@ -9,43 +9,15 @@
 
 enum { CONTEXT_STEP = 256, PROFILE_ROWS = 256 };
 
-/* Folders between colons, from the Makefile; the first that holds a bundled model wins. */
-static const char model_dirs[] = DP_MODEL_DIRS;
 static const char bundled_model[] = "tale-8m";
 
 /* ---- where the model is -------------------------------------------------------------------- */
 
-/* Tries FOLDER/NAME and FOLDER/NAME.gguf. */
-static bool find_in_folder(const char *folder, const char *name, char *path, size_t size) {
-    char file_name[512];
-    const int n = snprintf(file_name, sizeof(file_name), "%s.gguf", name);
-    if (n < 0 || (size_t)n >= sizeof(file_name)) return false;
-    if (path_join(path, size, folder, name, NULL) && (path_is_folder(path) || path_is_file(path))) {
-        return true;
-    }
-    return path_join(path, size, folder, file_name, NULL) && path_is_file(path);
-}
-
-static bool find_model(const char *name, char *path, size_t size, dp_error *err) {
-    if (name[0] == '\0') return err_set(err, DP_E_ARGUMENT, "-m: the model's name is empty");
-    if (path_is_folder(name) || path_is_file(name) || strchr(name, '/') != NULL) {
-        const int n = snprintf(path, size, "%s", name); /* opening it will say what is wrong */
-        if (n >= 0 && (size_t)n < size) return true;
-        return err_set(err, DP_E_ARGUMENT, "-m: a path of %zu bytes, the limit is %zu",
-                       strlen(name), size - 1);
-    }
-    for (const char *at = model_dirs; *at != '\0';) {
-        const size_t n = strcspn(at, ":");
-        char folder[4096];
-        if (n > 0 && n < sizeof(folder)) {
-            memcpy(folder, at, n);
-            folder[n] = '\0';
-            if (find_in_folder(folder, name, path, size)) return true;
-        }
-        at += n + (at[n] == ':');
-    }
-    return err_set(err, DP_E_FILE, "%.200s: no such file or folder, nor a bundled model in %s",
-                   name, model_dirs);
+bool find_model(const options *o, const char *name, char *path, size_t size, dp_error *err) {
+    model_places places;
+    (void)o;
+    places_read(&places);
+    return dp_store_find(&places.options, name != NULL ? name : bundled_model, path, size, err);
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
@@ -65,7 +37,7 @@ static bool said_before(const char *line) {
 }
 
 /* `user` is the options: warnings come always, the rest with --log. */
-static void print_log(void *user, dp_log_level level, const char *line) {
+void print_log(void *user, dp_log_level level, const char *line) {
     static const char *const names[] = { "warning", "info", "debug" };
     const options *o = user;
     if (level == DP_LOG_WARNING ? said_before(line) : !o->log) return;
@@ -80,7 +52,7 @@ static bool show_progress(void *user, uint64_t done, uint64_t total) {
 }
 
 /* The log's `user` is not const in the API; print_log only reads it. */
-static void *log_user(const options *o) {
+void *log_user(const options *o) {
     union {
         const options *from;
         void *to;
@@ -105,8 +77,10 @@ dp_device_options device_options(const options *o) {
 static dp_model *open_model(engine *e, const options *o, uint32_t context, dp_error *err) {
     const dp_model_options how = {
         .context = context,
-        .sessions = 1,
+        .sessions = o->calibrating ? 2 : 1, /* dp_calibrate takes one of its own */
         .batch = (uint32_t)o->batch,
+        .no_verify = o->no_verify,
+        .calibrate = o->calibrating,
         .progress = show_progress,
         .progress_user = e->path,
         .log = print_log,
@@ -119,9 +93,8 @@ static dp_model *open_model(engine *e, const options *o, uint32_t context, dp_er
 
 bool engine_describe(engine *e, const options *o, dp_error *err) {
     const double start = now_seconds();
-    const char *name = o->model != NULL ? o->model : bundled_model;
     memset(e, 0, sizeof(*e));
-    if (!find_model(name, e->path, sizeof(e->path), err)) return false;
+    if (!find_model(o, o->model, e->path, sizeof(e->path), err)) return false;
     e->model = open_model(e, o, 0, err);
     if (e->model == NULL) return false;
     dp_model_get_info(e->model, &e->info);

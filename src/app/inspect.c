@@ -106,24 +106,143 @@ static void add_gguf_meta(buf *b, const container *c, bool as_json) {
     if (as_json) buf_printf(b, "}");
 }
 
-/* config.json of a folder, once the container has found it valid. */
+/* A member of an object on a line of its own, a long value cut. */
+static void add_member(buf *b, str key, const json_value *v) {
+    buf value;
+    buf_init(&value, TEXT_BYTES_MAX);
+    json_add_value(&value, v);
+    const size_t n = min_u64(value.size, TEXT_SHOWN);
+    buf_printf(b, "  %-40.*s %.*s", STR_ARG(key),
+               (int)(n - utf8_incomplete_tail((str){ value.data, n })), value.data);
+    if (n < value.size) buf_printf(b, " (%zu bytes)", value.size);
+    buf_printf(b, "\n");
+    buf_free(&value);
+}
+
+/* config.json of a folder, or what a pack has in its place. */
 static bool add_config(buf *b, container *c, bool as_json, dp_error *err) {
-    buf text;
-    char path[4096];
-    if (container_json(c, "config.json", err) == NULL) return err->status == DP_OK;
-    if (!path_join(path, sizeof(path), container_path(c), "config.json", err) ||
-        !path_is_file(path)) {
-        return err->status == DP_OK; /* the path is a single file's: config.json is not shown */
-    }
-    if (!file_read_all(path, JSON_BYTES_MAX, &text, err)) return false;
+    const json_value *config = container_json(c, "config.json", err);
+    if (config == NULL) return err->status == DP_OK;
     if (as_json) {
         json_key(b, "config");
+        json_add_value(b, config);
     } else {
         buf_printf(b, "\nconfig.json\n");
+        for (json_iter it = json_each(config); json_next(&it);)
+            add_member(b, it.key, it.value);
     }
-    buf_add(b, text.data, text.size);
-    buf_free(&text);
     return true;
+}
+
+/* What a pack's manifest says besides its tensors and hashes, hints for kernels included: they are
+ * shown and change nothing. */
+static void add_manifest(buf *b, const container *c, bool as_json) {
+    static const char *const elsewhere[] = {
+        "tensors", "shards", "files", "groups", "config", "pieceHashes", "integrityExtensions"
+    };
+    if (as_json) {
+        json_key(b, "manifest");
+        buf_printf(b, "{");
+    } else {
+        buf_printf(b, "\nmanifest\n");
+    }
+    for (json_iter it = json_each(container_manifest(c)); json_next(&it);) {
+        bool shown = true;
+        for (size_t i = 0; i < ARRAY_LEN(elsewhere); i++)
+            shown = shown && !str_is(it.key, elsewhere[i]);
+        if (!shown) continue;
+        if (as_json) {
+            json_item(b);
+            json_add_string(b, it.key);
+            buf_printf(b, ":");
+            json_add_value(b, it.value);
+            continue;
+        }
+        add_member(b, it.key, it.value);
+    }
+    if (as_json) buf_printf(b, "}");
+}
+
+/* ---- formats by role ----------------------------------------------------------------------- */
+
+/* By parts of the names that files and folders use; the first that fits. */
+static const char *role_by_name(str name) {
+    static const struct {
+        const char *part, *role;
+    } parts[] = {
+        { "norm", "norms" },
+        { "ln_", "norms" },
+        { "bias", "biases" },
+        { "rope_f", "positions" },
+        { "position_embd", "positions" },
+        { "wpe", "positions" },
+        { "sinks", "attention" },
+        { "gate_inp", "router" },
+        { "router", "router" },
+        { "mlp.gate.", "router" },
+        { "moe.gate.", "router" },
+        { "experts", "experts" },
+        { "_exps", "experts" },
+        { "lm_head", "head" },
+        { "embed", "embedding" },
+        { "token_embd", "embedding" },
+        { "wte", "embedding" },
+        { "attn", "attention" },
+        { "attention", "attention" },
+        { "mlp", "feed-forward" },
+        { "ffn", "feed-forward" },
+        { "feed_forward", "feed-forward" },
+    };
+    char copy[256];
+    snprintf(copy, sizeof(copy), "%.*s", STR_ARG(name));
+    if (strcmp(copy, "output.weight") == 0) return "head";
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        if (strstr(copy, parts[i].part) != NULL) return parts[i].role;
+    }
+    return "other";
+}
+
+static void add_roles(buf *b, const container *c, bool as_json) {
+    static const char *const roles[] = { "embedding", "positions", "attention", "feed-forward",
+                                         "router",    "experts",   "norms",     "biases",
+                                         "head",      "other" };
+    if (container_n_tensors(c) == 0) return;
+    if (as_json) {
+        json_key(b, "roles");
+        buf_printf(b, "[");
+    } else {
+        buf_printf(b, "\n%-14s %12s  formats\n", "role", "bytes");
+    }
+    for (size_t r = 0; r < ARRAY_LEN(roles); r++) {
+        uint32_t count[DTYPE_COUNT] = { 0 };
+        uint64_t bytes = 0, n = 0;
+        for (uint32_t i = 0; i < container_n_tensors(c); i++) {
+            const tensor *t = container_tensor(c, i);
+            if (strcmp(role_by_name(t->name), roles[r]) != 0) continue;
+            count[t->type]++, bytes += t->n_bytes, n++;
+        }
+        if (n == 0) continue;
+        if (as_json) {
+            json_item(b);
+            buf_printf(b, "{");
+            json_text(b, "role", str_of(roles[r]));
+            json_count_of(b, "bytes", bytes);
+            json_key(b, "formats");
+            buf_printf(b, "{");
+        } else {
+            buf_printf(b, "%-14s %12s ", roles[r], show_bytes(bytes).text);
+        }
+        for (uint32_t type = 0; type < DTYPE_COUNT; type++) {
+            if (count[type] == 0) continue;
+            if (as_json) {
+                json_count_of(b, dtype_get(type)->name, count[type]);
+            } else {
+                buf_printf(b, " %s (%" PRIu32 ")", dtype_get(type)->name, count[type]);
+            }
+        }
+        buf_printf(b, as_json ? "}}" : "\n");
+    }
+    if (as_json) buf_printf(b, "]");
 }
 
 /* ---- the model ----------------------------------------------------------------------------- */
@@ -281,7 +400,9 @@ static bool describe(buf *b, const engine *e, container *c, const options *o, dp
     }
     /* A vocabulary alone needs no memory on a device. */
     if (e->info.n_layers > 0 && !add_memory(b, e->model, &e->info, o, err)) return false;
+    add_roles(b, c, o->json);
     if (o->tensors) add_tensors(b, e->model, o->json);
+    if (container_kind_of(c) == CONTAINER_RDRR) add_manifest(b, c, o->json);
     if (container_kind_of(c) == CONTAINER_GGUF) {
         add_gguf_meta(b, c, o->json);
     } else if (!add_config(b, c, o->json, err)) {

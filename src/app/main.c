@@ -26,6 +26,13 @@ const command commands[] = {
       { perplexity_options } },
     { "inspect", "[MODEL]", "a model's metadata and memory need", cmd_inspect,
       { inspect_options } },
+    { "convert", "IN OUT", "write a model in another container or format", cmd_convert,
+      { convert_options } },
+    { "verify", "[MODEL]", "check a model's hashes, bounds and shapes", cmd_verify,
+      { verify_options_table } },
+    { "pull", "SOURCE [NAME]", "fetch a model into the model folder", cmd_pull, { pull_options } },
+    { "ls", NULL, "list the models that -m finds by name", cmd_ls, { NULL } },
+    { "rm", "NAME", "remove a model from the model folder", cmd_rm, { NULL } },
     { "bench", NULL, "measure speed", cmd_bench, { bench_options } },
     { "devices", NULL, "list the GPUs", cmd_devices, { NULL } },
     { "check", "[KERNEL]", "test every kernel on this GPU", cmd_check, { NULL } },
@@ -35,7 +42,7 @@ const command commands[] = {
 };
 
 const option common_options[] = {
-    { "-m", "MODEL", "GGUF file, safetensors folder or a bundled model's name; without it tale-8m",
+    { "-m", "MODEL", "GGUF file, pack, safetensors folder or a model's name; without it tale-8m",
       OPT_TEXT, FIELD(model) },
     { "-c", "N", "tokens that the context holds; without it what is needed", OPT_COUNT,
       FIELD(context), .min = 1, .max = UINT32_MAX },
@@ -50,6 +57,7 @@ const option common_options[] = {
       FIELD(max_memory), .min = 1, .max = 0x1p64 },
     { "--max-binding", "BYTES", "most bytes in one buffer binding", OPT_BYTES, FIELD(max_binding),
       .min = 1, .max = 0x1p64 },
+    { "--no-verify", NULL, "load a pack without checking its hashes", OPT_FLAG, FIELD(no_verify) },
     { "--profile", NULL, "time every kernel, table on standard error (slower)", OPT_FLAG,
       FIELD(profile) },
     { "--json", NULL, "the result as JSON", OPT_FLAG, FIELD(json) },

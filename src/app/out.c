@@ -28,6 +28,7 @@ int fail(const dp_error *err) {
         [DP_E_MEMORY] = EXIT_MEMORY,
         [DP_E_DEVICE] = EXIT_GPU,
         [DP_E_CANCELLED] = EXIT_INTERRUPTED,
+        [DP_E_NETWORK] = EXIT_NETWORK,
     };
     progress_line("%s", "");
     if (err->status == DP_E_CANCELLED) {

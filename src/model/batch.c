@@ -8,19 +8,21 @@
 
 #include <stdio.h>
 
-enum { IGNORE_STOPS = 1 }; /* in sizes.z, as in sample_finish.wgsl */
+enum { IGNORE_STOPS = 1, WATCH = 2 }; /* in sizes.z, as in sample_finish.wgsl and watch.wgsl */
 
 /* The pass being filled; the arrays are the model's. */
 typedef struct {
     dp_model *m;
     uint32_t n_rows, n_out, n_tiles;
     uint32_t longest;             /* keys that the last position sees */
+    bool watched;                 /* the rows count in buffers.watched */
     uint32_t saved[SESSIONS_MAX]; /* slot whose last logits are wanted row i; UINT32_MAX: none's */
 } pass;
 
 static void pass_begin(pass *p, dp_model *m) {
     p->m = m;
     p->n_rows = p->n_out = p->n_tiles = p->longest = 0;
+    p->watched = false;
 }
 
 static void pass_add_row(pass *p, dp_token token, uint32_t place, uint32_t pos) {
@@ -206,7 +208,7 @@ static void fill_pass(pass *p, filling *f) {
 static bool run_pass(pass *p, gpu_ticket *before, float **logits, dp_error *err) {
     dp_model *m = p->m;
     gpu_ticket ticket = 0;
-    if (!pass_upload(p, 0, 0, err)) {
+    if (!pass_upload(p, p->watched ? WATCH : 0, 0, err)) {
         return false;
     }
     gpu_encoder *e = gpu_begin(m->gpu);
@@ -242,6 +244,7 @@ static bool run_passes(dp_model *m, const dp_batch_item *items, size_t n, float 
     for (;;) {
         pass p;
         pass_begin(&p, m);
+        p.watched = items[0].session->watched; /* such a session is in no batch with others */
         fill_pass(&p, &f);
         if (p.n_rows == 0 || !ok) {
             break;

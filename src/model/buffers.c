@@ -25,7 +25,7 @@ typedef struct {
     bool is_cache; /* counted as KV cache */
 } buffer_size;
 
-enum { FIXED_BUFFERS = 34 };
+enum { FIXED_BUFFERS = 35 };
 
 /* Sizes of all buffers but the layers' caches. */
 static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const shapes *s,
@@ -41,6 +41,7 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
     const uint64_t h = experts > 0 ? pairs * c->expert_ffn_dim : batch * c->ffn_dim;
     const uint64_t gu = c->family->ungated ? h : 2 * h;
     const bool post = c->family->norms != NORMS_PRE;
+    const watch_layout watched = watch_layout_of(c);
     const buffer_size all[FIXED_BUFFERS] = {
         { "rows", offsetof(buffers, rows), batch * 16, false },
         { "pick", offsetof(buffers, pick), out * 4, false },
@@ -77,6 +78,8 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
         { "stops", offsetof(buffers, stops), (1 + (uint64_t)n_stops) * 4, false },
         { "answer", offsetof(buffers, answer), out * (1 + DP_STEPS_MAX) * 4, false },
         { "probs", offsetof(buffers, probs), out * (1 + LOGPROBS_MAX) * 8, false },
+        { "watched", offsetof(buffers, watched), s->calibrate ? watch_columns(&watched) * 4 : 0,
+          false },
     };
     memcpy(list, all, sizeof all);
 }
@@ -105,7 +108,7 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
                  const dp_model_options *options, uint64_t max_binding, bool f16, dp_error *err) {
     static const dp_model_options defaults = { 0 };
     const dp_model_options *o = options != NULL ? options : &defaults;
-    *s = (shapes){ .f16 = f16, .head_vec4 = ceil_div(c->head_dim, 4) };
+    *s = (shapes){ .f16 = f16, .head_vec4 = ceil_div(c->head_dim, 4), .calibrate = o->calibrate };
     if (!option_count(&s->sessions, o->sessions, SESSIONS_DEFAULT, SESSIONS_MAX, "sessions", err) ||
         !option_count(&s->batch, o->batch, BATCH_DEFAULT, BATCH_MAX, "batch", err) ||
         !option_count(&s->context, o->context, default_context(c), CONTEXT_MAX, "context", err)) {

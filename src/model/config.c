@@ -9,18 +9,6 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Is `word` one of the words of `list`, which begins and ends with spaces or the end? */
-static bool list_has(const char *list, str word) {
-    for (const char *at = list; *at != '\0';) {
-        const size_t n = strcspn(at, " ");
-        if (n == word.size && memcmp(at, word.data, n) == 0) {
-            return true;
-        }
-        at += n + (at[n] == ' ');
-    }
-    return false;
-}
-
 /* ---- shapes and factors -------------------------------------------------------------------- */
 
 static void read_shapes(config_source *s, config *c) {
@@ -64,7 +52,7 @@ static void read_rope_dim(config_source *s, config *c) {
         config_fail(s, DP_E_FORMAT, "partial_rotary_factor", "not in (0, 1]");
         share = 1;
     }
-    if (share != 1 && !list_has(s->family->hf_fields, STR("partial_rotary_factor"))) {
+    if (share != 1 && !config_list_has(s->family->hf_fields, STR("partial_rotary_factor"))) {
         config_fail(s, DP_E_UNSUPPORTED, "partial_rotary_factor",
                     "only 1 is supported in models of this kind");
     }
@@ -89,7 +77,7 @@ static void read_experts(config_source *s, config *c) {
     c->expert_ffn_dim =
         config_count(s, "expert_feed_forward_length", "moe_intermediate_size", FFN_MAX, c->ffn_dim);
     /* Qwen3-MoE's class takes false where config.json leaves it out; Mixtral has no such field */
-    const bool listed = list_has(s->family->hf_fields, STR("norm_topk_prob"));
+    const bool listed = config_list_has(s->family->hf_fields, STR("norm_topk_prob"));
     c->normalise_route =
         config_bool(s, "expert_weights_norm", "norm_topk_prob", s->json == NULL || !listed);
     c->route_scale = (float)config_positive(s, "expert_weights_scale", NULL, 1);
@@ -116,7 +104,8 @@ static void read_factors(config_source *s, config *c) {
         c->embedding_scale = sqrtf((float)c->dim);
     }
     c->residual_scale = (float)config_positive(s, "residual_scale", "residual_multiplier", 1);
-    c->logits_scale = (float)(1 / config_positive(s, "logit_scale", "logits_scaling", 1));
+    c->logits_scale =
+        (float)(1 / (double)(float)config_positive(s, "logit_scale", "logits_scaling", 1));
     c->attention_softcap =
         (float)config_switched(s, "attn_logit_softcapping", "attn_logit_softcapping");
     c->logits_softcap =
@@ -130,7 +119,7 @@ static void read_factors(config_source *s, config *c) {
         (float)config_positive(s, "attention.scale", "attention_multiplier", 1 / sqrt(size));
 }
 
-static bool check_shapes(config_source *s, const config *c) {
+bool config_check_shapes(config_source *s, const config *c) {
     const char *path = container_path(s->files);
     if (c->n_kv_heads == 0 || c->n_heads % c->n_kv_heads != 0) {
         return err_set(s->err, DP_E_FORMAT,
@@ -167,7 +156,7 @@ static bool read_description(config_source *s, config *c) {
     read_rope_dim(s, c);
     read_experts(s, c);
     read_factors(s, c);
-    return !s->failed && check_shapes(s, c) && config_windows(s, c) && config_rope(s, c);
+    return !s->failed && config_check_shapes(s, c) && config_windows(s, c) && config_rope(s, c);
 }
 
 /* ---- GGUF ---------------------------------------------------------------------------------- */
@@ -223,9 +212,9 @@ static bool check_meta_keys(config_source *s) {
     /* true says what is so anyway */
     static const char *const usual[] = { "attention.causal", "rope.scaling.yarn_ext_factor" };
     const size_t n = strlen(s->prefix);
-    for (uint32_t i = 0; i < container_n_meta(s->files); i++) {
+    for (uint32_t i = 0; i < config_n_meta(s); i++) {
         str key;
-        const meta_value *v = container_meta_at(s->files, i, &key);
+        const meta_value *v = config_meta_at(s, i, &key);
         if (!str_starts(key, s->prefix) || key.size <= n + 1 || key.data[n] != '.') {
             continue;
         }
@@ -252,8 +241,22 @@ static bool check_meta_keys(config_source *s) {
     return true;
 }
 
-static bool read_config_gguf(config_source *s, config *c) {
-    const meta_value *v = container_meta(s->files, "general.architecture");
+/* Of the families that GGUF calls the same. Rows of Q and K lie alike in all of them. */
+static const family *refined(const config *c) {
+    const family *f = c->family;
+    if (f != family_by_gguf("llama")) {
+        return f;
+    }
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        if (c->layer_window[i] > 0 && c->n_experts == 0) {
+            return family_by_hf(STR("mistral"));
+        }
+    }
+    return c->n_experts > 0 ? family_by_hf(STR("mixtral")) : f;
+}
+
+bool config_from_gguf(config_source *s, config *c) {
+    const meta_value *v = config_meta_named(s, "general.architecture");
     if (v == NULL || v->type != META_STRING) {
         return s->vocab_only || config_fail(s, DP_E_FORMAT, "general.architecture", "missing");
     }
@@ -268,12 +271,16 @@ static bool read_config_gguf(config_source *s, config *c) {
         return err_set(s->err, DP_E_UNSUPPORTED, "%s: architecture '%.60s' is not supported",
                        container_path(s->files), c->architecture);
     }
-    const tensor *table = container_find(s->files, "token_embd.weight");
+    const tensor *table = s->list == NULL ? container_find(s->files, "token_embd.weight") : NULL;
     if (table != NULL && table->n_dims == 2 && table->shape[0] <= VOCAB_MAX) {
         c->vocab_size = (uint32_t)table->shape[0]; /* need not be said elsewhere */
     }
     c->rope_interleaved = s->family != NULL && s->family->gguf_interleaved;
-    return (s->vocab_only || check_meta_keys(s)) && read_description(s, c);
+    if ((!s->vocab_only && !check_meta_keys(s)) || !read_description(s, c)) {
+        return false;
+    }
+    c->family = s->vocab_only ? c->family : refined(c);
+    return true;
 }
 
 /* ---- config.json --------------------------------------------------------------------------- */
@@ -310,7 +317,7 @@ static const char COMMON_FIELDS[] =
     "encoder_repetition_penalty assistant_confidence_threshold assistant_lookbehind "
     "num_assistant_tokens num_assistant_tokens_schedule target_lookbehind ";
 
-static bool json_is_off(const json_value *v) {
+bool config_is_off(const json_value *v) {
     bool b = true;
     double x = 1;
     str s = { 0 };
@@ -320,14 +327,14 @@ static bool json_is_off(const json_value *v) {
 }
 
 static bool field_is_known(const family *f, str name) {
-    return list_has(COMMON_FIELDS, name) || list_has(f->hf_fields, name);
+    return config_list_has(COMMON_FIELDS, name) || config_list_has(f->hf_fields, name);
 }
 
 /* A field that is not known changes the model in a way that is not known, unless it is off. */
 static bool check_fields(config_source *s, const json_value *object, const char *more) {
     for (json_iter it = json_each(object); json_next(&it);) {
-        if (json_is_off(it.value) || (it.key.size > 0 && it.key.data[0] == '_') ||
-            field_is_known(s->family, it.key) || list_has(more, it.key)) {
+        if (config_is_off(it.value) || (it.key.size > 0 && it.key.data[0] == '_') ||
+            field_is_known(s->family, it.key) || config_list_has(more, it.key)) {
             continue;
         }
         s->failed = true;
@@ -387,8 +394,8 @@ static bool check_quantisation(config_source *s) {
                        "this kind of quantised folder is not supported");
 }
 
-/* Where the folder's tensors of layers lie: GPT-2 has names of its own, models with a vision tower
- * have the language model below another name. */
+/* Where the tensors of a folder's or pack's layers lie: GPT-2 has names of its own, models with a
+ * vision tower have the language model below another name. */
 static const char *find_layer_prefix(const container *files) {
     static const char *const prefixes[] = {
         "model.layers.",
@@ -409,7 +416,7 @@ static const char *find_layer_prefix(const container *files) {
     return prefixes[0];
 }
 
-static bool read_config_json(config_source *s, config *c) {
+bool config_from_json(config_source *s, config *c) {
     str type = { 0 };
     if (!json_string(json_get(s->json, "model_type"), &type)) {
         return s->vocab_only || config_fail(s, DP_E_FORMAT, "model_type", "missing");
@@ -484,7 +491,10 @@ static bool read_config(config *c, container *files, bool vocab_only, arena *a, 
     *c = (config){ .architecture = "", .layer_prefix = "" };
     config_source s = { .files = files, .vocab_only = vocab_only, .arena = a, .err = err };
     if (container_kind_of(files) == CONTAINER_GGUF) {
-        return read_config_gguf(&s, c);
+        return config_from_gguf(&s, c);
+    }
+    if (container_kind_of(files) == CONTAINER_RDRR) {
+        return config_from_pack(&s, c) && read_defaults(files, c, err);
     }
     dp_error problem = { 0 };
     s.json = container_json(files, "config.json", &problem);
@@ -495,7 +505,7 @@ static bool read_config(config *c, container *files, bool vocab_only, arena *a, 
         return vocab_only ||
                err_set(err, DP_E_FORMAT, "%s: config.json: missing", container_path(files));
     }
-    return read_config_json(&s, c) && read_defaults(files, c, err);
+    return config_from_json(&s, c) && read_defaults(files, c, err);
 }
 
 bool config_read(config *c, container *files, bool vocab_only, arena *a, dp_error *err) {

@@ -31,12 +31,26 @@ static const double *json_divisors(config_source *s, const config *c, const json
             config_fail(s, DP_E_FORMAT, name, "a factor is not a positive number");
             return NULL;
         }
+        d[i] = (double)(float)d[i]; /* as a tensor would hold it */
     }
     return d;
 }
 
 /* The same as a tensor of a GGUF file; NULL if it has none. */
 static const double *tensor_divisors(config_source *s, const config *c, const char *name) {
+    for (uint32_t i = 0; s->list != NULL && i < s->list->n_ropes; i++) {
+        const rope_tensor *r = &s->list->ropes[i];
+        double *d = strcmp(r->name, name) == 0 ? new_divisors(s, c) : NULL;
+        for (uint32_t k = 0; d != NULL && k < c->rope_dim / 2; k++) {
+            d[k] = (double)r->values[k];
+        }
+        if (d != NULL) {
+            return d;
+        }
+    }
+    if (s->list != NULL) {
+        return NULL;
+    }
     const tensor *t = container_find(s->files, name);
     if (t == NULL || s->failed) {
         return NULL;
@@ -213,6 +227,9 @@ static void read_rope_gguf(config_source *s, config *c) {
         r->kind = SCALING_LONG;
     }
     r->divisors = tensor_divisors(s, c, "rope_freqs.weight"); /* Llama 3.1's rule, worked out */
+    if (r->kind == SCALING_LLAMA3) {
+        config_fail(s, DP_E_UNSUPPORTED, "rope.scaling.type", "'llama3' is a tensor in GGUF files");
+    }
 }
 
 /* Which layers have RoPE at all, and by which table. */
@@ -239,6 +256,30 @@ static void read_rope_layers(config_source *s, config *c) {
     }
 }
 
+bool config_settle_rope(config_source *s, config *c) {
+    for (int i = 0; i < ROPE_TABLES && !s->failed; i++) {
+        rope_scaling *r = &c->rope[i];
+        rope_settle(r);
+        const char *fault = rope_scaling_fault(r);
+        if (fault != NULL) {
+            return config_fail(s, DP_E_FORMAT, "rope scaling", fault);
+        }
+        /* one list for every length: Phi's files alone have the two all the same */
+        if (r->kind == SCALING_LONG &&
+            !config_list_has(c->family->hf_fields, STR("original_max_position_embeddings")) &&
+            memcmp(r->short_factors, r->long_factors, c->rope_dim / 2 * sizeof(double)) == 0) {
+            r->kind = SCALING_NONE;
+            r->divisors = r->long_factors;
+        }
+        double *divisors = r->kind == SCALING_LLAMA3 ? new_divisors(s, c) : NULL;
+        if (divisors != NULL) {
+            rope_llama3_divisors(r, c->rope_dim, divisors);
+            r->divisors = divisors;
+        }
+    }
+    return !s->failed;
+}
+
 bool config_rope(config_source *s, config *c) {
     for (int i = 0; i < ROPE_TABLES; i++) {
         c->rope[i] = (rope_scaling){ .theta = 10000,
@@ -249,13 +290,7 @@ bool config_rope(config_source *s, config *c) {
     }
     (s->json != NULL ? read_rope_json : read_rope_gguf)(s, c);
     read_rope_layers(s, c);
-    for (int i = 0; i < ROPE_TABLES && !s->failed; i++) {
-        const char *fault = rope_scaling_fault(&c->rope[i]);
-        if (fault != NULL) {
-            return config_fail(s, DP_E_FORMAT, "rope scaling", fault);
-        }
-    }
-    return !s->failed;
+    return config_settle_rope(s, c);
 }
 
 /* ---- windows ------------------------------------------------------------------------------- */

@@ -15,10 +15,45 @@ bool config_fail(config_source *s, dp_status status, const char *what, const cha
     return err_set(s->err, status, "%s: %s: %s", container_path(s->files), what, problem);
 }
 
+uint32_t config_n_meta(const config_source *s) {
+    return s->list != NULL ? s->list->n : container_n_meta(s->files);
+}
+
+const meta_value *config_meta_at(const config_source *s, uint32_t i, str *key) {
+    if (s->list == NULL) {
+        return container_meta_at(s->files, i, key);
+    }
+    *key = str_of(s->list->keys[i]);
+    return &s->list->values[i];
+}
+
+const meta_value *config_meta_named(const config_source *s, const char *name) {
+    if (s->list == NULL) {
+        return container_meta(s->files, name);
+    }
+    for (uint32_t i = 0; i < s->list->n; i++) {
+        if (strcmp(s->list->keys[i], name) == 0) {
+            return &s->list->values[i];
+        }
+    }
+    return NULL;
+}
+
 const meta_value *config_meta(const config_source *s, const char *key) {
     char full[160];
     snprintf(full, sizeof full, "%s.%s", s->prefix, key);
-    return container_meta(s->files, full);
+    return config_meta_named(s, full);
+}
+
+bool config_list_has(const char *list, str word) {
+    for (const char *at = list; *at != '\0';) {
+        const size_t n = strcspn(at, " ");
+        if (n == word.size && memcmp(at, word.data, n) == 0) {
+            return true;
+        }
+        at += n + (at[n] == ' ');
+    }
+    return false;
 }
 
 /* A field of config.json under the family's name for it; NULL if absent. */
@@ -116,7 +151,7 @@ double config_switched(config_source *s, const char *gguf, const char *hf) {
 
 bool config_bool(config_source *s, const char *gguf, const char *hf, bool fallback) {
     bool b = fallback;
-    const meta_value *meta = s->json == NULL ? config_meta(s, gguf) : NULL;
+    const meta_value *meta = s->json == NULL && gguf != NULL ? config_meta(s, gguf) : NULL;
     if (s->json != NULL) {
         const json_value *v = config_field(s, hf);
         if (v != NULL && !json_is_null(v) && !json_bool(v, &b)) {

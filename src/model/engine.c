@@ -91,15 +91,8 @@ static const char *model_name(dp_model *m, dp_error *err) {
     if (v != NULL && v->type == META_STRING) {
         return arena_copy(&m->arena, v->s.data, v->s.size, err);
     }
-    str path = str_of(container_path(m->files));
-    while (path.size > 1 && path.data[path.size - 1] == '/') {
-        path.size--;
-    }
-    size_t first = path.size;
-    while (first > 0 && path.data[first - 1] != '/') {
-        first--;
-    }
-    return arena_copy(&m->arena, path.data + first, path.size - first, err);
+    const str last = path_last(container_path(m->files));
+    return arena_copy(&m->arena, last.data, last.size, err);
 }
 
 static bool describe(dp_model *m, dp_error *err) {
@@ -111,7 +104,7 @@ static bool describe(dp_model *m, dp_error *err) {
         .path = container_path(m->files),
         .architecture = c->architecture,
         .name = model_name(m, err),
-        .container = container_kind_of(m->files) == CONTAINER_GGUF ? "gguf" : "safetensors",
+        .container = container_kind_name(container_kind_of(m->files)),
         .format = any ? main_format(m->files) : "",
         .tokenizer = t != NULL ? tokenizer_kind(t) : "",
         .chat_template = arena_copy(&m->arena, chat_template.data, chat_template.size, err),
@@ -197,12 +190,12 @@ static bool open_files(dp_model *m, const char *path, dp_error *err) {
     return true;
 }
 
-/* The most that a step of decoding reads: the answers of all sessions, or the choice of a layer's
- * experts. */
+/* The most that is read at a time: the answers of all sessions, the choice of a layer's experts, or
+ * a piece of what is watched. */
 static uint64_t read_back_bytes(const dp_model *m) {
     const uint64_t answers = m->shapes.n_out * (1ull + DP_STEPS_MAX) * sizeof(uint32_t);
     const uint64_t choice = 8ull * m->shapes.batch * m->config.n_experts_used;
-    return max_u64(answers, choice);
+    return max_u64(max_u64(answers, choice), watch_piece(m));
 }
 
 /* Experts of all layers that fit the device together with all the rest; 0 if all do, or not even
@@ -248,6 +241,12 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
         return true;
     }
     assert(info != NULL);
+    if (m->weights.n_decoded > 0) {
+        log_line(&m->log, DP_LOG_INFO,
+                 "%s: %u tensors, tensor %.*s the first, are kept as f16: their layout is not rows",
+                 container_path(m->files), m->weights.n_decoded,
+                 STR_ARG(m->weights.decoded->name));
+    }
     if (options != NULL && options->context > m->config.context) {
         log_line(&m->log, DP_LOG_WARNING, "%s: a context of %u is beyond the model's own %u",
                  container_path(m->files), options->context, m->config.context);
@@ -320,7 +319,7 @@ static bool finish_plans(dp_model *m, dp_error *err) {
 
 /* Pipelines are asked for before the weights travel, so that an implementation which compiles in
  * the background does both at once. */
-static bool open_on_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *err) {
     gpu_lock(m->gpu);
     const bool ok = take_host_memory(m, err) && buffers_make(m, err) &&
                     (!model_pages_experts(m) || experts_open(m, err)) &&
@@ -333,6 +332,22 @@ static bool open_on_device(dp_model *m, const dp_model_options *options, dp_erro
            (err != NULL && err->status == DP_E_MEMORY &&
             err_prefix(err, "%s: needs %llu bytes on the device in all: ", container_path(m->files),
                        (unsigned long long)m->memory.total));
+}
+
+/* A pack's hashes are worked out beside that; nobody gets the model before they are right. */
+static bool open_on_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+    verifier *v = NULL;
+    if (container_kind_of(m->files) == CONTAINER_RDRR && !(options != NULL && options->no_verify)) {
+        v = verifier_start(m->files, &(verify_options){ .once = true }, err);
+        if (v == NULL) {
+            return false;
+        }
+    }
+    if (!fill_device(m, options, err)) {
+        verifier_cancel(v);
+        return false;
+    }
+    return v == NULL || verifier_finish(v, NULL, err);
 }
 
 dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,

@@ -122,14 +122,22 @@ static const family FAMILIES[] = {
     /* Llama 2 and 3, SmolLM2, TinyLlama; GGUF files of Mistral and Mixtral say "llama" too */
     { .gguf = "llama",
       .hf = "llama",
+      .hf_class = "LlamaForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O | BIAS_FFN,
       .gguf_interleaved = true,
       .window = WINDOW_ALL,
       .hf_fields = "" },
-    { .hf = "mistral",
+    { .gguf = "llama",
+      .hf = "mistral",
+      .hf_class = "MistralForCausalLM",
+      .gguf_interleaved = true,
       .window = WINDOW_ALL,
       .defaults = MISTRAL_DEFAULTS,
       .hf_fields = "sliding_window" },
-    { .hf = "mixtral",
+    { .gguf = "llama",
+      .hf = "mixtral",
+      .hf_class = "MixtralForCausalLM",
+      .gguf_interleaved = true,
       .window = WINDOW_ALL,
       .experts = true,
       .names = MIXTRAL_NAMES,
@@ -137,6 +145,8 @@ static const family FAMILIES[] = {
       .hf_fields = "sliding_window num_local_experts num_experts_per_tok" },
     { .gguf = "smollm3",
       .hf = "smollm3",
+      .hf_class = "SmolLM3ForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O | BIAS_FFN,
       .gguf_interleaved = true,
       .rope_interval = 4,
       .window = WINDOW_SWITCHED,
@@ -146,10 +156,12 @@ static const family FAMILIES[] = {
     { .gguf = "gpt2",
       .biases = BIAS_QKV | BIAS_O | BIAS_FFN,
       .hf = "gpt2",
+      .hf_class = "GPT2LMHeadModel",
       .layer_norm = true,
       .learned_positions = true,
       .activation = ACT_GELU,
       .ungated = true,
+      .fused_qkv = true,
       .transposed = true,
       .names = GPT2_NAMES,
       .fields = GPT2_FIELDS,
@@ -160,17 +172,22 @@ static const family FAMILIES[] = {
     { .gguf = "qwen2",
       .biases = BIAS_QKV,
       .hf = "qwen2",
+      .hf_class = "Qwen2ForCausalLM",
       .window = WINDOW_SWITCHED,
       .defaults = QWEN2_DEFAULTS,
       .hf_fields = "sliding_window use_sliding_window max_window_layers use_mrope" },
     { .gguf = "qwen3",
       .hf = "qwen3",
+      .hf_class = "Qwen3ForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O,
       .window = WINDOW_SWITCHED,
       .qk_norm = QK_NORM_HEAD,
       .defaults = QWEN3_DEFAULTS,
       .hf_fields = "sliding_window use_sliding_window max_window_layers" },
     { .gguf = "qwen3moe",
       .hf = "qwen3_moe",
+      .hf_class = "Qwen3MoeForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O,
       .window = WINDOW_SWITCHED,
       .qk_norm = QK_NORM_HEAD,
       .experts = true,
@@ -181,6 +198,8 @@ static const family FAMILIES[] = {
                    "decoder_sparse_step use_qk_norm" },
     { .gguf = "gemma2",
       .hf = "gemma2",
+      .hf_class = "Gemma2ForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O,
       .norm_plus_one = true,
       .norms = NORMS_BOTH,
       .activation = ACT_GELU,
@@ -195,6 +214,8 @@ static const family FAMILIES[] = {
                    "attn_logit_softcapping final_logit_softcapping" },
     { .gguf = "gemma3",
       .hf = "gemma3_text",
+      .hf_class = "Gemma3ForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O,
       .norm_plus_one = true,
       .norms = NORMS_BOTH,
       .activation = ACT_GELU,
@@ -211,19 +232,26 @@ static const family FAMILIES[] = {
                    "rope_local_base_freq" },
     { .hf = "gemma3", .same_as = "gemma3_text" }, /* with a vision tower: the text part of it */
     { .gguf = "phi3",
+      .fused_qkv = true,
+      .fused_ffn = true,
       .hf = "phi3",
+      .hf_class = "Phi3ForCausalLM",
       .window = WINDOW_ALL,
       .defaults = PHI3_DEFAULTS,
       .hf_fields = "sliding_window original_max_position_embeddings full_attn_mod "
                    "interpolate_factor partial_rotary_factor" },
     { .gguf = "olmo2",
       .hf = "olmo2",
+      .hf_class = "Olmo2ForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O,
       .norms = NORMS_POST,
       .qk_norm = QK_NORM_WIDTH,
       .defaults = OLMO2_DEFAULTS,
       .hf_fields = "" },
     { .gguf = "granite",
       .hf = "granite",
+      .hf_class = "GraniteForCausalLM",
+      .bias_switches = BIAS_QKV | BIAS_O | BIAS_FFN,
       .gguf_interleaved = true,
       .defaults = GRANITE_DEFAULTS,
       .hf_fields = "embedding_multiplier residual_multiplier attention_multiplier "
@@ -231,6 +259,7 @@ static const family FAMILIES[] = {
     { .gguf = "gpt-oss",
       .biases = BIAS_QKV | BIAS_O | BIAS_ROUTER | BIAS_EXPERTS,
       .hf = "gpt_oss",
+      .hf_class = "GptOssForCausalLM",
       .activation = ACT_SWIGLU_OAI,
       .window = WINDOW_PERIOD,
       .period = 2,
@@ -258,6 +287,21 @@ const family *family_by_hf(str model_type) {
         if (str_is(model_type, FAMILIES[i].hf)) {
             return FAMILIES[i].same_as != NULL ? family_by_hf(str_of(FAMILIES[i].same_as))
                                                : &FAMILIES[i];
+        }
+    }
+    return NULL;
+}
+
+const family *family_like(const family *f) {
+    for (size_t i = 0; i < ARRAY_LEN(FAMILIES); i++) {
+        const family *k = &FAMILIES[i];
+        if (k->same_as == NULL && k->norms == f->norms && k->qk_norm == f->qk_norm &&
+            k->activation == f->activation && k->layer_norm == f->layer_norm &&
+            k->norm_plus_one == f->norm_plus_one && k->ungated == f->ungated &&
+            k->learned_positions == f->learned_positions && k->experts == f->experts &&
+            k->scale_embedding == f->scale_embedding && k->local_rope == f->local_rope &&
+            k->biases == f->biases && k->sinks == f->sinks) {
+            return k;
         }
     }
     return NULL;

@@ -111,6 +111,58 @@ const outer_tensor OUTER[N_OUTER] = {
     { "output_norm.bias", { "transformer.ln_f.bias", "ln_f.bias" } },
 };
 
+/* The tensor of a pack with this role and group; NULL if there is none or more than one. */
+static const tensor *find_by_role(const container *files, const char *role, const char *group) {
+    const tensor *found = NULL;
+    for (uint32_t i = 0; i < container_n_tensors(files); i++) {
+        const tensor *t = container_tensor(files, i);
+        if (str_is(t->role, role) && str_is(t->group, group)) {
+            if (found != NULL) {
+                return NULL;
+            }
+            found = t;
+        }
+    }
+    return found;
+}
+
+/* Packs keep their source's names, whatever it was, but say what the tensors are for. */
+static const tensor *find_in_pack(const container *files, int which) {
+    static const struct {
+        const char *role, *group;
+        const char *names[5];
+    } outer[N_OUTER] = {
+        [EMBEDDING] = { "embedding",
+                        "embed",
+                        { "language_model.embed_tokens.weight", "embed_tokens.weight",
+                          "tok_embeddings.weight", "token_embd.weight",
+                          "model.decoder.embed_tokens.weight" } },
+        [OUTPUT_NORM] = { "norm",
+                          "head",
+                          { "language_model.norm.weight", "norm.weight", "output_norm.weight" } },
+        [HEAD] = { "lm_head", "head", { "output.weight" } },
+    };
+    const tensor *t = NULL;
+    for (size_t i = 0; i < 5 && t == NULL && outer[which].names[i] != NULL; i++) {
+        t = container_find(files, outer[which].names[i]);
+    }
+    return t == NULL && outer[which].role != NULL
+               ? find_by_role(files, outer[which].role, outer[which].group)
+               : t;
+}
+
+const tensor *outer_find(const container *files, int which) {
+    const tensor_spelling s = spelling_of(files);
+    if (s == SPELLING_GGUF) {
+        return container_find(files, OUTER[which].gguf);
+    }
+    const tensor *t = NULL;
+    for (size_t i = 0; i < OUTER_NAMES && t == NULL && OUTER[which].hf[i] != NULL; i++) {
+        t = container_find(files, OUTER[which].hf[i]);
+    }
+    return t == NULL && s == SPELLING_PACK ? find_in_pack(files, which) : t;
+}
+
 tensor_spelling spelling_of(const container *files) {
     switch (container_kind_of(files)) {
     case CONTAINER_GGUF:

@@ -40,6 +40,7 @@ static void record_attention(recorder *r, uint32_t layer) {
     const uint32_t width = q_dim + 2 * kv_dim;
 
     const gpu_range in = stream_in(r, &l->attn_norm, &l->attn_norm_bias);
+    op_watch(r, layer, SITE_ATTENTION_INPUT, in);
     op_matmul(r, (target){ .y = b->qkv, .stride = width }, &l->q, &l->q_bias, in);
     op_matmul(r, (target){ .y = b->qkv, .stride = width, .column = q_dim }, &l->k, &l->k_bias, in);
     op_matmul(r, (target){ .y = b->qkv, .stride = width, .column = q_dim + kv_dim }, &l->v,
@@ -49,6 +50,7 @@ static void record_attention(recorder *r, uint32_t layer) {
     }
     op_rope(r, layer); /* and keys and values into the cache */
     op_attend(r, layer);
+    op_watch(r, layer, SITE_ATTENTION, b->att);
     stream_out(r, &l->o, &l->o_bias, b->att, &l->post_attn_norm);
 }
 
@@ -60,12 +62,14 @@ static void record_ffn(recorder *r, uint32_t layer) {
     const uint32_t ffn = c->ffn_dim, width = gated ? 2 * ffn : ffn;
 
     const gpu_range in = stream_in(r, &l->ffn_norm, &l->ffn_norm_bias);
+    op_watch(r, layer, SITE_FFN_INPUT, in);
     if (gated) {
         op_matmul(r, (target){ .y = b->gu, .stride = width }, &l->gate, &l->gate_bias, in);
     }
     op_matmul(r, (target){ .y = b->gu, .stride = width, .column = gated ? ffn : 0 }, &l->up,
               &l->up_bias, in);
     op_activate(r, b->h, b->gu, ffn, 1);
+    op_watch(r, layer, SITE_FFN_HIDDEN, b->h);
     stream_out(r, &l->down, &l->down_bias, b->h, &l->post_ffn_norm);
 }
 
@@ -85,6 +89,7 @@ static void record_experts(recorder *r, uint32_t layer) {
     const uint32_t ffn = c->expert_ffn_dim, width = 2 * ffn;
 
     const gpu_range in = stream_in(r, &l->ffn_norm, &l->ffn_norm_bias);
+    op_watch(r, layer, SITE_FFN_INPUT, in);
     op_matmul(r, (target){ .y = b->router, .stride = c->n_experts }, &l->router, &l->router_bias,
               in);
     op_route(r);
@@ -97,6 +102,7 @@ static void record_experts(recorder *r, uint32_t layer) {
     op_expert_matmul(r, (target){ .y = b->expert_y, .stride = c->dim }, &l->expert_down,
                      &l->expert_down_bias, b->h, false);
     next_stage(r);
+    op_watch(r, layer, SITE_FFN_HIDDEN, b->h); /* here: of paged experts all are there */
     op_expert_combine(r, b->x, b->expert_y, c->residual_scale);
 }
 
@@ -105,6 +111,17 @@ static void record_body(recorder *r) {
     for (uint32_t layer = 0; layer < r->m->config.n_layers; layer++) {
         record_attention(r, layer);
         (r->m->config.n_experts > 0 ? record_experts : record_ffn)(r, layer);
+    }
+}
+
+/* What the head would read after every row: it is computed for those alone whose logits are wanted.
+ */
+static void watch_output(recorder *r) {
+    const buffers *b = &r->m->buffers;
+    const weights *w = &r->m->weights;
+    if (r->m->shapes.calibrate) {
+        op_norm(r, b->xn, b->x, &w->output_norm, &w->output_norm_bias);
+        op_watch(r, 0, SITE_OUTPUT, b->xn);
     }
 }
 
@@ -137,7 +154,9 @@ bool forward_record(dp_model *m, dp_error *err) {
         if (!ok) {
             return false;
         }
-        record_body(&(recorder){ .m = m, .kind = kind, .plan = m->body[kind][0], .err = err });
+        recorder body = { .m = m, .kind = kind, .plan = m->body[kind][0], .err = err };
+        record_body(&body);
+        watch_output(&body);
         record_head(&(recorder){ .m = m, .kind = kind, .plan = m->head[kind], .err = err });
     }
     return true;

@@ -62,6 +62,7 @@ enum { BIAS_QKV = 1, BIAS_O = 2, BIAS_FFN = 4, BIAS_ROUTER = 8, BIAS_EXPERTS = 1
 /* Where a family differs from Llama: zero is Llama's way. */
 typedef struct {
     const char *gguf, *hf;         /* general.architecture, model_type */
+    const char *hf_class;          /* in transformers */
     const char *same_as;           /* the hf name of the family that this is otherwise */
     const char *hf_fields;         /* of config.json besides the common ones, by spaces */
     const char *const *fields;     /* pairs (usual name, name here), ended by NULL */
@@ -79,17 +80,22 @@ typedef struct {
     bool norm_plus_one;       /* folders store w of (1 + w) */
     bool learned_positions, ungated;
     bool transposed;      /* folders store matrices [in, out] */
+    bool fused_qkv, fused_ffn; /* how files and folders of it keep Q, K, V; gate and up */
     bool scale_embedding; /* by sqrt(dim) */
     bool local_rope;      /* windowed layers have a base of their own */
     uint32_t biases;      /* BIAS_..., without which its models are not whole */
+    uint32_t bias_switches; /* those that attention_bias and mlp_bias of config.json turn on */
     bool sinks, experts;
     bool expert_rows_in_turn; /* folders have rows of gate and up in turn, [in, out] if unpacked */
     bool yarn_exact;          /* YaRN's range of dimensions is not rounded */
 } family;
 
-/* NULL for an architecture that is not known. */
+/* NULL for an architecture that is not known. Of several families that GGUF calls the same, the
+ * first: config_read looks for what tells them apart. */
 const family *family_by_gguf(const char *architecture);
 const family *family_by_hf(str model_type);
+/* The first with the same switches, whatever its names are; or NULL. */
+const family *family_like(const family *f);
 /* What the family's config.json calls a field; `field` itself where nothing differs. */
 const char *family_field(const family *f, const char *field);
 bool family_default(const family *f, const char *field, double *value);
@@ -115,8 +121,8 @@ typedef struct {
     double original_context;        /* llama3, yarn, long, dynamic */
     double beta_fast, beta_slow;    /* yarn */
     bool exact;                     /* yarn: do not round the range of dimensions */
-    double magnitude;               /* cos and sin are multiplied by it; 0: by the formula */
-    const double *divisors;         /* [rope_dim / 2] of all frequencies, or NULL */
+    double magnitude;               /* cos and sin are multiplied by it */
+    const double *divisors;         /* [rope_dim / 2] of all frequencies, llama3's too; or NULL */
     const double *short_factors, *long_factors; /* long: divisors [rope_dim / 2] */
 } rope_scaling;
 
@@ -133,7 +139,8 @@ typedef struct {
     float attention_scale;                               /* of q . k */
     float attention_softcap, logits_softcap;             /* c tanh(z / c); 0: none */
     uint32_t rope_dim;     /* dimensions of a head that are turned: even, at most head_dim */
-    bool rope_interleaved; /* pairs (2i, 2i + 1) instead of (i, i + rope_dim / 2) */
+    bool rope_interleaved; /* the files have pairs (2i, 2i + 1) where the engine has
+                            * (i, i + rope_dim / 2): rows of Q and K are read so */
     rope_scaling rope[ROPE_TABLES];
     uint32_t *layer_window; /* [n_layers] keys a token sees, itself included; 0: all before it */
     rope_kind *layer_rope;  /* [n_layers] */
@@ -142,7 +149,8 @@ typedef struct {
     bool normalise_route; /* the chosen experts' weights sum to 1 */
     float route_scale;
     head_kind head;
-    const char *layer_prefix; /* folders: what layers' names begin with, "model.layers." */
+    const char *layer_prefix; /* folders, packs: what layers' names begin with, "model.layers." */
+    bool as_folder;           /* a pack whose tensors lie as a folder of the family has them */
     float temperature, top_p; /* generation defaults; 0: not given */
     uint32_t top_k;
 } config;
@@ -154,10 +162,50 @@ typedef struct {
 bool config_read(config *c, container *files, bool vocab_only, arena *a,
                  dp_error *err) CHECK_RESULT;
 
+/* The description written out (config_write*.c). All refuse with DP_E_UNSUPPORTED, by name, what
+ * the other spelling cannot say; nothing is approximated. `source` is where the model's tensors
+ * are: biases and an own head are told by their presence. */
+
+/* Appends a config.json for transformers and config_read, which gives an equal description back. */
+bool config_write_hf(const config *c, const container *source, buf *out,
+                     dp_error *err) CHECK_RESULT;
+/* Can a GGUF file hold this description? */
+bool config_fits_gguf(const config *c, const container *source, dp_error *err) CHECK_RESULT;
+/* general.architecture and the keys below it, after config_fits_gguf's checks; an equal description
+ * comes back if the tensors of config_rope_tensors are there. general.name and the file type are
+ * the caller's. */
+bool config_write_gguf(const config *c, const container *source, const meta_sink *sink,
+                       dp_error *err) CHECK_RESULT;
+/* Tensors [n] F32 that a GGUF file needs besides the model's own: how many, up to
+ * ROPE_TENSORS_MAX; Llama 3's divisors, or longrope's two lists. */
+enum { ROPE_TENSORS_MAX = 2 };
+typedef struct {
+    const char *name; /* "rope_freqs.weight" */
+    uint32_t n;       /* rope_dim / 2 */
+    float values[HEAD_DIM_MAX / 2];
+} rope_tensor;
+uint32_t config_rope_tensors(const config *c, rope_tensor out[ROPE_TENSORS_MAX]);
+/* Appends the members "modelType", "architecture", "moeConfig" and "inference" of a pack's
+ * manifest, with commas between them. What that schema cannot say becomes inference.unsupported
+ * {code, message}, so that other readers refuse the pack; `unsupported`, NULL if there is none, is
+ * a reason of the caller's (formats of tensors). */
+bool config_write_inference(const config *c, const container *source, const char *unsupported,
+                            buf *out, dp_error *err) CHECK_RESULT;
+
 /* Frequencies [rope_dim / 2] in radians per position, as single precision keeps them, and the
  * factor of cos and sin, for sessions of up to `context` tokens (rope.c). */
 void rope_frequencies(const config *c, rope_kind table, uint32_t context, double *frequency,
                       float *magnitude);
+/* Brings the numbers to what both spellings can hold, f32, so that a description is the same
+ * whichever file it is read from; a magnitude of 0 becomes that of the formula. */
+void rope_settle(rope_scaling *r);
+/* The magnitude that follows from the kind's formula, and what it is to be multiplied by; of
+ * longrope the whole magnitude. */
+double rope_formula_magnitude(const rope_scaling *r);
+float rope_attention(const rope_scaling *r);
+/* Llama 3.1's rule as divisors [dim / 2], f32 values: long waves are slowed down by `factor`, short
+ * ones stay, those between are mixed. */
+void rope_llama3_divisors(const rope_scaling *r, uint32_t dim, double *divisors);
 /* The kind by the name that files give it; false for an unknown one. */
 bool rope_scaling_by_name(str name, rope_scaling_kind *kind);
 /* NULL, or why these numbers cannot be used. */
@@ -172,6 +220,8 @@ typedef struct {
     const tensor *scales; /* of MXFP4 in two tensors; else NULL */
     uint64_t base;
     uint32_t width, first, step;
+    uint32_t head, turned; /* rows are of heads of `head`, in each of which the first `turned` are
+                            * pairs in the file and halves for the engine; 0: they are not */
     bool transposed;
 } weight_piece;
 
@@ -182,10 +232,12 @@ typedef struct {
     uint32_t first, rows;
 } weight_part;
 
-/* A matrix [rows, cols] in the file's own format, or one for each expert. */
+/* A matrix [rows, cols] in the file's own format, each row of whole blocks, or one for each
+ * expert. */
 typedef struct {
     dtype type;
     uint32_t rows, cols;
+    bool decoded;      /* the files have no rows of this type, but what decodes to them */
     uint32_t n_pieces; /* 1, or one an expert; 0: absent */
     weight_piece *pieces;
     bool experts;
@@ -197,6 +249,7 @@ typedef struct {
 typedef struct {
     const tensor *source; /* NULL: absent */
     uint32_t n, run, pitch, first, step;
+    uint32_t head, turned; /* as in weight_piece */
     float add;
     gpu_range range;
 } vector;
@@ -237,6 +290,8 @@ typedef struct {
     uint32_t expert_slots; /* experts of all layers that the device holds at a time */
     uint64_t bytes;        /* on the device, alignment included */
     uint64_t expert_bytes; /* of these, experts' */
+    uint32_t n_decoded;    /* tensors whose layout no kernel reads: kept as f16 */
+    const tensor *decoded; /* the first of them */
     struct weight_buffer *newest;
 } weights;
 
@@ -267,7 +322,7 @@ bool weights_upload(weights *w, gpu *g, const config *c, container *files,
 void weights_free(weights *w);
 
 /* Rows [first, first + n) of a weight (of all experts one after the other) as the kernels want
- * them, n rows of dtype_row_bytes. */
+ * them, n rows of dtype_padded_row_bytes. */
 bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, void *out,
                  dp_error *err) CHECK_RESULT;
 /* Matrices travel to the device in pieces of this size at most, and of so many whole rows that the
@@ -278,6 +333,45 @@ uint32_t upload_rows(const weight *w, uint64_t *row_bytes);
 /* Elements [first, first + n) of a vector. */
 bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
                  dp_error *err) CHECK_RESULT;
+
+/* ---- importance (calibrate.c) -------------------------------------------------------------- */
+
+/* What a matrix multiplies: the columns of matrices at the same site have the same importance. */
+typedef enum {
+    SITE_ATTENTION_INPUT, /* q, k, v: [dim] */
+    SITE_ATTENTION,       /* o: [n_heads * head_dim] */
+    SITE_FFN_INPUT,       /* gate, up, router and those of experts: [dim] */
+    SITE_FFN_HIDDEN,      /* down: [ffn_dim or expert_ffn_dim] */
+    SITE_OUTPUT,          /* the head: [dim]; of layer 0 */
+    N_SITES,
+} importance_site;
+
+typedef struct dp_importance importance_table; /* public: made by dp_calibrate */
+/* Mean square of what flowed through each column of a site in a text; NULL if nothing is known of
+ * it or it has not n_cols columns. */
+const float *importance_of(const importance_table *im, uint32_t layer, importance_site site,
+                           uint32_t n_cols);
+
+/* Where the sums of squares of each site are in buffers.watched, in columns: layer by layer, those
+ * of the output behind them. All are multiples of 4. */
+typedef struct {
+    uint32_t n_layers, columns[N_SITES];
+} watch_layout;
+watch_layout watch_layout_of(const config *c);
+uint64_t watch_place(const watch_layout *l, uint32_t layer, importance_site site);
+uint64_t watch_columns(const watch_layout *l); /* of all sites together */
+/* Zeroes the sums; adds them to total [watch_columns], with scratch of the same size. They are
+ * those of passes of sessions with `watched`, and single precision: n rows in p passes leave each
+ * sum off by at most (n / 16 + 18 p) 2^-23 of itself, as nothing cancels. DP_E_FORMAT if one is not
+ * a finite number. */
+bool watch_clear(dp_model *m, dp_error *err) CHECK_RESULT;
+uint64_t watch_piece(const dp_model *m); /* bytes that watch_add reads at a time at most */
+bool watch_add(dp_model *m, double *total, float *scratch, dp_error *err) CHECK_RESULT;
+/* dp_calibrate for tokens; bos stands in front of every window unless it is DP_NO_TOKEN. Progress
+ * is told in parts of `size`. */
+dp_importance *calibrate_tokens(dp_model *m, const dp_token *tokens, size_t n, dp_token bos,
+                                uint64_t size, dp_progress_fn *progress, void *user,
+                                dp_error *err) CHECK_RESULT;
 
 /* ---- buffers ------------------------------------------------------------------------------- */
 
@@ -319,6 +413,7 @@ typedef struct {
     gpu_range stops;        /* how many, then the model's stop set */
     gpu_range answer;       /* [O, 1 + DP_STEPS_MAX] how many, then the tokens */
     gpu_range probs;        /* [O, 1 + LOGPROBS_MAX] (token, logarithm) */
+    gpu_range watched;      /* [watch_columns] sums of squares; 0 bytes without shapes.calibrate */
     gpu_range *keys;        /* [n_layers] [page, n_kv_heads, KV_PAGE, D4] vec4 of f16 or f32 */
     gpu_range *values;      /* the same */
 } buffers;
@@ -335,6 +430,7 @@ typedef struct {
     uint32_t n_splits;  /* spans of the context */
     uint32_t n_chunks;  /* of the vocabulary */
     bool f16;           /* KV cache in half floats */
+    bool calibrate;     /* op_watch records */
 } shapes;
 
 /* What dp_model_options.context = 0 means for this model. */
@@ -380,6 +476,7 @@ struct dp_model {
     gpu_plan *head[PASS_COUNT];  /* last norm and logits, by wanted rows */
     gpu_plan *greedy, *sampled;  /* one step of the sampler */
     gpu_plan *logprobs;
+    bool calibrating;     /* dp_calibrate runs */
     slot *slots;          /* [sessions] */
     uint32_t *free_pages; /* stack */
     uint32_t n_free_pages;
@@ -400,6 +497,7 @@ struct dp_session {
     dp_token pending; /* drawn or accepted, not evaluated yet; DP_NO_TOKEN */
     dp_sampling sampling;
     uint32_t draws;
+    bool watched;          /* its rows count in buffers.watched */
     atomic_bool cancelled; /* set by dp_session_cancel, from anywhere */
     double token_seconds;  /* measured by dp_generate */
 };
@@ -465,6 +563,9 @@ void op_expert_matmul(recorder *r, target y, const weight *w, const vector *bias
                       bool x_by_row);
 /* x += scale times the weighted sum of the rows' pairs. */
 void op_expert_combine(recorder *r, gpu_range x, gpu_range y, float scale);
+/* Adds the squares of x [rows, the site's columns], for experts' hidden [pairs, ..], to the site's
+ * sums; no dispatch unless the model was opened to calibrate. */
+void op_watch(recorder *r, uint32_t layer, importance_site site, gpu_range x);
 void op_sample_scan(recorder *r);
 void op_sample_select(recorder *r);
 void op_sample_draw(recorder *r);

@@ -345,7 +345,6 @@ void op_rope(recorder *r, uint32_t layer) {
         .n_kv = c->n_kv_heads,
         .head_dim = c->head_dim,
         .rope_dim = table == ROPE_NONE ? 0 : c->rope_dim,
-        .interleaved = c->rope_interleaved,
         .page = KV_PAGE,
         .table = s->n_pages,
     };
@@ -489,6 +488,30 @@ void op_softcap(recorder *r, gpu_range logits) {
              (gpu_call){
                  .bind = { [SOFTCAP_Z] = logits },
                  .groups = { { .times = ceil_div(c->vocab_size, LANES) }, { .size = SIZE_OUT } },
+             });
+}
+
+void op_watch(recorder *r, uint32_t layer, importance_site site, gpu_range x) {
+    const config *c = &r->m->config;
+    if (!r->m->shapes.calibrate) {
+        return;
+    }
+    const watch_layout l = watch_layout_of(c);
+    const uint32_t n = l.columns[site];
+    const watch_consts consts = {
+        .n4 = n / 4,
+        .times = site == SITE_FFN_HIDDEN ? max_u32(c->n_experts_used, 1) : 1,
+    };
+    const watch_params params = { .first = (uint32_t)(watch_place(&l, layer, site) / 4) };
+    enum { COLUMNS = 16 }; /* of watch.wgsl */
+    assert(n % 4 == 0);
+    add_call(r, &watch_source, NULL, &consts,
+             (gpu_call){
+                 .bind = { [WATCH_X] = x,
+                           [WATCH_SIZES] = r->m->buffers.sizes,
+                           [WATCH_S] = r->m->buffers.watched },
+                 .params = &params,
+                 .groups = { { .times = ceil_div(n / 4, COLUMNS) } },
              });
 }
 

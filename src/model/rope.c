@@ -65,26 +65,24 @@ static void yarn_frequencies(const rope_scaling *r, uint32_t dim, double *freque
     }
 }
 
-/* Llama 3.1: long waves are slowed down by `factor`, short ones stay, those between are mixed. */
-static void llama3_frequencies(const rope_scaling *r, uint32_t dim, double *frequency) {
+void rope_llama3_divisors(const rope_scaling *r, uint32_t dim, double *divisors) {
     const double longest = r->original_context / r->low_factor;
     const double shortest = r->original_context / r->high_factor;
     for (uint32_t i = 0; i < dim / 2; i++) {
-        const double f = frequency[i], wave = 2 * PI / f;
+        const double wave = 2 * PI / (double)(float)(1.0 / pow(r->theta, 2.0 * i / dim));
+        double divisor = 1;
         if (wave > longest) {
-            frequency[i] = f / r->factor;
+            divisor = r->factor;
         } else if (wave >= shortest) {
             const double smooth =
                 (r->original_context / wave - r->low_factor) / (r->high_factor - r->low_factor);
-            frequency[i] = (1 - smooth) * f / r->factor + smooth * f;
+            divisor = 1 / ((1 - smooth) / r->factor + smooth);
         }
+        divisors[i] = (double)(float)divisor;
     }
 }
 
-static double magnitude_of(const rope_scaling *r) {
-    if (r->magnitude > 0) {
-        return r->magnitude;
-    }
+double rope_formula_magnitude(const rope_scaling *r) {
     if (r->kind == SCALING_YARN && r->factor > 1) {
         return 0.1 * log(r->factor) + 1;
     }
@@ -92,6 +90,24 @@ static double magnitude_of(const rope_scaling *r) {
         return sqrt(1 + log(r->factor) / log(r->original_context));
     }
     return 1;
+}
+
+float rope_attention(const rope_scaling *r) {
+    if (r->kind == SCALING_LONG) {
+        return (float)r->magnitude;
+    }
+    return (float)(r->magnitude / rope_formula_magnitude(r));
+}
+
+void rope_settle(rope_scaling *r) {
+    r->theta = (double)(float)r->theta;
+    r->factor = (double)(float)r->factor;
+    r->beta_fast = (double)(float)r->beta_fast;
+    r->beta_slow = (double)(float)r->beta_slow;
+    const double formula = rope_formula_magnitude(r);
+    r->magnitude = r->magnitude > 0 ? r->magnitude : formula;
+    const double attention = (double)rope_attention(r);
+    r->magnitude = r->kind == SCALING_LONG ? attention : attention * formula;
 }
 
 void rope_frequencies(const config *c, rope_kind table, uint32_t context, double *frequency,
@@ -116,10 +132,8 @@ void rope_frequencies(const config *c, rope_kind table, uint32_t context, double
             frequency[i] /= r->factor;
         }
     }
-    if (r->kind == SCALING_LLAMA3) {
-        llama3_frequencies(r, dim, frequency);
-    } else if (r->kind == SCALING_YARN) {
+    if (r->kind == SCALING_YARN) {
         yarn_frequencies(r, dim, frequency);
     }
-    *magnitude = (float)magnitude_of(r);
+    *magnitude = (float)r->magnitude;
 }

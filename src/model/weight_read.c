@@ -1,10 +1,22 @@
 /* weight_read: rows of matrices and elements of vectors out of the files, in the order and format
  * that the kernels want.
  *
- * Most are copied as they are. Three things differ in some folders: matrices stored [in, out]
- * (GPT-2), rows of two matrices in turn and MXFP4 blocks apart from their scales (GPT-OSS, whose
- * nibbles are also in another order). Nothing is kept: the caller's buffer is all the memory. */
+ * Most are copied as they are. GGUF files of some families have the dimensions of queries and keys
+ * in pairs, which become halves here. Three more things differ in some folders: matrices stored
+ * [in, out] (GPT-2), rows of two matrices in turn and MXFP4 blocks apart from their scales
+ * (GPT-OSS, whose nibbles are also in another order). What a pack has in another layout than rows
+ * is decoded. Nothing is kept: the caller's buffer, and some MiB to decode in, are all the memory.
+ */
 #include "model/model.h"
+
+/* The file's place of row `row`, where the dimensions of a head lie in pairs. */
+static uint64_t row_in_file(uint64_t row, uint32_t head, uint32_t turned) {
+    const uint64_t i = turned > 0 ? row % head : 0;
+    if (turned == 0 || i >= turned) {
+        return row;
+    }
+    return row - i + (i < turned / 2 ? 2 * i : 2 * i - turned + 1);
+}
 
 /* The value bytes of 32 columns hold elements 2j and 2j + 1 in the file, j and j + 16 in GGUF's
  * block, behind their scale. */
@@ -62,8 +74,38 @@ static bool read_transposed(container *files, const weight *w, const weight_piec
     return true;
 }
 
+/* Rows of a tensor that is no rows of a type in the files, as floats of the weight's type. */
+static bool read_decoded(container *files, const weight *w, const weight_piece *p, uint64_t row,
+                         uint32_t n, unsigned char *out, dp_error *err) {
+    enum { AT_ONCE = 256, FLOATS = 4 << 20 }; /* columns of a file are decoded by 256 rows */
+    const uint32_t most = max_u32(min_u32(AT_ONCE, FLOATS / w->cols), 1);
+    const bool in_order = p->step == 1 && p->turned == 0;
+    const uint64_t base = p->base / w->cols + p->first;
+    float *x = mem_new((size_t)most * w->cols, sizeof *x, "decoded rows", err);
+    bool ok = x != NULL;
+    for (uint32_t done = 0, take = 0; done < n && ok; done += take) {
+        const uint64_t at = base + row_in_file(row + done, p->head, p->turned) * p->step;
+        take = in_order ? min_u32(n - done, most - (uint32_t)(at % most)) : 1;
+        ok = container_decode(files, p->source, at, take, x, err);
+        const size_t count = ok ? (size_t)take * w->cols : 0;
+        if (w->type == DTYPE_F32) {
+            memcpy(out, x, count * sizeof *x);
+        }
+        for (size_t i = 0; i < count && w->type != DTYPE_F32; i++) {
+            const uint16_t half = w->type == DTYPE_F16 ? f32_to_f16(x[i]) : f32_to_bf16(x[i]);
+            memcpy(out + i * sizeof half, &half, sizeof half);
+        }
+        out += count * dtype_get(w->type)->block_bytes;
+    }
+    mem_free(x);
+    return ok;
+}
+
 static bool read_piece_rows(container *files, const weight *w, const weight_piece *p, uint64_t row,
                             uint32_t n, unsigned char *out, uint64_t row_bytes, dp_error *err) {
+    if (w->decoded) {
+        return read_decoded(files, w, p, row, n, out, err);
+    }
     if (p->transposed) {
         return read_transposed(files, w, p, row, n, out, err);
     }
@@ -76,12 +118,13 @@ static bool read_piece_rows(container *files, const weight *w, const weight_piec
         return true;
     }
     const uint64_t base = p->base / w->cols * row_bytes;
-    if (p->step == 1) {
+    if (p->step == 1 && p->turned == 0) {
         return container_read(files, p->source, base + (p->first + row) * row_bytes, out,
                               (size_t)(n * row_bytes), err);
     }
     for (uint32_t i = 0; i < n; i++) {
-        const uint64_t at = base + (p->first + (row + i) * p->step) * row_bytes;
+        const uint64_t place = row_in_file(row + i, p->head, p->turned);
+        const uint64_t at = base + (p->first + place * p->step) * row_bytes;
         if (!container_read(files, p->source, at, out + i * row_bytes, (size_t)row_bytes, err)) {
             return false;
         }
@@ -92,9 +135,9 @@ static bool read_piece_rows(container *files, const weight *w, const weight_piec
 bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, void *out,
                  dp_error *err) {
     uint64_t row_bytes = 0;
-    const bool whole = dtype_row_bytes(w->type, w->cols, &row_bytes);
-    assert(whole && first + n <= (uint64_t)w->n_pieces * w->rows);
-    (void)whole;
+    const bool sized = dtype_padded_row_bytes(w->type, w->cols, &row_bytes);
+    assert(sized && first + n <= (uint64_t)w->n_pieces * w->rows);
+    (void)sized;
     unsigned char *to = out;
     while (n > 0) {
         const uint64_t row = first % w->rows;
@@ -111,25 +154,50 @@ bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, 
 }
 
 uint32_t upload_rows(const weight *w, uint64_t *row_bytes) {
-    const bool whole = dtype_row_bytes(w->type, w->cols, row_bytes);
-    assert(whole);
-    (void)whole;
+    const bool sized = dtype_padded_row_bytes(w->type, w->cols, row_bytes);
+    assert(sized);
+    (void)sized;
     const uint32_t rows = (uint32_t)min_u64(UPLOAD_BYTES / *row_bytes, UINT32_MAX);
-    const uint32_t aligned = rows >= 4 ? rows & ~3u : rows;
+    const uint32_t aligned = w->decoded && rows >= 256 ? rows & ~255u
+                             : rows >= 4               ? rows & ~3u
+                                                       : rows;
     assert(aligned >= 4 || (aligned > 0 && *row_bytes % 4 == 0));
     return aligned;
 }
 
+/* The same of a tensor that is no floats in the files: row by row of its last dimension. */
+static bool read_decoded_vector(container *files, const vector *v, uint32_t first, uint32_t n,
+                                float *out, dp_error *err) {
+    const tensor *t = v->source;
+    const uint64_t width = t->shape[t->n_dims - 1];
+    float *x = mem_new((size_t)width, sizeof *x, "decoded vector", err);
+    uint64_t here = UINT64_MAX; /* row in x */
+    bool ok = x != NULL;
+    for (uint32_t k = 0; k < n && ok; k++) {
+        const uint32_t i = (uint32_t)row_in_file(first + k, v->head, v->turned);
+        const uint64_t at = (uint64_t)(i / v->run) * v->pitch + v->first + i % v->run * v->step;
+        ok = at / width == here || container_decode(files, t, at / width, 1, x, err);
+        here = at / width;
+        out[k] = ok ? x[at % width] + v->add : 0;
+    }
+    mem_free(x);
+    return ok;
+}
+
 bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
                  dp_error *err) {
+    if (!tensor_is_plain(v->source)) {
+        return read_decoded_vector(files, v, first, n, out, err);
+    }
     enum { AT_ONCE = 4096 }; /* bytes */
     _Alignas(8) unsigned char run[AT_ONCE];
     float decoded[AT_ONCE / 2];
     const uint32_t size = dtype_get(v->source->type)->block_bytes;
     assert((uint64_t)first + n <= v->n);
     for (uint32_t done = 0; done < n;) {
-        const uint32_t i = first + done, column = i % v->run;
-        const uint32_t most = (AT_ONCE / size - 1) / v->step + 1;
+        const uint32_t i = (uint32_t)row_in_file(first + done, v->head, v->turned);
+        const uint32_t column = i % v->run;
+        const uint32_t most = v->turned > 0 ? 1 : (AT_ONCE / size - 1) / v->step + 1;
         const uint32_t take = min_u32(min_u32(n - done, v->run - column), most);
         const uint64_t at = (uint64_t)(i / v->run) * v->pitch + v->first + column * v->step;
         const uint32_t spread = (take - 1) * v->step + 1;

@@ -68,7 +68,7 @@ static uint64_t file_bytes_of_experts(const weights *w, const config *c) {
         const weight *const all[] = { &l->expert_gate, &l->expert_up, &l->expert_down };
         for (size_t k = 0; k < ARRAY_LEN(all); k++) {
             uint64_t row_bytes = 0;
-            (void)dtype_row_bytes(all[k]->type, all[k]->cols, &row_bytes);
+            (void)dtype_padded_row_bytes(all[k]->type, all[k]->cols, &row_bytes);
             sum += row_bytes * all[k]->rows * all[k]->n_pieces;
         }
     }

@@ -74,12 +74,9 @@ static bool has_shape(const tensor *t, uint64_t a, uint64_t b, uint64_t c, uint6
 static bool place_matrix(layout *l, weight *w) {
     const str name = w->pieces[0].source->name;
     uint64_t row_bytes = 0;
-    if (!dtype_row_bytes(w->type, w->cols, &row_bytes)) {
-        return err_set(l->err, DP_E_FORMAT,
-                       "%s: tensor %.*s: rows of %u are no multiple of %u, the block of %s",
-                       container_path(l->files), STR_ARG(name), w->cols,
-                       dtype_get(w->type)->block_elements, dtype_get(w->type)->name);
-    }
+    const bool sized = dtype_padded_row_bytes(w->type, w->cols, &row_bytes);
+    assert(sized); /* the columns are below DIM_MAX or FFN_MAX */
+    (void)sized;
     const uint64_t limit = min_u64(l->limits.max_binding, l->limits.max_buffer);
     const uint64_t unit = w->experts ? w->rows * row_bytes : row_bytes;
     const uint32_t units = w->experts ? weights_slots(l->w, l->c, l->layer) : w->rows;
@@ -108,9 +105,31 @@ static bool place_matrix(layout *l, weight *w) {
     return true;
 }
 
+static bool is_dense(dtype type) {
+    return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16;
+}
+
 static bool check_type(const layout *l, const tensor *t, bool usable) {
     return usable || err_set(l->err, DP_E_UNSUPPORTED, "%s: tensor %.*s: type %s is not supported",
                              container_path(l->files), STR_ARG(t->name), dtype_get(t->type)->name);
+}
+
+/* What the device keeps of a tensor: its own type, but f16 of blocks that are no rows. All tensors
+ * of a weight are alike. */
+static bool set_type(layout *l, weight *w, const tensor *t, bool first) {
+    const bool plain = tensor_is_plain(t);
+    const dtype type = plain || is_dense(t->type) ? t->type : DTYPE_F16;
+    if (!check_type(l, t,
+                    weight_type_is_usable(t->type) &&
+                        (first || (type == w->type && plain == !w->decoded)))) {
+        return false;
+    }
+    w->type = type;
+    w->decoded = !plain;
+    if (!plain) {
+        l->w->decoded = l->w->n_decoded++ == 0 ? t : l->w->decoded;
+    }
+    return true;
 }
 
 static weight *begin_matrix(layout *l, weight *w, uint32_t n_pieces, bool experts, uint64_t rows,
@@ -136,13 +155,11 @@ static bool find_matrix(layout *l, weight *w, const tensor *t, uint32_t experts,
         }
         return shape_error(l, t, expected);
     }
-    const bool plain = t->type == DTYPE_F32 || t->type == DTYPE_F16 || t->type == DTYPE_BF16;
     const uint32_t n = experts > 0 ? experts : 1;
-    if (!check_type(l, t, at.transposed ? plain : weight_type_is_usable(t->type)) ||
-        begin_matrix(l, w, n, experts > 0, rows, cols) == NULL) {
+    if (!check_type(l, t, !at.transposed || (is_dense(t->type) && tensor_is_plain(t))) ||
+        begin_matrix(l, w, n, experts > 0, rows, cols) == NULL || !set_type(l, w, t, true)) {
         return false;
     }
-    w->type = t->type;
     for (uint32_t e = 0; e < n; e++) {
         w->pieces[e] = (weight_piece){ .source = t,
                                        .base = e * a * b,
@@ -166,6 +183,7 @@ static bool find_packed(layout *l, weight *w, const tensor *blocks, const tensor
     }
     if (!check_type(l, blocks, blocks->type == DTYPE_U8) ||
         !check_type(l, scales, scales->type == DTYPE_U8) ||
+        !check_type(l, blocks, tensor_is_plain(blocks) && tensor_is_plain(scales)) ||
         begin_matrix(l, w, experts, true, rows, cols) == NULL) {
         return false;
     }
@@ -190,7 +208,7 @@ static bool find_vector(layout *l, vector *v, const tensor *t, uint32_t runs, ui
                  at.total);
         return shape_error(l, t, expected);
     }
-    if (t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16) {
+    if (!is_dense(t->type)) {
         return err_set(l->err, DP_E_UNSUPPORTED,
                        "%s: tensor %.*s: type %s is not supported for a vector",
                        container_path(l->files), STR_ARG(t->name), dtype_get(t->type)->name);
@@ -231,13 +249,39 @@ static void mark_used(layout *l, const tensor *t) {
     l->used[t - container_tensor(l->files, 0)] = true;
 }
 
+/* Heads whose dimensions the files have in pairs: their rows change places as they are read. */
+static void turn_heads_of(const layout *l, const layer_field *f, void *where) {
+    static const size_t fields[] = {
+        offsetof(layer_weights, q),      offsetof(layer_weights, k),
+        offsetof(layer_weights, q_bias), offsetof(layer_weights, k_bias),
+        offsetof(layer_weights, q_norm), offsetof(layer_weights, k_norm)
+    };
+    const config *c = l->c;
+    for (size_t i = 0; i < ARRAY_LEN(fields) && c->rope_interleaved; i++) {
+        if (fields[i] != f->offset) {
+            continue;
+        }
+        if (is_matrix(f)) {
+            ((weight *)where)->pieces[0].head = c->head_dim;
+            ((weight *)where)->pieces[0].turned = c->rope_dim;
+        } else {
+            ((vector *)where)->head = c->head_dim;
+            ((vector *)where)->turned = c->rope_dim;
+        }
+    }
+}
+
 static bool take_field(layout *l, const layer_field *f, void *where, const tensor *t,
                        row_place at) {
     const uint32_t rows = extent_of(l->c, f->rows);
     const uint32_t n = is_of_experts(f) ? l->c->n_experts : 0;
     mark_used(l, t);
-    return is_matrix(f) ? find_matrix(l, where, t, n, rows, extent_of(l->c, f->cols), at)
-                        : find_vector(l, where, t, n > 0 ? n : 1, rows, at);
+    if (is_matrix(f) ? !find_matrix(l, where, t, n, rows, extent_of(l->c, f->cols), at)
+                     : !find_vector(l, where, t, n > 0 ? n : 1, rows, at)) {
+        return false;
+    }
+    turn_heads_of(l, f, where);
+    return true;
 }
 
 /* The field as part of a fused tensor; *found says whether there is one. */
@@ -290,10 +334,9 @@ static bool find_each_expert(layout *l, const layer_field *f, weight *w, const c
             snprintf(expected, sizeof expected, "[%u, %u]", rows, cols);
             return shape_error(l, t, expected);
         }
-        if (!check_type(l, t, weight_type_is_usable(t->type) && (e == 0 || t->type == w->type))) {
+        if (!set_type(l, w, t, e == 0)) {
             return false;
         }
-        w->type = t->type;
         w->pieces[e] = (weight_piece){ .source = t, .width = rows, .step = 1 };
         mark_used(l, t);
     }
@@ -366,19 +409,8 @@ static bool check_leftovers(layout *l) {
 
 /* ---- the whole model ----------------------------------------------------------------------- */
 
-static const tensor *find_outer(const layout *l, int which) {
-    if (l->spelling == SPELLING_GGUF) {
-        return container_find(l->files, OUTER[which].gguf);
-    }
-    const tensor *t = NULL;
-    for (size_t i = 0; i < OUTER_NAMES && t == NULL && OUTER[which].hf[i] != NULL; i++) {
-        t = container_find(l->files, OUTER[which].hf[i]);
-    }
-    return t;
-}
-
 static const tensor *require_outer(const layout *l, int which) {
-    const tensor *t = find_outer(l, which);
+    const tensor *t = outer_find(l->files, which);
     if (t == NULL) {
         err_set(l->err, DP_E_FORMAT, "%s: tensor %s: missing", container_path(l->files),
                 l->spelling == SPELLING_GGUF ? OUTER[which].gguf : OUTER[which].hf[0]);
@@ -409,7 +441,7 @@ static bool plan_outside(layout *l) {
         return false;
     }
     w->output_norm.add = l->spelling != SPELLING_GGUF && c->family->norm_plus_one ? 1 : 0;
-    t = c->head == HEAD_OWN ? require_outer(l, HEAD) : find_outer(l, HEAD);
+    t = c->head == HEAD_OWN ? require_outer(l, HEAD) : outer_find(l->files, HEAD);
     if (c->head == HEAD_OWN && t == NULL) {
         return false;
     }
@@ -430,7 +462,7 @@ bool weights_plan(weights *w, const config *c, const container *files, const wei
                  .c = c,
                  .files = files,
                  .limits = *limits,
-                 .spelling = spelling_of(files),
+                 .spelling = c->as_folder ? SPELLING_FOLDER : spelling_of(files),
                  .a = a,
                  .err = err };
     l.limits.max_binding &= ~(uint64_t)3;

@@ -115,5 +115,7 @@ typedef struct {
 } outer_tensor;
 enum { EMBEDDING, OUTPUT_NORM, HEAD, POSITIONS, OUTPUT_NORM_BIAS, N_OUTER };
 extern const outer_tensor OUTER[N_OUTER];
+/* NULL if absent. */
+const tensor *outer_find(const container *files, int which);
 
 #endif

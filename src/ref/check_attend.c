@@ -44,7 +44,6 @@ static uint32_t row_width(uint32_t n_heads, uint32_t n_kv, uint32_t head_dim) {
 
 typedef struct {
     uint32_t n_heads, n_kv, head_dim, rope_dim;
-    bool interleaved;
     const char *reason;
 } rope_case;
 
@@ -94,9 +93,8 @@ static void expect_cache(rig *r, const rope_case *k, const cache *c, const rig_o
 
 static void rope_row(rig *r, const rope_case *k, bool f16) {
     enum { ROWS = ARRAY_LEN(rope_rows) };
-    if (!rig_begin(r, f16 ? "rope f16" : "rope f32", k->reason, "heads %u/%u of %u, %u turned%s",
-                   k->n_heads, k->n_kv, k->head_dim, k->rope_dim,
-                   k->interleaved ? ", interleaved" : "")) {
+    if (!rig_begin(r, f16 ? "rope f16" : "rope f32", k->reason, "heads %u/%u of %u, %u turned",
+                   k->n_heads, k->n_kv, k->head_dim, k->rope_dim)) {
         return;
     }
     const uint32_t pairs = k->rope_dim / 2, d4 = ceil_div(k->head_dim, 4);
@@ -116,13 +114,11 @@ static void rope_row(rig *r, const rope_case *k, bool f16) {
     for (uint32_t t = 0; t < ROWS; t++) {
         const double(*row)[2] = (const double(*)[2])turns + rope_rows[t][2] * pairs;
         const size_t at = (size_t)t * width, n = (k->n_heads + k->n_kv) * (size_t)k->head_dim;
-        ref_rope(want + at, row, k->n_heads + k->n_kv, k->head_dim, k->rope_dim, k->interleaved);
+        ref_rope(want + at, row, k->n_heads + k->n_kv, k->head_dim, k->rope_dim);
         for (size_t i = 0; i < n; i++) {
             const size_t d = i % k->head_dim, head = i - d;
             if (d >= k->rope_dim) continue; /* copied: exact */
-            const size_t pair = k->interleaved ? d / 2 : d % pairs;
-            const size_t a = k->interleaved ? 2 * pair : pair,
-                         b = k->interleaved ? a + 1 : a + pairs;
+            const size_t a = d % pairs, b = a + pairs;
             bounds[at + i] =
                 3 * U * (fabs((double)qkv[at + head + a]) + fabs((double)qkv[at + head + b]));
         }
@@ -135,7 +131,6 @@ static void rope_row(rig *r, const rope_case *k, bool f16) {
         .n_kv = k->n_kv,
         .head_dim = k->head_dim,
         .rope_dim = k->rope_dim,
-        .interleaved = k->interleaved,
         .page = PAGE,
         .table = c.table,
     };
@@ -167,19 +162,17 @@ static void rope_row(rig *r, const rope_case *k, bool f16) {
 
 void check_rope(rig *r) {
     static const rope_case cases[] = {
-        { 2, 1, 2, 2, false, "the least head: half a vec4" },
-        { 2, 1, 2, 2, true, "the same, interleaved" },
-        { 3, 1, 6, 6, false, "a head of one and a half vec4s, pairs across vec4s" },
-        { 3, 3, 6, 4, true, "rope_dim < head_dim inside a vec4" },
-        { 9, 3, 64, 64, false, "SmolLM2" },
-        { 4, 2, 64, 16, false, "a quarter of the head turned" },
-        { 4, 2, 64, 16, true, "the same, interleaved" },
-        { 5, 1, 80, 80, true, "head_dim 80" },
-        { 3, 1, 96, 96, false, "head_dim 96" },
-        { 8, 2, 128, 128, true, "Llama 3 from a GGUF file" },
-        { 4, 1, 256, 256, false, "the largest head" },
-        { 4, 2, 64, 0, false, "no RoPE in this layer (SmolLM3): everything is copied" },
-        { 3, 1, 6, 0, true, "the same, interleaved, half a vec4 at the end" },
+        { 2, 1, 2, 2, "the least head: half a vec4" },
+        { 3, 1, 6, 6, "a head of one and a half vec4s, pairs across vec4s" },
+        { 3, 3, 6, 4, "rope_dim < head_dim inside a vec4" },
+        { 9, 3, 64, 64, "SmolLM2" },
+        { 4, 2, 64, 16, "a quarter of the head turned" },
+        { 5, 1, 80, 80, "head_dim 80" },
+        { 3, 1, 96, 96, "head_dim 96" },
+        { 8, 2, 128, 128, "Llama 3" },
+        { 4, 1, 256, 256, "the largest head" },
+        { 4, 2, 64, 0, "no RoPE in this layer (SmolLM3): everything is copied" },
+        { 3, 1, 6, 0, "the same, half a vec4 at the end" },
     };
     for (int f16 = 0; f16 <= gpu_info(r->g)->f16; f16++) {
         for (size_t i = 0; i < ARRAY_LEN(cases); i++)

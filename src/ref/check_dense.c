@@ -1,4 +1,4 @@
-/* check_dense: embedding, norms, soft cap, the two matrix products, the gate. */
+/* check_dense: embedding, norms, soft cap, the two matrix products, the gate, sums of squares. */
 #include "ref/check_internal.h"
 
 #include <float.h>
@@ -62,8 +62,7 @@ static void embed_row(rig *r, const embed_case *e) {
     rig_output *seen = rig_out(r, counts, SLOTS * VOCAB),
                *x = rig_out(r, NULL, (size_t)ROWS * cols);
     rig_call(r, &embed_source, (const gpu_fragment *[]){ f->part },
-             &(embed_consts){
-                 .k = cols, .vocab = VOCAB, .scale = scale, .learned = e->learned },
+             &(embed_consts){ .k = cols, .vocab = VOCAB, .scale = scale, .learned = e->learned },
              (gpu_call){
                  .bind = { table, [EMBED_ROWS] = rig_in(r, rows, sizeof(rows)),
                            [EMBED_COUNTS] = seen->range,
@@ -93,7 +92,9 @@ static void embed_row(rig *r, const embed_case *e) {
     rig_end(r);
 }
 
-/* A width for each format: `odd` blocks, so that rows start at every offset a row can start at. */
+/* Widths for each format: odd numbers of blocks, so that rows start at every offset a row can start
+ * at. Rows of packs are filled up to whole blocks, and what is behind their last column counts for
+ * nothing: the same kernels, so most rows here are of that kind. */
 typedef struct {
     uint32_t cols;
     const char *reason;
@@ -108,13 +109,16 @@ static uint32_t widths(dtype type, width out[3]) {
     }
     if (dtype_get(type)->block_elements == 32) {
         out[0] = (width){ 96, "3 blocks: rows start on any byte (17 a block) or any even one" };
-        out[1] = (width){ 32, "the least row" };
+        out[1] = (width){ 36, "a pack's row, which ends inside its last block" };
         out[2] = (width){ 1056, "33 blocks: one more than the lanes of a team" };
         return 3;
     }
-    out[0] = (width){ 768, "3 blocks: rows of 110 and 210 bytes a block start on any even byte" };
-    out[1] = (width){ 256, "the least row" };
-    return 2;
+    out[0] =
+        (width){ 640, "3 blocks, the last half full: rows of 110 and 210 bytes a block start on "
+                      "any even byte" };
+    out[1] = (width){ 36, "a pack's row, most of whose block is not there" };
+    out[2] = (width){ 260, "the same, one vec4 into its last block" };
+    return type == DTYPE_Q4_K ? 3 : 2;
 }
 
 void check_embed(rig *r) {
@@ -701,12 +705,12 @@ static void glu_row(rig *r, const glu_case *c) {
     const glu_consts consts = {
         .n4 = c->n4, .act = c->act, .ungated = c->ungated, .alpha = ALPHA, .limit = LIMIT
     };
-    rig_call(r, &glu_source, NULL, &consts,
-             (gpu_call){
-                 .bind = { [GLU_GU] = rig_numbers(r, gu, c->rows * row_size, 1),
-                           [GLU_H] = h->range },
-                 .groups = { { .times = ceil_div(c->n4, 64) }, { .times = c->rows } },
-             });
+    rig_call(
+        r, &glu_source, NULL, &consts,
+        (gpu_call){
+            .bind = { [GLU_GU] = rig_numbers(r, gu, c->rows * row_size, 1), [GLU_H] = h->range },
+            .groups = { { .times = ceil_div(c->n4, 64) }, { .times = c->rows } },
+        });
     if (rig_run(r)) {
         for (size_t t = 0; t < c->rows; t++)
             expect_activated(r, c, h, t * n, rig_doubles(r, gu + t * row_size, row_size), n);
@@ -734,4 +738,71 @@ void check_glu(rig *r) {
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         glu_row(r, &cases[i]);
+}
+
+/* ---- watch --------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t n4, rows, times;
+    bool off; /* the pass is of a session that is not watched */
+    double scale;
+    const char *reason;
+} watch_case;
+
+static void watch_row(rig *r, const watch_case *c) {
+    enum { FIRST = 12, BEHIND = 4, SPLIT = 16, WATCH = 2 }; /* SPLIT: rows at a time */
+    if (!rig_begin(r, "watch", c->reason, "columns %u, rows %u times %u, |x| %g%s", 4 * c->n4,
+                   c->rows, c->times, c->scale, c->off ? ", off" : "")) {
+        return;
+    }
+    const size_t n = 4 * (size_t)c->n4, rows = (size_t)c->rows * c->times;
+    float *x = rig_normals(r, rows * n, c->scale);
+    const float *noise = rig_normals(r, FIRST + n + BEHIND, c->scale);
+    float *before = rig_alloc(r, FIRST + n + BEHIND, sizeof(float)); /* a sum of squares */
+    for (size_t i = 0; i < FIRST + n + BEHIND; i++)
+        before[i] = noise[i] * noise[i];
+    for (size_t t = 0; t < rows; t++)
+        x[t * n + 1] = 0; /* a column that nothing uses */
+    /* The flag stands among others; without it x counts for nothing, so it is what PLANT moves. */
+    uint32_t sizes[4] = { c->rows, 77, 1 + (c->off ? 0 : WATCH), 77 };
+    if (c->off && rig_plant(r)) sizes[2] |= WATCH;
+    rig_output *s = rig_out(r, before, FIRST + n + BEHIND);
+    rig_call(r, &watch_source, NULL, &(watch_consts){ .n4 = c->n4, .times = c->times },
+             (gpu_call){
+                 .bind = { [WATCH_X] = rig_numbers(r, x, rows * n, rows * n - 1),
+                           [WATCH_SIZES] = rig_sizes(r, sizes),
+                           [WATCH_S] = s->range },
+                 .params = &(watch_params){ .first = FIRST / 4 },
+                 .groups = { { .times = ceil_div(c->n4, 16) } },
+             });
+    if (rig_run(r)) {
+        rig_kept(r, s, 0, FIRST);
+        if (c->off) rig_kept(r, s, FIRST, n);
+        /* Nothing cancels: the square, the additions of a lane, those of the lanes, that to the
+         * sum. */
+        const double additions = ceil_div((uint32_t)rows, SPLIT) + SPLIT - 1 + 1;
+        for (size_t i = 0; i < n && !c->off; i++) {
+            double want = (double)before[FIRST + i];
+            for (size_t t = 0; t < rows; t++)
+                want += (double)x[t * n + i] * (double)x[t * n + i];
+            rig_expect(r, rig_float(s, FIRST + i), want, (1 + additions) * U * want);
+        }
+        rig_kept(r, s, FIRST + n, BEHIND);
+    }
+    rig_end(r);
+}
+
+void check_watch(rig *r) {
+    static const watch_case cases[] = {
+        { 1, 1, 1, false, 1, "the least" },
+        { 16, 1, 1, false, 1, "a step of decoding, one workgroup" },
+        { 17, 8, 1, false, 1, "one column more than a workgroup has" },
+        { 43, 16, 1, false, 1, "every lane has one row" },
+        { 15, 17, 1, false, 5, "one lane has two rows" },
+        { 33, 300, 1, false, 100, "prefill" },
+        { 12, 7, 4, false, 1, "pairs of experts" },
+        { 16, 33, 1, true, 1, "another session's rows" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        watch_row(r, &cases[i]);
 }

@@ -133,6 +133,7 @@ void check_softcap(rig *r);
 void check_matvec(rig *r);
 void check_matmul(rig *r);
 void check_glu(rig *r);
+void check_watch(rig *r);
 void check_route(rig *r);
 void check_expert_group(rig *r);
 void check_expert_matvec(rig *r);

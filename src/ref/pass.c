@@ -45,18 +45,27 @@ static matrix load_matrix(ref_model *m, const weight *w, const vector *bias, dp_
     matrix x = { .rows = w->rows, .cols = w->cols };
     uint64_t row_bytes = 0;
     if (w->n_pieces == 0 || err->status != DP_OK) return x;
-    const bool whole = dtype_row_bytes(w->type, w->cols, &row_bytes);
-    assert(whole);
+    const bool sized = dtype_padded_row_bytes(w->type, w->cols, &row_bytes);
+    assert(sized);
     const uint32_t rows = w->n_pieces * w->rows;
     const size_t n = (size_t)rows * w->cols;
     x.w = arena_new(&m->arena, n, sizeof(float), "reference weights", err);
     x.bias = bias != NULL ? load_vector(m, bias, err) : NULL;
     void *bytes = mem_new(rows, row_bytes, "reference weights", err);
-    if (x.w != NULL && bytes != NULL && weight_read(m->files, w, 0, rows, bytes, err) &&
-        !quant_decode(w->type, bytes, x.w, n)) {
-        err_set(err, DP_E_UNSUPPORTED, "tensor %.*s: the reference cannot decode its type",
-                STR_ARG(w->pieces[0].source->name));
+    const uint32_t block = dtype_get(w->type)->block_elements;
+    const uint32_t padded = ceil_div(w->cols, block) * block; /* columns, in whole blocks */
+    float *row = mem_new(padded, sizeof *row, "reference weights", err);
+    if (x.w != NULL && bytes != NULL && row != NULL &&
+        weight_read(m->files, w, 0, rows, bytes, err)) {
+        for (uint32_t i = 0; i < rows; i++) {
+            if (!quant_decode(w->type, (const char *)bytes + i * row_bytes, row, padded)) {
+                err_set(err, DP_E_UNSUPPORTED, "tensor %.*s: the reference cannot decode its type",
+                        STR_ARG(w->pieces[0].source->name));
+            }
+            memcpy(x.w + (size_t)i * w->cols, row, w->cols * sizeof *row);
+        }
     }
+    mem_free(row);
     mem_free(bytes);
     return x;
 }
@@ -89,8 +98,8 @@ static ref_layer load_layer(ref_model *m, const layer_weights *l, dp_error *err)
 static bool load(ref_model *m, dp_error *err) {
     const weights *w = &m->weights;
     m->embedding = load_matrix(m, &w->embedding, NULL, err);
-    m->head = w->head.pieces == w->embedding.pieces ? m->embedding
-                                                    : load_matrix(m, &w->head, NULL, err);
+    m->head =
+        w->head.pieces == w->embedding.pieces ? m->embedding : load_matrix(m, &w->head, NULL, err);
     m->positions = load_vector(m, &w->positions, err);
     m->output_norm = load_vector(m, &w->output_norm, err);
     m->output_norm_bias = load_vector(m, &w->output_norm_bias, err);
@@ -136,7 +145,14 @@ typedef struct {
     double *x, *xn, *y, *q, *k, *v, *att, *scores; /* y: [max(n, n_experts_used), dim] */
     double *gate, *up, *h, *router;
     double (*angles[ROPE_TABLES])[2]; /* [n, rope_dim / 2] */
+    uint32_t layer;                   /* that is computed */
+    ref_watch_fn *watch;              /* NULL: nobody looks */
+    void *user;
 } pass;
+
+static void show(const pass *p, importance_site site, const double *x, size_t rows, size_t cols) {
+    if (p->watch != NULL) p->watch(p->user, p->layer, site, x, rows, cols);
+}
 
 static bool fill_angles(pass *p, arena *memory, rope_kind table, dp_error *err) {
     const size_t pairs = p->c->rope_dim / 2;
@@ -161,18 +177,10 @@ static bool allocate(pass *p, arena *memory, const config *c, size_t n, dp_error
         double **to;
         size_t width;
     } all[] = {
-        { &p->x, c->dim },
-        { &p->xn, c->dim },
-        { &p->y, (size_t)c->dim * (1 + c->n_experts_used) },
-        { &p->q, q_dim },
-        { &p->k, kv_dim },
-        { &p->v, kv_dim },
-        { &p->att, q_dim },
-        { &p->scores, 1 },
-        { &p->gate, ffn },
-        { &p->up, ffn },
-        { &p->h, ffn },
-        { &p->router, max_u32(c->n_experts, 1) },
+        { &p->x, c->dim },  { &p->xn, c->dim }, { &p->y, (size_t)c->dim * (1 + c->n_experts_used) },
+        { &p->q, q_dim },   { &p->k, kv_dim },  { &p->v, kv_dim },
+        { &p->att, q_dim }, { &p->scores, 1 },  { &p->gate, ffn },
+        { &p->up, ffn },    { &p->h, ffn },     { &p->router, max_u32(c->n_experts, 1) },
     };
     *p = (pass){ .c = c, .n = n };
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
@@ -228,8 +236,7 @@ static void turn_heads(const pass *p, double *x, size_t n_heads, rope_kind table
     const config *c = p->c;
     for (size_t t = 0; t < p->n && table != ROPE_NONE; t++) {
         const double(*angles)[2] = (const double(*)[2])p->angles[table] + t * (c->rope_dim / 2);
-        ref_rope(x + t * n_heads * c->head_dim, angles, n_heads, c->head_dim, c->rope_dim,
-                 c->rope_interleaved);
+        ref_rope(x + t * n_heads * c->head_dim, angles, n_heads, c->head_dim, c->rope_dim);
     }
 }
 
@@ -237,6 +244,7 @@ static void attention(const pass *p, const ref_layer *l, uint32_t layer) {
     const config *c = p->c;
     const size_t n = p->n, hd = c->head_dim, q_dim = c->n_heads * hd, kv_dim = c->n_kv_heads * hd;
     const double *in = read_stream(p, l->attn_norm, l->attn_norm_bias);
+    show(p, SITE_ATTENTION_INPUT, in, n, c->dim);
     multiply(p->q, &l->q, in, n);
     multiply(p->k, &l->k, in, n);
     multiply(p->v, &l->v, in, n);
@@ -259,6 +267,7 @@ static void attention(const pass *p, const ref_layer *l, uint32_t layer) {
             ref_attend(p->att + t * q_dim + h * hd, p->q + t * q_dim + h * hd, &keys, p->scores);
         }
     }
+    show(p, SITE_ATTENTION, p->att, n, q_dim);
     add_to_stream(p, &l->o, p->att, l->post_attn_norm);
 }
 
@@ -279,15 +288,18 @@ static void activate(const pass *p, bool gated, size_t n) {
 static void feed_forward(const pass *p, const ref_layer *l) {
     const bool gated = l->gate.w != NULL;
     const double *in = read_stream(p, l->ffn_norm, l->ffn_norm_bias);
+    show(p, SITE_FFN_INPUT, in, p->n, p->c->dim);
     if (gated) multiply(p->gate, &l->gate, in, p->n);
     multiply(p->up, &l->up, in, p->n);
     activate(p, gated, p->n * p->c->ffn_dim);
+    show(p, SITE_FFN_HIDDEN, p->h, p->n, p->c->ffn_dim);
     add_to_stream(p, &l->down, p->h, l->post_ffn_norm);
 }
 
 static void expert_feed_forward(const pass *p, const ref_layer *l) {
     const config *c = p->c;
     const double *in = read_stream(p, l->ffn_norm, l->ffn_norm_bias);
+    show(p, SITE_FFN_INPUT, in, p->n, c->dim);
     multiply(p->router, &l->router, in, p->n);
     for (size_t t = 0; t < p->n; t++) {
         uint32_t chosen[EXPERTS_USED_MAX];
@@ -301,6 +313,7 @@ static void expert_feed_forward(const pass *p, const ref_layer *l) {
             multiply(p->gate, &gate, in + t * c->dim, 1);
             multiply(p->up, &up, in + t * c->dim, 1);
             activate(p, true, c->expert_ffn_dim);
+            show(p, SITE_FFN_HIDDEN, p->h, 1, c->expert_ffn_dim);
             multiply(p->y + (size_t)k * c->dim, &down, p->h, 1);
         }
         ref_combine(p->x + t * c->dim, shares, p->y, c->n_experts_used, c->dim,
@@ -319,6 +332,11 @@ static void embed(const pass *p, const ref_model *m, const uint32_t *tokens) {
 
 bool ref_forward(const ref_model *m, const uint32_t *tokens, size_t n, double *logits,
                  dp_error *err) {
+    return ref_forward_watched(m, tokens, n, logits, NULL, NULL, err);
+}
+
+bool ref_forward_watched(const ref_model *m, const uint32_t *tokens, size_t n, double *logits,
+                         ref_watch_fn *watch, void *user, dp_error *err) {
     const config *c = &m->config;
     for (size_t t = 0; t < n; t++) {
         if (tokens[t] >= c->vocab_size) {
@@ -333,12 +351,17 @@ bool ref_forward(const ref_model *m, const uint32_t *tokens, size_t n, double *l
     pass p;
     const bool ok = allocate(&p, &memory, c, n, err);
     if (ok) {
+        p.watch = watch;
+        p.user = user;
         embed(&p, m, tokens);
         for (uint32_t i = 0; i < c->n_layers; i++) {
+            p.layer = i;
             attention(&p, &m->layers[i], i);
             (c->n_experts > 0 ? expert_feed_forward : feed_forward)(&p, &m->layers[i]);
         }
+        p.layer = 0;
         normalise(&p, p.xn, p.x, m->output_norm, m->output_norm_bias);
+        show(&p, SITE_OUTPUT, p.xn, n, c->dim);
         multiply(logits, &m->head, p.xn, n);
         for (size_t i = 0; i < n * c->vocab_size; i++)
             logits[i] *= (double)c->logits_scale;

@@ -47,12 +47,11 @@ void ref_matmul(double *y, const float *w, const float *bias, const double *x, s
 }
 
 void ref_rope(double *x, const double (*angles)[2], size_t n_heads, size_t head_dim,
-              size_t rope_dim, bool interleaved) {
+              size_t rope_dim) {
     for (size_t h = 0; h < n_heads; h++) {
         double *head = x + h * head_dim;
         for (size_t i = 0; i < rope_dim / 2; i++) {
-            double *a = head + (interleaved ? 2 * i : i);
-            double *b = interleaved ? a + 1 : a + rope_dim / 2;
+            double *a = head + i, *b = a + rope_dim / 2;
             const double c = angles[i][0], s = angles[i][1], first = *a, second = *b;
             *a = first * c - second * s;
             *b = second * c + first * s;

@@ -21,10 +21,10 @@ void ref_layer_norm(double *y, const double *x, const float *w, const float *b, 
  */
 void ref_matmul(double *y, const float *w, const float *bias, const double *x, size_t n,
                 size_t rows, size_t cols);
-/* Turns the pairs (i, i + rope_dim / 2), or (2i, 2i + 1) if interleaved, of n_heads heads in place:
- * x [n_heads, head_dim], angles [rope_dim / 2] (cos, sin). */
+/* Turns the pairs (i, i + rope_dim / 2) of n_heads heads in place: x [n_heads, head_dim], angles
+ * [rope_dim / 2] (cos, sin). */
 void ref_rope(double *x, const double (*angles)[2], size_t n_heads, size_t head_dim,
-              size_t rope_dim, bool interleaved);
+              size_t rope_dim);
 /* What attention sees: keys and values [n, stride] with head_dim used; `first`: keys before it are
  * hidden by the window. */
 typedef struct {
@@ -100,5 +100,11 @@ uint32_t ref_model_vocab(const ref_model *m);
  * more tokens than learned positions. */
 bool ref_forward(const ref_model *m, const uint32_t *tokens, size_t n, double *logits,
                  dp_error *err) CHECK_RESULT;
+/* The same, and told of every x [rows, cols] that matrices of a layer multiply; `site` numbers the
+ * places as the engine's importance_site does. */
+typedef void ref_watch_fn(void *user, uint32_t layer, uint32_t site, const double *x, size_t rows,
+                          size_t cols);
+bool ref_forward_watched(const ref_model *m, const uint32_t *tokens, size_t n, double *logits,
+                         ref_watch_fn *watch, void *user, dp_error *err) CHECK_RESULT;
 
 #endif
