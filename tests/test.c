@@ -24,10 +24,9 @@ extern const test_group calibrate_tests;
 /* Every table of the tests. */
 static const test_group *const groups[] = {
     &base_tests, &format_tests, &quant_tests, &pack_tests, &text_tests, &tokenwrite_tests,
-    &chat_tests,
-    &oom_tests,  &config_tests, &config_write_tests,
-    &config_pack_tests, &convert_tests,    &ref_tests,
-    &gpu_tests,  &ops_tests,    &sampling_tests,     &model_tests,  &calibrate_tests,  &store_tests,      &pull_tests,
+    &chat_tests, &oom_tests, &config_tests, &config_write_tests, &config_pack_tests,
+    &convert_tests, &ref_tests, &gpu_tests, &ops_tests, &sampling_tests, &model_tests,
+    &calibrate_tests, &store_tests, &pull_tests,
 };
 
 enum { SHARED_MAX = 32 };

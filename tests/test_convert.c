@@ -350,13 +350,29 @@ static void places_that_hold_something_else_are_refused(test *t) {
     const char *text = test_write(t, "text.txt", "mine", 4);
     if (!CHECK(t, folder_make(other, &t->err))) return;
     test_write(t, "other/letter.txt", "mine", 4);
+    const char *pack = out_path(t, "pack"), *split = out_path(t, "split");
+    const char *part = out_path(t, "mine.part");
+    if (!convert_to(t, in, pack, "f16") || !CHECK(t, folder_make(part, &t->err)) ||
+        !CHECK(t, folder_make(split, &t->err))) {
+        return;
+    }
+    test_write(t, "pack/notes.txt", "mine", 4);
+    test_write(t, "mine.part/notes.txt", "mine", 4);
     const struct {
         const char *out, *format, *part;
     } cases[] = {
-        { other, "rdrr", "no pack" },     { other, "gguf", "is a folder" },
-        { text, "rdrr", "is no pack" },   { in, "rdrr", "is the source" },
-        { "", "rdrr", "is no name" },     { "/", "gguf", "is no name" },
-        { "a/..", "rdrr", "is no name" }, { "/nonexistent/x.gguf", "gguf", "cannot be made" },
+        { pack, "rdrr", "holds notes.txt" },
+        { out_path(t, "mine"), "rdrr", "was not left by a conversion" },
+        { test_folder(t), "rdrr", "no pack" },
+        { text, "gguf", "no GGUF file" },
+        { other, "rdrr", "no pack" },
+        { other, "gguf", "is a folder" },
+        { text, "rdrr", "is no pack" },
+        { in, "rdrr", "is the source" },
+        { "", "rdrr", "is no name" },
+        { "/", "gguf", "is no name" },
+        { "a/..", "rdrr", "is no name" },
+        { "/nonexistent/x.gguf", "gguf", "cannot be made" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         test_row(t, "%s", cases[i].out);
@@ -366,7 +382,59 @@ static void places_that_hold_something_else_are_refused(test *t) {
         t->err = (dp_error){ 0 };
     }
     CHECK_STR(t, test_read_file(t, text), "mine");
+    CHECK_STR(t, test_read_file(t, test_printf(t, "%s/notes.txt", pack)), "mine");
+    CHECK_STR(t, test_read_file(t, test_printf(t, "%s/notes.txt", part)), "mine");
     CHECK_STR(t, test_read_file(t, test_printf(t, "%s/letter.txt", other)), "mine");
+}
+
+/* The source itself, what holds it, and its own files; also as what would be written first. */
+static void a_source_is_never_replaced(test *t) {
+    const char *in = test_vector(t, "models/llama3-rope-parameters");
+    const char *copy = out_path(t, "m.part");
+    if (!convert_to(t, in, out_path(t, "made"), "f16") ||
+        !CHECK(t, rename(out_path(t, "made"), copy) == 0)) {
+        return;
+    }
+    const struct {
+        const char *in, *out, *format;
+    } cases[] = {
+        { copy, out_path(t, "m"), "rdrr" },
+        { copy, copy, "rdrr" },
+        { copy, test_folder(t), "rdrr" },
+        { copy, test_printf(t, "%s/shard_00000.bin", copy), "gguf" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        test_row(t, "case %zu", i);
+        const dp_convert_options how = { .format = cases[i].format };
+        CHECK(t, !dp_convert(cases[i].in, cases[i].out, &how, NULL, &t->err));
+        CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "is the source, holds it");
+    }
+    container *c = container_open(copy, false, &t->err);
+    if (!CHECK(t, c != NULL)) return;
+    CHECK_MSG(t, container_verify(c, NULL, NULL, &t->err), "%s", t->err.message);
+    container_close(c);
+}
+
+/* What an earlier call wrote is of no use once the source is another. */
+static void a_changed_source_starts_anew(test *t) {
+    const char *in = test_printf(t, "%s/in.gguf", test_folder(t)), *out = out_path(t, "out.gguf");
+    const str bytes = test_read_file(t, test_vector(t, "gguf/llama2-mha-f32/model.gguf"));
+    if (!CHECK(t, bytes.data != NULL)) return;
+    test_write(t, "in.gguf", bytes.data, bytes.size);
+    stopper s = { .stop_at = 40000 };
+    dp_convert_options how = {
+        .quantize = "f16", .threads = 1, .progress = stop_progress, .progress_user = &s
+    };
+    dp_convert_result result;
+    CHECK(t, !dp_convert(in, out, &how, &result, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_CANCELLED, "");
+    char *changed = test_alloc(t, bytes.size, 1);
+    memcpy(changed, bytes.data, bytes.size);
+    changed[bytes.size / 2 + 1] ^= 1;
+    test_write(t, "in.gguf", changed, bytes.size);
+    how.progress = NULL;
+    CHECK_MSG(t, dp_convert(in, out, &how, &result, &t->err), "%s", t->err.message);
+    CHECK_U64(t, result.kept_bytes, 0);
 }
 
 static void an_old_output_is_replaced_when_the_new_one_is_whole(test *t) {
@@ -462,6 +530,8 @@ static const test_case cases[] = {
     { "stopped conversions go on to the same bytes", stopped_conversions_go_on },
     { "leftovers of another conversion are dropped", leftovers_of_another_conversion_are_dropped },
     { "places that hold something else are refused", places_that_hold_something_else_are_refused },
+    { "a source is never replaced", a_source_is_never_replaced },
+    { "a changed source starts anew", a_changed_source_starts_anew },
     { "an old output is replaced when the new one is whole",
       an_old_output_is_replaced_when_the_new_one_is_whole },
     { "options that make no sense are refused", options_that_make_no_sense_are_refused },

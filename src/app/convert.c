@@ -240,6 +240,7 @@ int cmd_verify(const options *o) {
                     verify_model(path, o, &result, &info, &err);
     const double seconds = now_seconds() - start;
     progress_line("%s", "");
+    if (err.status == DP_E_LIMIT) err.status = DP_E_FORMAT; /* over a ceiling: not a right file */
     if (!ok) return fail(&err);
     buf_init(&b, 1 << 20);
     if (o->json) {

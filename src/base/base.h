@@ -240,7 +240,7 @@ str path_last(const char *path);
 bool path_join(char *out, size_t size, const char *folder, const char *name,
                dp_error *err) CHECK_RESULT;
 
-/* ---- files that are made piece by piece (out_file.c; POSIX) ----------------------------------- */
+/* ---- files that are made piece by piece (out_file.c; POSIX) -------------------------------- */
 
 typedef struct out_file out_file;
 /* Makes a file of `size` bytes, all of them reserved on the disk at once; one that is there is
@@ -262,9 +262,13 @@ bool path_remove(const char *path, dp_error *err) CHECK_RESULT;
 bool path_replace(const char *from, const char *to, dp_error *err) CHECK_RESULT;
 bool path_exists(const char *path); /* as anything */
 bool path_is_same(const char *a, const char *b); /* both there, and one and the same */
+/* Is `path`, which is there, `folder` or in it, links followed? False if `folder` is not there. */
+bool path_is_inside(const char *path, const char *folder);
 bool folder_is_empty(const char *path);
-/* On the disk, of a file or of the files in a folder; 0 if there is none. */
+/* Of a file or of the files in a folder; 0 if there is none. */
 uint64_t path_bytes(const char *path);
+/* Appends what changes when a file, or a file in a folder, does: names, sizes, times. */
+void path_stamp(const char *path, buf *out);
 /* Bytes that may be written where `path` is or would be; UINT64_MAX if the system does
  * not say. */
 uint64_t disk_room(const char *path);

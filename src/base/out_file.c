@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -70,7 +72,11 @@ out_file *out_file_open(const char *path, uint64_t size, dp_error *err) {
     }
     const size_t n = strlen(path) + 1;
     out_file *o = mem_new(1, sizeof(out_file) + n, "a file", err);
-    const bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    /* a lock on a file that has lost its name in the meantime holds nothing */
+    struct stat locked, named;
+    const bool ours = (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+                      fstat(fd, &locked) == 0 && stat(path, &named) == 0 &&
+                      locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
     if (!ours) err_set(err, DP_E_FILE, "%s: is being written by another process", path);
     if (o == NULL || !ours || !reserve(fd, path, size, err)) {
         mem_free(o);
@@ -149,8 +155,22 @@ bool path_remove(const char *path, dp_error *err) {
     return ok && (rmdir(path) == 0 || output_error(err, path, "cannot be removed", errno));
 }
 
+/* A rename is safe from a crash once its folder is on the disk; not every file system can. */
+static void sync_parent(const char *path) {
+    char folder[OUTPUT_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+    if (n >= sizeof(folder)) return;
+    memcpy(folder, path, n);
+    folder[n] = '\0';
+    const int fd = open(n == 0 ? "." : folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (fd < 0) return;
+    (void)!fsync(fd);
+    close(fd);
+}
+
 /* A file replaces a file by renaming; folders change places, and the old one is then removed. */
-bool path_replace(const char *from, const char *to, dp_error *err) {
+static bool replace_path(const char *from, const char *to, dp_error *err) {
     if (rename(from, to) == 0) return true;
     const int number = errno;
     if (number != EEXIST && number != ENOTEMPTY && number != EISDIR && number != ENOTDIR) {
@@ -173,6 +193,12 @@ bool path_replace(const char *from, const char *to, dp_error *err) {
         return output_error(err, to, "cannot be replaced", why);
     }
     return path_remove(aside, err);
+}
+
+bool path_replace(const char *from, const char *to, dp_error *err) {
+    if (!replace_path(from, to, err)) return false;
+    sync_parent(to);
+    return true;
 }
 
 uint64_t disk_room(const char *path) {
@@ -200,6 +226,34 @@ bool path_is_same(const char *a, const char *b) {
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+bool path_is_inside(const char *path, const char *folder) {
+    char a[PATH_MAX], b[PATH_MAX];
+    if (realpath(path, a) == NULL || realpath(folder, b) == NULL) return false;
+    const size_t n = strlen(b);
+    return strncmp(a, b, n) == 0 && (a[n] == '\0' || a[n] == '/' || b[n - 1] == '/');
+}
+
+static void add_stamp(buf *out, const char *name, const struct stat *s) {
+    buf_printf(out, "%s %" PRIu64 " %lld %ld\n", name, (uint64_t)s->st_size,
+               (long long)s->st_mtim.tv_sec, s->st_mtim.tv_nsec);
+}
+
+void path_stamp(const char *path, buf *out) {
+    struct stat status;
+    if (stat(path, &status) != 0) return;
+    if (!S_ISDIR(status.st_mode)) {
+        add_stamp(out, "", &status);
+        return;
+    }
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        if (fstatat(dirfd(folder), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode)) {
+            add_stamp(out, entry->d_name, &status);
+        }
+    }
+    if (folder != NULL) closedir(folder);
+}
+
 bool folder_is_empty(const char *path) {
     DIR *folder = opendir(path);
     bool empty = folder != NULL;
@@ -210,21 +264,16 @@ bool folder_is_empty(const char *path) {
     return empty;
 }
 
-static uint64_t bytes_of(const struct stat *status) {
-    enum { STAT_BLOCK = 512 }; /* POSIX leaves it open, Linux and the BSDs agree */
-    return (uint64_t)status->st_blocks * STAT_BLOCK;
-}
-
 uint64_t path_bytes(const char *path) {
     struct stat status;
     if (lstat(path, &status) != 0) return 0;
-    if (!S_ISDIR(status.st_mode)) return bytes_of(&status);
+    if (!S_ISDIR(status.st_mode)) return (uint64_t)status.st_size;
     DIR *folder = opendir(path);
     uint64_t sum = 0;
     for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
         if (fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
             S_ISREG(status.st_mode)) {
-            sum += bytes_of(&status);
+            sum += (uint64_t)status.st_size;
         }
     }
     if (folder != NULL) closedir(folder);

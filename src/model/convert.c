@@ -71,26 +71,85 @@ static bool choose_target(conversion *v, dp_error *err) {
     if (v->names.layer_prefix[0] == '\0') { /* the source is GGUF */
         v->names.layer_prefix = v->family->learned_positions ? "transformer.h." : "model.layers.";
     }
+    if (o->importance != NULL && o->q4k_layout != NULL && strcmp(o->q4k_layout, "row_wise") != 0) {
+        return err_set(err, DP_E_ARGUMENT, "%s: importance is of columns: rows only can have it",
+                       v->out);
+    }
     return !v->to_gguf || config_fits_gguf(&v->config, v->files, err);
 }
 
 /* ---- where it goes ------------------------------------------------------------------------- */
 
-static bool is_same_place(const char *a, const char *b) {
-    str x = str_of(a), y = str_of(b);
-    while (x.size > 1 && x.data[x.size - 1] == '/')
-        x.size--;
-    while (y.size > 1 && y.data[y.size - 1] == '/')
-        y.size--;
-    return str_equal(x, y) || path_is_same(a, b);
+/* A pack, and no file in it that the manifest does not know: somebody's own would go with it. */
+static bool check_old_pack(const conversion *v, dp_error *err) {
+    dp_error problem = { 0 };
+    buf names, manifest;
+    char path[4096];
+    buf_init(&names, 64 << 20);
+    bool ok = path_join(path, sizeof path, v->out, "manifest.json", err) &&
+              folder_list(v->out, "", &names, err);
+    const bool read =
+        ok && path_is_file(path) && file_read_all(path, JSON_BYTES_MAX, &manifest, &problem);
+    pack_listing *list =
+        read ? pack_list((str){ manifest.data, manifest.size }, path, &problem) : NULL;
+    if (ok && list == NULL) {
+        ok = err_set(err, DP_E_ARGUMENT,
+                     "%s: is a folder that holds something and no pack: not replaced", v->out);
+    }
+    for (size_t i = 0; ok && i < names.size; i += strlen(names.data + i) + 1) {
+        const char *name = names.data + i;
+        bool known =
+            strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "manifest.json") == 0;
+        for (uint32_t k = 0; !known && k < pack_list_count(list); k++) {
+            known = str_is(pack_list_at(list, k)->name, name);
+        }
+        ok = known ||
+             err_set(err, DP_E_ARGUMENT,
+                     "%s: holds %.100s, which is no part of the pack: not replaced", v->out, name);
+    }
+    pack_list_free(list);
+    if (read) {
+        buf_free(&manifest);
+    }
+    buf_free(&names);
+    return ok;
+}
+
+static bool check_old_file(const conversion *v, dp_error *err) {
+    char magic[4] = "";
+    file *f = file_open(v->out, err);
+    const bool empty = f != NULL && file_size(f) == 0;
+    const bool read = f != NULL && (file_size(f) < 4 || file_read(f, 0, magic, 4, err));
+    file_close(f);
+    if (f == NULL || !read) {
+        return false;
+    }
+    return empty || memcmp(magic, "GGUF", 4) == 0 ||
+           err_set(err, DP_E_ARGUMENT, "%s: is there and is no GGUF file: not replaced", v->out);
+}
+
+/* Does the source lie where `path` is, or `path` among the files of the source? */
+static bool touches_source(const conversion *v, const char *path) {
+    char folder[4096];
+    if (!path_exists(path)) {
+        return false;
+    }
+    if (path_is_inside(v->in, path) || (path_is_folder(v->in) && path_is_inside(path, v->in))) {
+        return true;
+    }
+    const str name = path_last(v->in);
+    const size_t n = (size_t)(name.data - v->in);
+    snprintf(folder, sizeof folder, "%.*s", n > 0 ? (int)n : 1, n > 0 ? v->in : ".");
+    return !path_is_folder(v->in) && container_n_files(v->files) > 1 &&
+           path_is_inside(path, folder);
 }
 
 /* What has the output's name may go only if it is a model of the kind that comes. */
 static bool check_place(conversion *v, dp_error *err) {
-    char manifest[4096];
     str out = str_of(v->out);
-    while (out.size > 1 && out.data[out.size - 1] == '/')
+    while (out.size > 1 && out.data[out.size - 1] == '/') {
         out.size--;
+    }
     const int n = snprintf(v->temporary, sizeof v->temporary, "%.*s.part",
                            (int)min_u64(out.size, 4000), out.data);
     if (n < 0 || (size_t)n != out.size + 5) {
@@ -100,26 +159,25 @@ static bool check_place(conversion *v, dp_error *err) {
         str_ends(out, "/.") || str_ends(out, "/..")) {
         return err_set(err, DP_E_ARGUMENT, "\"%s\" is no name for a model", v->out);
     }
-    if (is_same_place(v->in, v->out)) {
-        return err_set(err, DP_E_ARGUMENT, "%s: is the source and would be replaced", v->out);
+    if (touches_source(v, v->out) || touches_source(v, v->temporary)) {
+        return err_set(err, DP_E_ARGUMENT,
+                       "%s: is the source, holds it or is one of its files: not replaced", v->out);
+    }
+    if (!path_exists(v->out)) {
+        return true;
     }
     if (path_is_folder(v->out)) {
         if (v->to_gguf) {
             return err_set(err, DP_E_ARGUMENT, "%s: is a folder, a GGUF file was to be written",
                            v->out);
         }
-        return (path_join(manifest, sizeof manifest, v->out, "manifest.json", err) &&
-                path_is_file(manifest)) ||
-               folder_is_empty(v->out) ||
-               err_set(err, DP_E_ARGUMENT,
-                       "%s: is a folder that holds something and no pack: not replaced", v->out);
+        return folder_is_empty(v->out) || check_old_pack(v, err);
     }
-    if (!path_exists(v->out)) {
-        return true;
+    if (!v->to_gguf || !path_is_file(v->out)) {
+        return err_set(err, DP_E_ARGUMENT, "%s: is there and is no %s: not replaced", v->out,
+                       v->to_gguf ? "file" : "pack");
     }
-    return (v->to_gguf && path_is_file(v->out)) ||
-           err_set(err, DP_E_ARGUMENT, "%s: is there and is no %s: not replaced", v->out,
-                   v->to_gguf ? "file" : "pack");
+    return check_old_file(v, err);
 }
 
 /* ---- the journal --------------------------------------------------------------------------- */
@@ -139,6 +197,7 @@ static bool conversion_key(conversion *v, uint64_t key[2], dp_error *err) {
             buf_add(&b, t->importance, t->cols * sizeof *t->importance);
         }
     }
+    path_stamp(v->in, &b);
     bool ok = true;
     for (uint32_t i = 0; ok && i < container_n_tensors(v->files); i++) {
         const tensor *t = container_tensor(v->files, i);
@@ -341,13 +400,15 @@ static void close_outputs(conversion_run *r) {
 }
 
 static bool check_disk(const conversion *v, uint64_t bytes, dp_error *err) {
-    /* what an earlier call reserved counts as there; a pack's texts are small beside the rest */
+    /* what an earlier call reserved counts as there; of a pack's texts the manifest is the largest
+     * that is not known yet */
+    const uint64_t texts = v->to_gguf ? 0 : 65536 + 700ull * v->n_tensors;
     const uint64_t there = path_bytes(v->temporary), room = disk_room(v->out);
-    if (there >= bytes || bytes - there <= room) {
+    if (there >= bytes ? texts <= room : bytes - there + texts <= room) {
         return true;
     }
     return err_set(err, DP_E_FILE, "%s: needs %" PRIu64 " bytes on the disk, %" PRIu64 " are free",
-                   v->out, bytes - there, room);
+                   v->out, bytes > there ? bytes - there + texts : texts, room);
 }
 
 /* What another interrupted conversion has left must go before this one begins. */
@@ -397,6 +458,10 @@ static bool open_journal(conversion_run *r, dp_error *err) {
     const int n = snprintf(r->journal_path, sizeof r->journal_path, "%s.journal", r->v->temporary);
     if (n < 0 || (size_t)n >= sizeof r->journal_path) {
         return err_set(err, DP_E_LIMIT, "%.100s...: the path is too long", r->v->out);
+    }
+    if (path_exists(r->v->temporary) && !path_exists(r->journal_path)) {
+        return err_set(err, DP_E_ARGUMENT, "%s: is there and was not left by a conversion",
+                       r->v->temporary);
     }
     r->journal = out_file_open(r->journal_path, JOURNAL_LINE, err); /* and nobody else has it */
     return r->journal != NULL;
@@ -509,7 +574,7 @@ bool dp_convert(const char *in, const char *out, const dp_convert_options *optio
                 dp_convert_result *result, dp_error *err) {
     static const dp_convert_options defaults = { 0 };
     dp_error own = { 0 };
-    dp_convert_result unwanted;
+    dp_convert_result unwanted = { 0 };
     err = err != NULL ? err : &own;
     result = result != NULL ? result : &unwanted;
     conversion *v = mem_new(1, sizeof *v, "a conversion", err);

@@ -139,7 +139,7 @@ bool conversion_read_types(conversion *v, dp_error *err) CHECK_RESULT;
 /* Memory of one thread. */
 typedef struct {
     unsigned char *source, *target;
-    float *values, *strip;
+    float *values, *strip, *weights;
 } row_buffers;
 /* Sets what of `t` the blocks of rows follow from, its bytes among them. */
 bool rows_measure(out_tensor *t, dp_error *err) CHECK_RESULT;

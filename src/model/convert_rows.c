@@ -5,6 +5,8 @@
  * ROWS_ELEMENTS, or one row if that has more. Vectors are matrices of one column here. */
 #include "model/convert_internal.h"
 
+#include <math.h>
+
 enum {
     ROWS_ELEMENTS = 1 << 20,  /* decoded at a time */
     STRIP_ELEMENTS = 4 << 20, /* of columns, gathered from all rows */
@@ -82,11 +84,11 @@ static uint64_t filled_cols(dtype type, uint64_t cols) {
 }
 
 typedef struct {
-    uint64_t source, target, values, strip;
+    uint64_t source, target, values, strip, weights;
 } row_sizes;
 
 static row_sizes measure_buffers(const conversion *v) {
-    row_sizes n = { 1, 1, 1, 1 };
+    row_sizes n = { 1, 1, 1, 1, 1 };
     for (uint32_t i = 0; i < v->n_tensors; i++) {
         const out_tensor *t = &v->tensors[i];
         const uint64_t rows = rows_at_once(t);
@@ -100,6 +102,7 @@ static row_sizes measure_buffers(const conversion *v) {
             }
             n.source = max_u64(n.source, rows * row_bytes);
         }
+        n.weights = max_u64(n.weights, t->layout == LAYOUT_ROWS ? t->cols : 1);
         if (t->layout == LAYOUT_COLUMNS) {
             n.strip = max_u64(n.strip, t->lines_at_once * n_rows_of(t));
         }
@@ -109,7 +112,7 @@ static row_sizes measure_buffers(const conversion *v) {
 
 uint64_t rows_bytes(const conversion *v) {
     const row_sizes n = measure_buffers(v);
-    return n.source + n.target + (n.values + n.strip) * sizeof(float);
+    return n.source + n.target + (n.values + n.strip + n.weights) * sizeof(float);
 }
 
 bool rows_reserve(const conversion *v, row_buffers *b, dp_error *err) {
@@ -118,7 +121,9 @@ bool rows_reserve(const conversion *v, row_buffers *b, dp_error *err) {
     b->target = mem_new(n.target, 1, "rows of the target", err);
     b->values = mem_new(n.values, sizeof(float), "decoded rows", err);
     b->strip = mem_new(n.strip, sizeof(float), "columns", err);
-    return b->source != NULL && b->target != NULL && b->values != NULL && b->strip != NULL;
+    b->weights = mem_new(n.weights, sizeof(float), "weights of errors", err);
+    return b->source != NULL && b->target != NULL && b->values != NULL && b->strip != NULL &&
+           b->weights != NULL;
 }
 
 void rows_release(row_buffers *b) {
@@ -126,6 +131,7 @@ void rows_release(row_buffers *b) {
     mem_free(b->target);
     mem_free(b->values);
     mem_free(b->strip);
+    mem_free(b->weights);
     *b = (row_buffers){ 0 };
 }
 
@@ -231,6 +237,35 @@ static bool encode_line(const out_tensor *t, const float *x, const float *import
                    STR_ARG(t->name), dtype_get(t->type)->name);
 }
 
+/* In formats of few levels the least plain error leaves the largest values too short. */
+static bool has_few_levels(dtype type) {
+    return type == DTYPE_Q2_K || type == DTYPE_Q3_K || type == DTYPE_Q4_0 || type == DTYPE_IQ4_NL ||
+           type == DTYPE_IQ4_XS || type == DTYPE_MXFP4;
+}
+
+/* How much the square of each error counts, or NULL for all alike: the column's importance, and
+ * with it or in formats of few levels sqrt(mean square + x^2), since of two errors of one size that
+ * of the larger weight changes more of what the model says (docs/quantise.md). */
+static const float *weigh_errors(const out_tensor *t, const float *x, float *w) {
+    const uint32_t block = dtype_get(t->type)->block_elements;
+    if (t->importance == NULL && !has_few_levels(t->type)) {
+        return NULL;
+    }
+    for (uint32_t at = 0; at < t->cols; at += block) {
+        const uint32_t n = min_u32(block, t->cols - at);
+        double mean = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            mean += (double)x[at + i] * (double)x[at + i] / n;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            const double size = (double)x[at + i] * (double)x[at + i];
+            const double own = t->importance != NULL ? (double)t->importance[at + i] : 1;
+            w[at + i] = (float)(own * (mean > 0 ? sqrt(1 + size / mean) : 1));
+        }
+    }
+    return w;
+}
+
 static bool make_columns(conversion *v, const out_tensor *t, uint64_t first, uint64_t n,
                          row_buffers *b, dp_error *err) {
     const uint64_t n_rows = n_rows_of(t), step = rows_at_once(t);
@@ -272,7 +307,8 @@ bool rows_make(conversion *v, const out_tensor *t, uint64_t first, uint64_t n, r
         return encode_line(t, b->values, NULL, rows * t->cols, b->target, err);
     }
     for (uint64_t i = 0; i < rows; i++) {
-        if (!encode_line(t, b->values + i * t->cols, t->importance, t->cols,
+        const float *x = b->values + i * t->cols;
+        if (!encode_line(t, x, weigh_errors(t, x, b->weights), t->cols,
                          b->target + i * t->line_bytes, err)) {
             return false;
         }

@@ -397,6 +397,7 @@ static bool read_metaspace(reader *r, const json_value *v, const char *what, str
                            bool *prepends, bool *only_at_start) {
     str scheme;
     bool legacy;
+    *mark = (str){ 0 };
     if (!read_text(r, v, what, "replacement", mark)) {
         return false;
     }
@@ -603,7 +604,7 @@ static bool read_template_processing(reader *r, const json_value *v) {
                            what, STR_ARG(name));
         }
         for (json_iter i = json_each(ids); json_next(&i);) {
-            dp_token id;
+            dp_token id = 0;
             if (!read_id(r, i.value, what, &id) || !add_affix(r, behind, id)) {
                 return false;
             }
@@ -655,7 +656,7 @@ static bool read_post_processor(reader *r, const json_value *v, unsigned depth) 
 static bool read_strip(reader *r, const json_value *v) {
     static const char what[] = "decoder Strip";
     tokenizer *t = r->t;
-    str content;
+    str content = { 0 };
     uint64_t start = 0, stop = 0;
     if (!read_text(r, v, what, "content", &content)) {
         return false;
