@@ -190,7 +190,7 @@ totals = $(1:%=$(B)/log/%.total)
 
 $(B)/log/runner.total: $(RUNNER) $(DATA)
 	@$(STEP) $@ $(RUNNER) -v
-$(B)/log/cli.total: $(B)/doppler $(B)/random-gguf $(DATA) tests/cli/run
+$(B)/log/cli.total: $(B)/doppler $(B)/random-gguf $(DATA) $(wildcard tests/cli/*)
 	@$(STEP) $@ tests/cli/run $(B)/doppler
 $(B)/log/examples.total: $(LIBRARIES) $(B)/doppler $(DATA) $(wildcard examples/*)
 	@$(STEP) $@ tools/test-examples $(MAKE) $(B)
