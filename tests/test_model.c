@@ -332,7 +332,7 @@ static const struct {
 } PACKS[] = {
     { "packs/july", false },  { "packs/groups", false }, { "packs/seeds", true },
     { "packs/march", false }, { "packs/april", false },  { "packs/june", false },
-    { "packs/ours", true },
+    { "packs/ours", true },   { "packs/public-q4k", false }, { "packs/public-f16", false },
 };
 
 static void check_packs(test *t, int tier) {
