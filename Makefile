@@ -13,7 +13,7 @@ CONFIG ?= release
 WERROR ?= -Werror
 BUILD ?= build
 PREFIX ?= /usr/local
-SECONDS ?= 60
+SECONDS ?= 30
 VERSION := $(shell awk '$$2 == "DP_VERSION" { gsub(/"/, "", $$3); print $$3 }' include/doppler.h)
 SOVERSION := 0
 
@@ -81,7 +81,7 @@ help:
 	@echo 'make test [T=name]     all tests that this machine can run, or those whose name matches'
 	@echo 'make check             what CI runs: lint, tests, tests under sanitizers, fuzzers'
 	@echo 'make lint              layers, names, symbols, headers, clang-tidy, cppcheck'
-	@echo 'make fuzz F=gguf [SECONDS=60]   one fuzzer from its seeds'
+	@echo 'make fuzz F=gguf [SECONDS=30]   one fuzzer from its seeds'
 	@echo 'make bench             the bundled model on this device, and the time of every kernel'
 	@echo 'make sizes, one, format         lines against budget; one translation unit; clang-format'
 	@echo 'make install PREFIX= DESTDIR=   program, header, libraries, doppler.pc, man page, model'
