@@ -1,0 +1,122 @@
+/* ops_matmul: matrix products, of a few rows and of many, dense and of experts. */
+#include "model/ops_internal.h"
+
+enum {
+    MATVEC_LARGE = 4096, /* rows from which a workgroup takes 8 instead of 4 */
+    MATMUL_ROWS = 64,    /* a tile of matmul.wgsl */
+};
+
+/* A matrix product to record: of the rows of a pass, or of pairs of a row and an expert. */
+typedef struct {
+    target y;
+    const weight *w;
+    const vector *bias;
+    gpu_range x;
+    uint32_t x_per; /* pairs to a row of x */
+} product;
+
+static void record_matvec(recorder *r, const product *a, uint32_t part) {
+    const dp_model *m = r->m;
+    const weight_part *p = &a->w->parts[part];
+    const bool experts = a->w->experts;
+    const uint32_t rows = experts ? a->w->rows : p->rows;
+    const uint32_t team = team_lanes(m->gpu);
+    const uint32_t teams = rows >= MATVEC_LARGE ? 8 : 4;
+    const uint32_t groups = ceil_div(rows, teams);
+    const uint32_t grid_x = min_u32(groups, GRID_MAX);
+    const matvec_consts consts = {
+        .k = a->w->cols,
+        .tokens = r->kind == PASS_ONE || experts ? 1 : DECODE_ROWS,
+        .bias = a->bias != NULL && a->bias->source != NULL,
+        .add = a->y.add,
+        .scale = a->y.scale != 0 ? a->y.scale : 1,
+        .experts = experts,
+        .x_per = a->x_per,
+        .wg = teams * team,
+        .team = team,
+    };
+    const matvec_params params = {
+        .rows = rows,
+        .grid_x = grid_x,
+        .stride = a->y.stride,
+        .column = a->y.column + (experts ? 0 : p->first),
+        .bias_first = experts ? 0 : p->first,
+        .counted = a->y.picked,
+        .first_slot = experts ? p->first : 0,
+        .slots = experts ? p->rows : 0,
+    };
+    const gpu_extent pairs = { .times = m->config.n_experts_used, .size = SIZE_ROWS };
+    add_call(r, &matvec_source,
+             (const gpu_fragment *[]){ weight_fragment(a->w->type), reduce_fragment(m->gpu) },
+             &consts,
+             (gpu_call){
+                 .bind = { [0] = p->range,
+                           [MATVEC_X] = a->x,
+                           [MATVEC_BIAS] = or_none(m, a->bias),
+                           [MATVEC_SIZES] = m->buffers.sizes,
+                           [MATVEC_Y] = a->y.y,
+                           [MATVEC_CHOICE] = experts ? m->buffers.choice : m->buffers.none,
+                           [MATVEC_PLACE] = experts ? m->buffers.expert_place : m->buffers.none },
+                 .params = &params,
+                 .groups = { { .times = grid_x },
+                             { .times = ceil_div(groups, grid_x) },
+                             experts ? pairs : (gpu_extent){ 0 } },
+             });
+}
+
+static void record_matmul(recorder *r, const product *a, uint32_t part) {
+    const dp_model *m = r->m;
+    const weight_part *p = &a->w->parts[part];
+    const bool experts = a->w->experts;
+    const uint32_t rows = experts ? a->w->rows : p->rows;
+    const matmul_consts consts = {
+        .k = a->w->cols,
+        .bias = a->bias != NULL && a->bias->source != NULL,
+        .add = a->y.add,
+        .scale = a->y.scale != 0 ? a->y.scale : 1,
+        .experts = experts,
+        .x_per = a->x_per,
+    };
+    const matmul_params params = {
+        .rows = rows,
+        .stride = a->y.stride,
+        .column = a->y.column + (experts ? 0 : p->first),
+        .bias_first = experts ? 0 : p->first,
+        .counted = a->y.picked,
+        .first_slot = experts ? p->first : 0,
+        .slots = experts ? p->rows : 0,
+    };
+    const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = MATMUL_TOKENS };
+    const gpu_range none = m->buffers.none;
+    add_call(r, &matmul_source, (const gpu_fragment *[]){ weight_fragment(a->w->type) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = p->range,
+                           [MATMUL_X] = a->x,
+                           [MATMUL_BIAS] = or_none(m, a->bias),
+                           [MATMUL_SIZES] = m->buffers.sizes,
+                           [MATMUL_Y] = a->y.y,
+                           [MATMUL_ORDER] = experts ? m->buffers.order : none,
+                           [MATMUL_EXPERT_TILES] = experts ? m->buffers.expert_tiles : none,
+                           [MATMUL_PLACE] = experts ? m->buffers.expert_place : none },
+                 .params = &params,
+                 .groups = { { .times = ceil_div(rows, MATMUL_ROWS) },
+                             experts ? (gpu_extent){ .size = SIZE_EXPERT_TILES } : tokens },
+             });
+}
+
+static void record_product(recorder *r, const product *a) {
+    assert(a->w->cols % 4 == 0 && a->y.column + a->w->rows <= a->y.stride);
+    for (uint32_t i = 0; i < a->w->n_parts; i++) {
+        (r->kind == PASS_MANY ? record_matmul : record_matvec)(r, a, i);
+    }
+}
+
+void op_matmul(recorder *r, target y, const weight *w, const vector *bias, gpu_range x) {
+    record_product(r, &(product){ .y = y, .w = w, .bias = bias, .x = x, .x_per = 1 });
+}
+
+void op_expert_matmul(recorder *r, target y, const weight *w, const vector *bias, gpu_range x,
+                      bool x_by_row) {
+    const uint32_t x_per = x_by_row ? r->m->config.n_experts_used : 1;
+    record_product(r, &(product){ .y = y, .w = w, .bias = bias, .x = x, .x_per = x_per });
+}
