@@ -54,7 +54,8 @@ REF_SRC := $(sort $(wildcard src/ref/*.c))
 TEST_SRC := $(sort $(wildcard tests/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/*.c)))
 DEPS_SRC := deps/yyjson/yyjson.c deps/utf8proc/utf8proc.c $(sort $(wildcard deps/pcre2/*.c))
-KERNELS := $(sort $(wildcard kernels/*.wgsl)) $(sort $(wildcard kernels/part/*.wgsl))
+KERNELS := $(sort $(wildcard kernels/*.wgsl)) $(sort $(wildcard kernels/part/*.wgsl)) \
+    $(sort $(wildcard kernels/common/*.wgsl))
 GENERATED := $(if $(wildcard tools/embed.c),$(GEN)/kernels_gen.h $(GEN)/kernels_gen.c)
 
 objects = $(patsubst %.c,$(B)/%.o,$(1))
@@ -101,6 +102,14 @@ $(B)/src/gpu/%.o: private LAYER := -isystem deps/webgpu -DDP_WEBGPU_DIRS='"$(WEB
 $(B)/src/app/%.o: private LAYER := -DDP_MODEL_DIRS='"$(MODEL_DIRS)"'
 $(B)/tests/%.o: private LAYER := -I.
 $(call objects,$(wildcard src/gpu/*.c src/app/*.c)): $(B)/dirs
+# What a measurement says of the build, and where its prompts lie: here, then where installed.
+COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
+PROMPT_DIRS := $(abspath bench/prompts):$(PREFIX)/share/doppler/prompts
+$(B)/src/app/bench_env.o: private LAYER := -DDP_COMMIT='"$(COMMIT)"' \
+	-DDP_PROMPT_DIRS='"$(PROMPT_DIRS)"'
+$(B)/src/app/bench_env.o: $(B)/commit
+$(B)/commit: FORCE
+	$(call remember,$(COMMIT) $(PROMPT_DIRS))
 
 $(call objects,$(filter src/gpu/% src/model/%,$(LIB_SRC)) $(REF_SRC) $(TEST_SRC)): \
 	| $(GENERATED)
@@ -265,6 +274,8 @@ install: all $(if $(PROGRAM),$(B)/doppler.1)
 		>$(to)/lib/pkgconfig/doppler.pc
 	$(INSTALL) 755 deps/webgpu/libwgpu_native-release.so \
 		$(to)/lib/doppler/libwgpu_native-release.so
+	cd bench/prompts && find . -name '*.txt' -exec \
+		$(INSTALL) 644 '{}' '$(abspath $(to))/share/doppler/prompts/{}' ';'
 	cd $(BUILD)/models && find . -type f -exec \
 		$(INSTALL) 644 '{}' '$(abspath $(to))/share/doppler/models/{}' ';'
 

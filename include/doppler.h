@@ -83,6 +83,8 @@ typedef struct {
     const char *adapter;  /* number in dp_device_list or a part of its name; NULL: the fastest */
     bool no_f16;          /* pretend that the device has no half floats */
     bool no_subgroups;    /* pretend that it has no subgroup operations */
+    bool no_int8;         /* activations stay floats where matrices are quantised; without half
+                           * floats they do in any case */
     uint64_t max_binding; /* at most this many bytes in one binding; 0: the adapter's limit */
     uint64_t max_memory;  /* at most this many bytes on the device; 0: what the device grants */
     bool profile;         /* time every kernel (slower: one compute pass each) */
@@ -99,8 +101,12 @@ typedef struct {
     char library[16];              /* "wgpu-native", "dawn" or "webgpu" */
     bool f16;                      /* in use: shader-f16 */
     bool subgroups;                /* in use: subgroup operations */
+    bool int8;                     /* in use: quantised matrices meet activations rounded to signed
+                                    * bytes, 16 or 32 of them to a scale */
     bool timestamps;               /* dp_device_options.profile can work */
     uint32_t subgroup_size;        /* lanes, found by a probe; 0 without subgroups */
+    uint32_t matrix;               /* side of the square f16 matrices that a subgroup multiplies
+                                    * at once, adding in f32; 0: none, or f16 is not in use */
     uint64_t max_binding;          /* bytes */
     uint64_t max_buffer;           /* bytes */
     uint32_t max_workgroup_memory; /* bytes */
@@ -132,21 +138,80 @@ typedef struct {
     uint64_t device_bytes;  /* buffers held now */
     uint64_t device_bytes_peak;
     uint64_t pipelines; /* compute pipelines made */
+    uint64_t encode_ns; /* host time with a recording open */
+    uint64_t submit_ns; /* host time ending recordings and handing them over */
+    uint64_t wait_ns;   /* host time waiting for the device's answers */
 } dp_stats;
 DP_API void dp_device_get_stats(const dp_device *device, dp_stats *stats);
 
-/* GPU time of one kernel over all its dispatches since the device was opened or
- * dp_profile_reset. */
+/* What rows of a pass are for: few, by the kernels of decoding, or many. */
+typedef enum { DP_PHASE_DECODE, DP_PHASE_PREFILL, DP_PHASES } dp_phase;
+
+/* What a profile times (dp_device_options.profile): every dispatch, in a compute pass of its own,
+ * which takes longer; or whole passes as they run without a profile. */
+typedef enum { DP_PROFILE_KERNELS, DP_PROFILE_STEPS } dp_profile_mode;
+
+/* GPU time of one kernel in one role and phase, over all its dispatches since the device was opened
+ * or dp_profile_reset, while kernels were timed. */
 typedef struct {
     char kernel[96]; /* "matvec q4_k" */
     uint64_t calls;
-    uint64_t nanoseconds;
+    uint64_t nanoseconds; /* as the timestamps say: dp_device_peaks has what a pass adds */
+    char role[32];        /* what it does in a layer: "attn qkv"; may be empty */
+    dp_phase phase;
+    uint64_t bytes, flops; /* that all calls had to move and to compute, by a model of them: every
+                            * operand once, weights in their format */
 } dp_profile_row;
 
 /* Fills up to `max` rows, longest time first, and sets *n to how many there are: 0 without
  * dp_device_options.profile. */
 DP_API void dp_device_get_profile(dp_device *device, dp_profile_row *rows, size_t max, size_t *n);
+
+/* What a phase was in all. */
+typedef struct {
+    uint64_t kernel_rows;      /* tokens evaluated while kernels were timed */
+    uint64_t step_rows;        /* and in the submissions whose passes were */
+    uint64_t step_nanoseconds; /* GPU time of these, from one pair of timestamps to a pass */
+} dp_profile_phase;
+
+/* Waits for the times of what has been submitted. All zero without dp_device_options.profile. */
+DP_API void dp_device_get_phases(dp_device *device, dp_profile_phase phases[DP_PHASES]);
+/* From the next submission on; at first kernels are timed. Nothing without
+ * dp_device_options.profile. */
+DP_API void dp_profile_set_mode(dp_device *device, dp_profile_mode mode);
 DP_API void dp_profile_reset(dp_device *device);
+
+/* Something that took time, on the device or on the host. */
+typedef struct {
+    const char *name; /* the kernel; "pass", a whole one; on the host "encode", "submit", "wait" */
+    const char *role; /* as in dp_profile_row */
+    dp_phase phase;   /* on the device */
+    bool host;
+    double start, seconds; /* from the start of the trace; the device's clock is set so that no
+                            * submission begins before it was handed over */
+} dp_trace_event;
+typedef void dp_trace_fn(void *user, const dp_trace_event *event); /* texts are borrowed */
+
+/* From now on up to max_events are kept; a trace that was going on is forgotten. Of the device,
+ * with dp_device_options.profile alone, what is timed: dispatches or passes. DP_E_MEMORY. */
+DP_API DP_CHECK_RESULT bool dp_trace_start(dp_device *device, size_t max_events, dp_error *err);
+/* Waits for the times of what has been submitted, tells all events and ends the trace. How many did
+ * not fit. */
+DP_API size_t dp_trace_stop(dp_device *device, dp_trace_fn *each, void *user);
+
+/* What the device reaches in short runs of simple kernels. */
+typedef struct {
+    double bytes_per_second; /* reading memory from end to end */
+    double flops_per_second; /* multiplying and adding f32 in registers */
+    double dispatch_ns;      /* one more dispatch in a pass, of a kernel that does nothing and waits
+                              * for the one before it */
+    double pass_ns;          /* what timestamps say of the same kernel in a pass of its own */
+} dp_device_peaks;
+
+/* Measures them at the first call, in less than half a second. DP_E_UNSUPPORTED without
+ * dp_device_options.profile, DP_E_MEMORY, DP_E_DEVICE. */
+DP_API DP_CHECK_RESULT bool dp_device_get_peaks(dp_device *device, dp_device_peaks *peaks,
+                                                dp_error *err);
 
 /* ---- model --------------------------------------------------------------------------------- */
 
@@ -168,6 +233,8 @@ typedef struct {
     uint32_t batch;    /* most rows in one prefill pass, at least 16; 0: 512 */
     bool no_verify;    /* do not hold a pack's bytes against its hashes, which is done on threads
                         * of its own while the weights travel */
+    bool plan_only;    /* the model takes its memory on the device and plans its passes, but reads no
+                        * weights: it describes itself and cannot evaluate */
     bool calibrate;    /* the pass keeps the sums that dp_calibrate needs; a little slower */
     dp_progress_fn *progress;
     void *progress_user;
@@ -221,6 +288,26 @@ typedef struct {
  * opened without a device. False: DP_E_UNSUPPORTED if the model has a vocabulary only. */
 DP_API DP_CHECK_RESULT bool dp_model_memory(const dp_model *model, const dp_model_options *options,
                                             bool f16, dp_memory *memory, dp_error *err);
+
+/* What takes memory, of a model that was opened on a device: weights by role, the others by buffer.
+ * *n is how many rows there are, the first `max` go to `rows`; those of the groups "weights", "KV
+ * cache", "activations" and "sampler" sum to dp_memory.total. "staging" comes on top: of the host
+ * while weights are uploaded, and for reading results back. */
+typedef struct {
+    const char *group, *name;
+    uint64_t bytes;
+    uint32_t n;     /* matrices and vectors, or buffers */
+    uint32_t n_cut; /* of them: over the device's binding, cut into parts */
+} dp_memory_row;
+DP_API void dp_model_get_memory(const dp_model *model, dp_memory_row *rows, size_t max, size_t *n);
+
+/* Dispatch i of a pass of a model that was opened on a device: its kernel with fragments and its
+ * workgroups, "matvec subgroup q4_k: 512 x 1 x 1", where n1 is the number of rows, n2 of those
+ * whose logits are wanted, other n others of the sizes of a pass. False past the end. */
+/* By rows: decoding, up to 4, up to 16, a prompt. */
+typedef enum { DP_PASS_ONE, DP_PASS_FEW, DP_PASS_SOME, DP_PASS_MANY } dp_pass;
+DP_API bool dp_model_get_dispatch(const dp_model *model, dp_pass pass, uint32_t i, char *line,
+                                  size_t size);
 
 /* Tensors by index, in file order. False past the end. */
 typedef struct {
@@ -330,7 +417,8 @@ DP_API DP_CHECK_RESULT bool dp_session_set_sampling(dp_session *session,
                                                     const dp_sampling *sampling, dp_error *err);
 
 /* Appends tokens[0..n) and computes the logits of the last one; n = 0 does nothing. Longer inputs
- * are cut into passes of dp_model_options.batch rows. On false the session holds the tokens that it
+ * are cut into passes of dp_model_options.batch rows; the last may still be under way on return, and
+ * what asks for its results waits. On false the session holds the tokens that it
  * held, and its logits too unless a pass had begun:
  * DP_E_ARGUMENT for an id that is no token, DP_E_LIMIT over the model's context, DP_E_MEMORY if the
  * KV pool is full, DP_E_DEVICE if the GPU was lost (then only free and close are allowed),
@@ -392,17 +480,44 @@ typedef struct {
  * they held, and their logits too unless a pass had begun. */
 DP_API DP_CHECK_RESULT bool dp_batch_eval(const dp_batch_item *items, size_t n, dp_error *err);
 
-/* Up to n_steps (at most DP_STEPS_MAX) tokens for each of n sessions, eight to a submit: every step
- * samples from the logits, appends, evaluates, all on the GPU. A session ends early after a token
- * of the model's stop set unless `ignore_stops`. tokens is [n, n_steps]; counts[i] says how many of
- * row i are filled, the stop token included. Every session must have logits. Afterwards a session
- * holds all its tokens and their logits, but for a stop token, which is reported and not
- * appended. On false the sessions of earlier submits keep theirs, as counts tells: it is 0 for the
- * others, which are as they were. */
+/* Up to n_steps tokens for each of n sessions: every step samples from the logits, appends,
+ * evaluates, all on the GPU, up to DP_STEPS_MAX steps to a submit, of which the next is queued
+ * before the last has been read. Sessions beyond what a pass of few rows holds (16) follow one group
+ * after the other. A session ends early after a token of the model's stop set unless
+ * `ignore_stops`. tokens is [n, n_steps]; counts[i] says how many of row i are filled, the stop
+ * token included. Every session must have logits. Afterwards a session holds all its tokens and
+ * their logits, but for a stop token, which is reported and not appended. On false a session holds
+ * the tokens that counts tells; those for which it is 0 are as they were. */
 enum { DP_STEPS_MAX = 64 };
 DP_API DP_CHECK_RESULT bool dp_batch_generate(dp_session *const *sessions, size_t n,
                                               uint32_t n_steps, bool ignore_stops, dp_token *tokens,
                                               uint32_t *counts, dp_error *err);
+
+/* ---- the time of a kernel alone ------------------------------------------------------------ */
+
+/* One kernel of a pass, in one role and shape, timed alone. */
+typedef struct {
+    char role[32], kernel[96]; /* as in dp_profile_row */
+    dp_phase phase;
+    uint32_t calls;         /* alike in the pass: mostly one to a layer */
+    uint32_t rows, cols;    /* of the matrix, if it is a product; else 0 */
+    uint32_t groups[3];     /* workgroups */
+    uint64_t bytes, flops;  /* of one call, as in dp_profile_row */
+    uint32_t n_timed;       /* dispatches that `nanoseconds` is the mean of */
+    bool cold;              /* weights and cache rotated through more memory than caches hold */
+    double nanoseconds;     /* of one call, the median of several runs of dependent dispatches in
+                             * one pass between one pair of timestamps; nothing is subtracted */
+} dp_op_time;
+
+/* Times every distinct kernel of the pass that evaluates `n` tokens (at most the model's batch)
+ * behind those that the session holds, and, in decoding, of one step of its sampler: up to `max` in
+ * ops, in the order of the pass, *n_ops of them in all. The session holds what it held, without
+ * logits.
+ * DP_E_UNSUPPORTED without dp_device_options.profile or if experts are paged, else as
+ * dp_session_eval. */
+DP_API DP_CHECK_RESULT bool dp_session_time_ops(dp_session *session, const dp_token *tokens,
+                                                size_t n, dp_op_time *ops, size_t max,
+                                                size_t *n_ops, dp_error *err);
 
 /* ---- generation of text -------------------------------------------------------------------- */
 

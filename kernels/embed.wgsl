@@ -1,4 +1,5 @@
 //! use weight
+//! with unit
 // embed: x[r, :] = E[token[r], :] SCALE, plus P[position[r], :] if LEARNED, the table lookup at the
 // start of the pass, and seen[token] for the samplers' penalties.
 //   E [vocab, K]  any weight format, rows of whole blocks; this call has rows [first, first +

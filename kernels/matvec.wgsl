@@ -1,10 +1,11 @@
 //! use weight, reduce
+//! with unit
 // matvec: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]) for a few rows t, the matrix product of
 // decode, where one token of each sequence flows through.
 //   W [rows, K]  any weight format, rows of whole blocks; K a multiple of 4
 //   x [n, K] f32    b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // TEAM lanes per weight row, WG / TEAM rows to a workgroup. Each lane decodes 32 weights at a time
-// and multiplies them with up to TOKENS rows of x (at most 8). The 32 * TEAM columns that a step
+// and multiplies them with up to TOKENS rows of x (at most 16). The 32 * TEAM columns that a step
 // needs come through workgroup memory: read side by side, kept 9 vec4s apart per lane, so that
 // neither the global nor the workgroup reads collide. Bound by reading W: rows * K * bytes per
 // weight. Accumulates in f32.
@@ -74,7 +75,7 @@ fn matvec(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
         x_row = group.z / X_PER;
         y_row = group.z;
     }
-    var sum: array<f32, 8>;
+    var sum: array<f32, 16>;
     for (var first = 0u; first < K; first += 32 * TEAM) {
         var v = array<vec4f, 8>(); // naga zeroes a var without initialiser only once
         if (row < p.rows && first + member * 32 < K) {

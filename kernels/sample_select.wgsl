@@ -1,30 +1,47 @@
-//! use sampler, reduce
+//! use sampler
+//! with best, race
 // sample_select: the smallest adjusted logit that top-k, top-p and min-p, in this order, leave to
-// be drawn.
-//   z [n, VOCAB] f32    best [n, CHUNKS] as sample_scan wrote it
+// be drawn, and the winner of the race among those.
+//   found as sample_draw wrote it    z [n, VOCAB] f32, read if the list is
+//   not all    won [n, CHUNKS], of which the first becomes the winner
 // Exact, without sorting: a radix search over the order-preserving bits of z, eight bits a pass,
-// for the largest key whose tokens above it reach a target: k tokens, or the share p of the
-// probability of what top-k left (as 30-bit integers, so that the sum does not depend on the
-// order). Ties are kept. One workgroup per answer: grid (1, n).
+// for the largest key whose tokens at or above it reach a target: k tokens, or the share p of the
+// probability of what top-k left. Probabilities are counted in 2^-30 of the whole vocabulary's, so
+// that sums do not depend on the order. Ties are kept.
+// One workgroup per answer: grid (1, n). Nothing to do for samplers without top-k and top-p.
 override VOCAB: u32;
 override CHUNKS: u32;
-override WG: u32; // 256: a lane per bin
-override TEAM: u32;
+override FOUND: u32;
+override WG: u32;
 
 @group(0) @binding(1) var<storage, read> z: array<f32>;
-@group(0) @binding(2) var<storage, read> best: array<vec2u>;
-@group(0) @binding(3) var<storage, read> rows: array<vec4u>;
-@group(0) @binding(4) var<storage, read> pick: array<u32>;
+@group(0) @binding(2) var<storage, read> rows: array<vec4u>;
+@group(0) @binding(3) var<storage, read> found: array<vec2u>;
+@group(0) @binding(4) var<storage, read_write> won: array<vec4u>;
 
 var<workgroup> bins: array<atomic<u32>, 256>;
-var<workgroup> above: array<u32, 257>; // sums of bins from this one up
-var<workgroup> found: u32;             // the bin that holds the threshold
-var<workgroup> rest: u32;              // what the target still needs from it
-var<workgroup> tops: array<f32, WG>;
+var<workgroup> sixteens: array<atomic<u32>, 16>; // sums of 16 bins
+var<workgroup> hit: u32;                         // the bin that holds the threshold
+var<workgroup> rest: u32;                        // what the target still needs from it
+
+// Where the tokens are read.
+struct Items {
+    n: u32,
+    listed: bool,
+    list: u32, // in found
+    base: u32, // in z
+}
+
+// (z as bits, token)
+fn item(a: Items, i: u32) -> vec2u {
+    if (a.listed) {
+        return found[a.list + i];
+    }
+    return vec2u(bitcast<u32>(z[a.base + i]), i);
+}
 
 // Unsigned integers in the order of the floats.
-fn key_of(v: f32) -> u32 {
-    let b = bitcast<u32>(v);
+fn key_of(b: u32) -> u32 {
     return b ^ select(0x80000000u, 0xffffffffu, (b & 0x80000000u) != 0);
 }
 
@@ -32,58 +49,60 @@ fn float_of(key: u32) -> f32 {
     return bitcast<f32>(key ^ select(0xffffffffu, 0x80000000u, (key & 0x80000000u) != 0));
 }
 
-// What a token weighs: 1, or its probability by `scale` (exp(z - top) * scale).
-fn weight_of(v: f32, top: f32, scale: f32) -> u32 {
-    return select(1u, u32(exp(v - top) * scale), scale > 0);
-}
-
 // The largest key whose tokens at or above it weigh `target` in all, or `share` of everything if
-// target is 0, among those with key >= low.
-fn threshold(base: u32, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
+// target is 0, among those with key >= low. A token weighs 1 if scale is 0, else exp(z - top) *
+// scale.
+fn threshold(a: Items, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
              share: f32) -> u32 {
     var prefix = 0u;
+    var want = target_in;
     for (var shift = 24u; ; shift -= 8) {
-        atomicStore(&bins[lane], 0);
+        for (var i = lane; i < 256; i += WG) {
+            atomicStore(&bins[i], 0);
+            atomicStore(&sixteens[i / 16], 0);
+        }
+        if (lane == 0) {
+            hit = 0;
+            rest = 0;
+        }
         workgroupBarrier();
-        for (var i = lane; i < VOCAB; i += WG) {
-            let v = z[base + i];
-            let key = key_of(v);
+        for (var i = lane; i < a.n; i += WG) {
+            let bits = item(a, i).x;
+            let key = key_of(bits);
             // the bits above the current eight must be those found before
             let known = (shift + 8) & 31;
             if (key >= low && (shift == 24 || (key >> known) == (prefix >> known))) {
-                atomicAdd(&bins[(key >> shift) & 255], weight_of(v, top, scale));
+                let weight = select(1, u32(exp(bitcast<f32>(bits) - top) * scale), scale > 0);
+                if (weight > 0) {
+                    atomicAdd(&bins[(key >> shift) & 255], weight);
+                    atomicAdd(&sixteens[(key >> (shift + 4)) & 15], weight);
+                }
             }
         }
         workgroupBarrier();
-        above[lane] = atomicLoad(&bins[lane]);
-        if (lane == 0) {
-            above[256] = 0;
-        }
-        for (var step = 1u; step < 256; step <<= 1) { // suffix sums
-            workgroupBarrier();
-            var more = 0u;
-            if (lane + step < 256) {
-                more = above[lane + step];
-            }
-            workgroupBarrier();
-            above[lane] += more;
-        }
-        workgroupBarrier();
-        var want = rest;
         if (shift == 24) {
-            want = target_in;
-            if (target_in == 0) {
-                want = max(1u, u32(ceil(share * f32(above[0]))));
+            var all = 0u;
+            for (var i = 0u; i < 16; i++) {
+                all += atomicLoad(&sixteens[i]);
             }
-            want = min(want, above[0]);
+            if (target_in == 0) {
+                want = max(1u, u32(ceil(share * f32(all))));
+            }
+            want = min(want, all);
         }
-        workgroupBarrier();
-        if (above[lane] >= want && above[lane + 1] < want) {
-            found = lane;
-            rest = want - above[lane + 1];
+        for (var bin = lane; bin < 256; bin += WG) {
+            var above = 0u; // the weight of higher bins
+            for (var i = 0u; i < 16; i++) {
+                above += select(0u, atomicLoad(&sixteens[i]), i > bin / 16);
+                above += select(0u, atomicLoad(&bins[(bin & ~15u) + i]), i > bin % 16);
+            }
+            if (above < want && above + atomicLoad(&bins[bin]) >= want) {
+                hit = bin;
+                rest = want - above;
+            }
         }
-        workgroupBarrier();
-        prefix |= workgroupUniformLoad(&found) << shift;
+        prefix |= workgroupUniformLoad(&hit) << shift;
+        want = workgroupUniformLoad(&rest);
         if (shift == 0) {
             break;
         }
@@ -93,60 +112,58 @@ fn threshold(base: u32, lane: u32, low: u32, top: f32, scale: f32, target_in: u3
 
 @compute @workgroup_size(WG)
 fn sample_select(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let slot = rows[pick[group.y]].y;
-    let base = group.y * VOCAB;
-    tops[lane] = -3e38;
-    for (var i = lane; i < CHUNKS; i += WG) {
-        tops[lane] = max(tops[lane], bitcast<f32>(best[group.y * CHUNKS + i].x));
-    }
-    for (var step = WG / 2; step > 0; step >>= 1) {
-        workgroupBarrier();
-        if (lane < step) {
-            tops[lane] = max(tops[lane], tops[lane + step]);
-        }
-    }
-    let top = workgroupUniformLoad(&tops[0]);
+    let slot = rows[group.y].y;
+    let s = samplers[slot];
+    let head = group.y * (2 + FOUND);
+    // What follows branches on the sampler's fields and the list's length, the same for all lanes
+    // of the workgroup: read through workgroup memory so that the compiler knows it.
     if (lane == 0) {
-        samplers[slot].top = top;
-        samplers[slot].floor = -3e38;
+        let drawn = s.temperature > 0;
+        let by_k = drawn && s.top_k > 0 && s.top_k < VOCAB;
+        let by_p = drawn && s.top_p > 0 && s.top_p < 1;
+        hit = select(0u, 1u, by_k) | select(0u, 2u, by_p);
+        rest = found[head].x;
     }
-    // What follows branches on the sampler's fields, the same for all lanes of the workgroup: read
-    // through workgroup memory so that the compiler knows it.
-    if (lane == 0) {
-        found = samplers[slot].top_k;
-        rest = select(0u, 1u, samplers[slot].temperature > 0);
-        above[0] = bitcast<u32>(samplers[slot].top_p);
-    }
-    let top_k = workgroupUniformLoad(&found);
-    let drawn = workgroupUniformLoad(&rest);
-    let top_p = bitcast<f32>(workgroupUniformLoad(&above[0]));
-    if (drawn == 0) {
+    let filters = workgroupUniformLoad(&hit);
+    let n = workgroupUniformLoad(&rest);
+    if (filters == 0) {
         return;
     }
-    var low = 0u;
-    if (top_k > 0 && top_k < VOCAB) {
-        low = threshold(base, lane, 0u, top, 0.0, top_k, 0.0);
+    let top = bitcast<f32>(found[head + 1].x);
+    let scale = 1073741824.0 / bitcast<f32>(found[head + 1].y);
+    var a = Items(n, true, head + 2, group.y * VOCAB);
+    if (n > FOUND) {
+        a.n = VOCAB;
+        a.listed = false;
     }
-    if (top_p > 0 && top_p < 1) {
-        var sum = 0.0;
-        for (var i = lane; i < VOCAB; i += WG) {
-            let v = z[base + i];
-            if (key_of(v) >= low) {
-                sum += exp(v - top);
+    var low = 0u;
+    if ((filters & 1) != 0) {
+        low = threshold(a, lane, 0u, top, 0.0, s.top_k, 0.0);
+    }
+    if ((filters & 2) != 0) {
+        // without top-k the whole is known, else it is what top-k left
+        let whole = u32(ceil(s.top_p * 1073741824.0));
+        low = threshold(a, lane, low, top, scale, select(whole, 0u, (filters & 1) != 0), s.top_p);
+    }
+    var limit = float_of(low);
+    if (s.min_p > 0) {
+        limit = max(limit, top + log(s.min_p));
+    }
+    var mine = Best(-3.1e38, 0);
+    for (var i = lane; i < a.n; i += WG) {
+        let token = item(a, i);
+        let own = bitcast<f32>(token.x);
+        if (own >= limit) {
+            let score = race_score(s, token.y, own, top);
+            if (score > mine.value || (score == mine.value && token.y < mine.token)) {
+                mine = Best(score, token.y);
             }
         }
-        let all = workgroup_sum(sum, lane);
-        low = threshold(base, lane, low, top, 1073741824.0 / all, 0u, top_p);
     }
+    let winner = workgroup_best(mine, lane);
     if (lane == 0) {
-        var limit = -3e38;
-        if (low > 0) {
-            limit = float_of(low);
-        }
-        let min_p = samplers[slot].min_p;
-        if (min_p > 0) {
-            limit = max(limit, top + log(min_p));
-        }
+        won[group.y * CHUNKS] = vec4u(bitcast<u32>(winner.value), winner.token, 0, 0);
+        samplers[slot].top = top;
         samplers[slot].floor = limit;
     }
 }

@@ -238,7 +238,14 @@ static void others_are_as_before(test *t) {
         }
         dp_session_free(s);
     }
-    CHECK(t, memcmp(logits[0], logits[1], n * sizeof(float)) == 0);
+    /* other kernels may add in another order, and a key that falls the other way moves by 2^-11 */
+    double differences = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double d = (double)logits[1][i] - (double)logits[0][i];
+        differences += d * d;
+        size += (double)logits[0][i] * (double)logits[0][i];
+    }
+    CHECK_MSG(t, differences <= 1e-6 * size, "off by %g", sqrt(differences / size));
     dp_importance *none = dp_calibrate(a, "a text", 6, NULL, NULL, &t->err);
     CHECK(t, none == NULL);
     CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "was not opened to be calibrated");

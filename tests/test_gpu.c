@@ -63,6 +63,7 @@ static const gpu_source chain_source = {
             "    y[i] = v;\n"
             "}\n",
     .slots = (const char *const[]){ "change" },
+    .slot_of = (const char *const[]){ "change" },
     .n_slots = 1,
     .bindings = (const gpu_binding[]){ { "x", CHAIN_X, GPU_ACCESS_READ },
                                        { "y", CHAIN_Y, GPU_ACCESS_WRITE } },
@@ -759,7 +760,7 @@ static double seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static void profiles_by_label_and_kernel(test *t) {
+static void profiles_by_role_and_kernel(test *t) {
     dp_device_options o = runner_options();
     dp_device_info info;
     size_t n;
@@ -799,7 +800,9 @@ static void profiles_by_label_and_kernel(test *t) {
     if (!CHECK(t, n == 2)) return;
     const bool chain_first = strcmp(rows[0].kernel, "chain plain") == 0;
     CHECK_STR(t, str_of(rows[chain_first ? 0 : 1].kernel), "chain plain");
-    CHECK_STR(t, str_of(rows[chain_first ? 1 : 0].kernel), "small one");
+    CHECK_STR(t, str_of(rows[chain_first ? 0 : 1].role), "");
+    CHECK_STR(t, str_of(rows[chain_first ? 1 : 0].kernel), "tick");
+    CHECK_STR(t, str_of(rows[chain_first ? 1 : 0].role), "small one");
     CHECK_U64(t, rows[chain_first ? 0 : 1].calls, 2200);
     CHECK_U64(t, rows[chain_first ? 1 : 0].calls, 4400);
     /* Longest first, and all of it within the time that passed: the units are right. Dispatches
@@ -833,7 +836,7 @@ static const test_case cases[] = {
     { "takes no host memory while evaluating", takes_no_host_memory_while_evaluating },
     { "ends every call after loss and opens anew", ends_every_call_after_loss_and_opens_anew },
     { "survives each allocation failing in turn", survives_each_allocation_failing_in_turn },
-    { "profiles by label and kernel", profiles_by_label_and_kernel },
+    { "profiles by role and kernel", profiles_by_role_and_kernel },
 };
 
 extern const test_group gpu_tests;

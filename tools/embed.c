@@ -7,7 +7,8 @@
  * with offsets and sizes asserted); per part its text and bindings; and the lists of both. It reads
  * four line shapes and refuses, with file and line, what looks like one of them and is not:
  *
- *     //! use slot, slot        //! enable f16, subgroups          (top of the file)
+ *     //! use slot, slot        //! enable f16, subgroups, matrix  (top of the file)
+ *     //! with name, name       (the text of kernels/common/NAME.wgsl follows the file's own)
  *     override NAME: TYPE;      (with an initialiser it stays inside WGSL and gets no twin)
  *     struct Params {           (then one field a line, then a line with the brace; a part may have
  *                                one struct of any name, whose twin is called like the part)
@@ -28,6 +29,8 @@ enum {
     NAME_SIZE = 48,     /* bytes of a name with its NUL */
     LINE_COLUMNS = 100, /* widest line of source and output */
     MAX_SLOTS = 4,      /* GPU_SLOTS */
+    MAX_COMMON = 4,
+    SECOND_BINDING = 9, /* GPU_SECOND_BINDING */
     MAX_BINDINGS = 12,  /* GPU_BINDINGS */
     MAX_FIELDS = 32,
     MAX_PARAMS = 256, /* bytes: a parameter block is one slot of the uniform buffer */
@@ -51,12 +54,14 @@ typedef struct {
 typedef struct {
     const char *path;
     char name[NAME_SIZE]; /* the file's, without .wgsl */
-    bool is_part;
+    bool is_part, is_common;
+    char common[MAX_COMMON][NAME_SIZE];
+    size_t n_common;
     char slot[NAME_SIZE]; /* of a part */
     char *text;           /* lines without comments */
-    char slots[MAX_SLOTS][NAME_SIZE];
+    char slots[MAX_SLOTS][NAME_SIZE], slot_of[MAX_SLOTS][NAME_SIZE];
     size_t n_slots;
-    bool f16, subgroups;
+    bool f16, subgroups, matrix;
     binding bindings[MAX_BINDINGS];
     size_t n_bindings;
     field consts[MAX_FIELDS], params[MAX_FIELDS];
@@ -189,27 +194,41 @@ static void check_name(const source *s, const char *name) {
 
 static void read_directive(source *s, const char *p) {
     if (s->past_top) refuse(s, "//! belongs at the top of the file");
-    const bool use = take(&p, "use");
-    if (!use && !take(&p, "enable")) refuse(s, "expected //! use ... or //! enable ...");
+    const bool use = take(&p, "use"), with = !use && take(&p, "with");
+    if (!use && !with && !take(&p, "enable")) {
+        refuse(s, "expected //! use ..., //! with ... or //! enable ...");
+    }
     if (use && s->is_part) refuse(s, "a part uses no parts");
+    if (s->is_common) refuse(s, "a common text has no directives");
     do {
         char word[NAME_SIZE];
         if (!take_word(s, &p, word)) refuse(s, "expected a name");
+        if (with) {
+            if (s->n_common == MAX_COMMON) refuse(s, "more than %d common texts", MAX_COMMON);
+            strcpy(s->common[s->n_common++], word);
+            continue;
+        }
         if (!use) {
             if (strcmp(word, "f16") == 0) {
                 s->f16 = true;
             } else if (strcmp(word, "subgroups") == 0) {
                 s->subgroups = true;
+            } else if (strcmp(word, "matrix") == 0) {
+                s->matrix = true;
             } else {
-                refuse(s, "enable %s: only f16 and subgroups are known", word);
+                refuse(s, "enable %s: only f16, subgroups and matrix are known", word);
             }
             continue;
         }
         if (s->n_slots == MAX_SLOTS) refuse(s, "more than %d slots", MAX_SLOTS);
+        char part[NAME_SIZE];
+        strcpy(part, word);
+        if (take(&p, "as") && !take_word(s, &p, word)) refuse(s, "expected a name");
         if (strchr(word, '_')) refuse(s, "slot %s: no underscore in the name of a slot", word);
         for (size_t i = 0; i < s->n_slots; i++) {
             if (strcmp(s->slots[i], word) == 0) refuse(s, "slot %s is there twice", word);
         }
+        strcpy(s->slot_of[s->n_slots], part);
         strcpy(s->slots[s->n_slots++], word);
     } while (take(&p, ","));
     skip_blanks(&p);
@@ -217,6 +236,7 @@ static void read_directive(source *s, const char *p) {
 }
 
 static void read_binding(source *s, const char *p) {
+    if (s->is_common) refuse(s, "a common text has no bindings");
     unsigned group, number;
     binding b = { .access = NULL };
     if (!(take(&p, "@group") && take(&p, "(") && take_number(&p, &group) && take(&p, ")") &&
@@ -269,6 +289,7 @@ static void read_override(source *s, const char *p) {
         refuse(s, "expected override NAME: TYPE; at the start of the line");
     }
     if (strchr(p, '=')) return; /* derived inside WGSL */
+    if (s->is_common) refuse(s, "a common text has only overrides with an initialiser");
     if (!take(&p, ":") || !take_type(s, &p, &f) || f.lanes != 1 || !take(&p, ";") || *p) {
         refuse(s, "override %s: expected a type of u32, i32, f32, bool and a semicolon", f.name);
     }
@@ -354,6 +375,7 @@ static void name_source(source *s) {
     if (!end || end[5] != '\0' || end - base >= NAME_SIZE) refuse(s, "no NAME.wgsl");
     memcpy(s->name, base, (size_t)(end - base));
     const size_t folder = (size_t)(base - s->path);
+    s->is_common = folder >= 7 && strncmp(base - 7, "common/", 7) == 0;
     s->is_part =
         folder >= 5 && strncmp(base - 5, "part/", 5) == 0 && (folder == 5 || base[-6] == '/');
     for (const char *c = s->name; *c; c++) {
@@ -410,7 +432,7 @@ static void read_source(source *s) {
     if (s->in_params) refuse(s, "struct Params is not closed");
     if (!s->is_part && s->has_params != s->binds_params)
         refuse(s, "struct Params without its binding, or no struct");
-    if (!s->is_part && s->n_entries != 1)
+    if (!s->is_part && !s->is_common && s->n_entries != 1)
         refuse(s, "expected one fn %s(, found %u", s->name, s->n_entries);
 }
 
@@ -422,6 +444,13 @@ static void check_disjoint(const source *a, const source *b) {
                    a->bindings[i].name, b->bindings[j].name, b->path);
         }
     }
+}
+
+static const source *find_common(const source *s, const char *name) {
+    for (size_t i = 0; i < n_files; i++) {
+        if (files[i].is_common && strcmp(files[i].name, name) == 0) return &files[i];
+    }
+    refuse(s, "no common/%s.wgsl", name);
 }
 
 /* The next part of a slot after file i; n_files if there is none. Start with SIZE_MAX. */
@@ -440,17 +469,33 @@ static void check_slots(const char *a, const char *b) {
     }
 }
 
+/* What fills a slot a second time has one binding, 0, which moves to one that nobody has. */
+static void check_second(const source *kernel, const char *slot) {
+    for (size_t i = next_part(slot, SIZE_MAX); i < n_files; i = next_part(slot, i)) {
+        if (files[i].n_bindings != 1 || files[i].bindings[0].number != 0)
+            refuse(kernel, "%s is used a second time: binding 0 alone, please", files[i].path);
+    }
+    for (size_t b = 0; b < kernel->n_bindings; b++) {
+        if (kernel->bindings[b].number == SECOND_BINDING)
+            refuse(kernel, "binding %d belongs to the second %s", SECOND_BINDING, slot);
+    }
+}
+
 /* Every combination that C may ask for must fit together: the parts of one slot replace each other,
  * those of different slots stand side by side. */
 static void check_combinations(const source *kernel) {
     for (size_t a = 0; a < kernel->n_slots; a++) {
-        const char *slot = kernel->slots[a];
+        const char *slot = kernel->slot_of[a];
+        if (strcmp(slot, kernel->slots[a]) != 0) {
+            check_second(kernel, slot);
+            continue;
+        }
         size_t i = next_part(slot, SIZE_MAX);
         if (i == n_files) refuse(kernel, "slot %s: no part/%s_NAME.wgsl", slot, slot);
         for (; i < n_files; i = next_part(slot, i))
             check_disjoint(kernel, &files[i]);
         for (size_t b = 0; b < a; b++)
-            check_slots(slot, kernel->slots[b]);
+            check_slots(slot, kernel->slot_of[b]);
     }
 }
 
@@ -505,10 +550,12 @@ static void print_structs(FILE *f, const source *s) {
 static void print_header(FILE *f) {
     fprintf(f, "/* Printed by tools/embed from kernels/: do not edit. */\n"
                "#ifndef KERNELS_GEN_H\n#define KERNELS_GEN_H\n\n#include \"gpu/gpu.h\"\n");
-    size_t n_kernels = 0;
+    size_t n_kernels = 0, n_parts = 0;
     for (size_t i = 0; i < n_files; i++) {
         const source *s = &files[i];
+        if (s->is_common) continue;
         n_kernels += !s->is_part;
+        n_parts += s->is_part;
         fprintf(f, "\n/* %s */\n", s->name);
         print_enum(f, s);
         print_structs(f, s);
@@ -522,15 +569,14 @@ static void print_header(FILE *f) {
             "enum { N_KERNELS = %zu, N_PARTS = %zu };\n"
             "extern const gpu_source *const all_kernels[N_KERNELS + 1];\n"
             "extern const gpu_fragment *const all_parts[N_PARTS + 1];\n\n#endif\n",
-            n_kernels, n_files - n_kernels);
+            n_kernels, n_parts);
 }
 
 /* WGSL text as string literals; __extension__ because C only promises literals of 4,095 characters.
  */
-static void print_text(FILE *f, const source *s) {
-    fprintf(f, "static const char %s_text[] = __extension__ \"\"", s->name);
+static void print_literal(FILE *f, const char *text) {
     size_t column = 0;
-    for (const char *c = s->text; *c; c++) {
+    for (const char *c = text; *c; c++) {
         if (column == 0) fprintf(f, "\n    \"");
         if (*c == '\n')
             fprintf(f, "\\n");
@@ -542,15 +588,25 @@ static void print_text(FILE *f, const source *s) {
             column = 0;
         }
     }
-    fprintf(f, "%s;\n", column ? "\"" : "");
+    if (column) fputc('"', f);
+}
+
+static void print_text(FILE *f, const source *s) {
+    fprintf(f, "static const char %s_text[] = __extension__ \"\"", s->name);
+    print_literal(f, s->text);
+    for (size_t i = 0; i < s->n_common; i++)
+        print_literal(f, find_common(s, s->common[i])->text);
+    fprintf(f, ";\n");
 }
 
 static void print_tables(FILE *f, const source *s) {
     if (s->n_slots) {
-        fprintf(f, "static const char *const %s_slots[] = {\n", s->name);
-        for (size_t i = 0; i < s->n_slots; i++)
-            fprintf(f, "    \"%s\",\n", s->slots[i]);
-        fprintf(f, "};\n");
+        for (int of = 0; of < 2; of++) {
+            fprintf(f, "static const char *const %s_slot%s[] = {\n", s->name, of ? "_of" : "s");
+            for (size_t i = 0; i < s->n_slots; i++)
+                fprintf(f, "    \"%s\",\n", of ? s->slot_of[i] : s->slots[i]);
+            fprintf(f, "};\n");
+        }
     }
     if (s->n_bindings) {
         fprintf(f, "static const gpu_binding %s_bindings[] = {\n", s->name);
@@ -576,6 +632,7 @@ static void print_code(FILE *f) {
                "#include \"kernels_gen.h\"\n");
     for (size_t i = 0; i < n_files; i++) {
         const source *s = &files[i];
+        if (s->is_common) continue;
         fprintf(f, "\n");
         print_text(f, s);
         print_tables(f, s);
@@ -587,8 +644,10 @@ static void print_code(FILE *f) {
         }
         fprintf(f, "    .text = %s_text,\n    .needs_f16 = %s,\n    .needs_subgroups = %s,\n",
                 s->name, s->f16 ? "true" : "false", s->subgroups ? "true" : "false");
+        fprintf(f, "    .needs_matrix = %s,\n", s->matrix ? "true" : "false");
         if (s->n_slots)
-            fprintf(f, "    .slots = %s_slots,\n    .n_slots = %zu,\n", s->name, s->n_slots);
+            fprintf(f, "    .slots = %s_slots,\n    .slot_of = %s_slot_of,\n    .n_slots = %zu,\n",
+                    s->name, s->name, s->n_slots);
         if (s->n_bindings)
             fprintf(f, "    .bindings = %s_bindings,\n    .n_bindings = %zu,\n", s->name,
                     s->n_bindings);
@@ -605,7 +664,7 @@ static void print_code(FILE *f) {
         fprintf(f, part ? "\nconst gpu_fragment *const all_parts[N_PARTS + 1] = {\n"
                         : "\nconst gpu_source *const all_kernels[N_KERNELS + 1] = {\n");
         for (size_t i = 0; i < n_files; i++) {
-            if (files[i].is_part == part)
+            if (files[i].is_part == part && !files[i].is_common)
                 fprintf(f, "    &%s_%s,\n", files[i].name, part ? "part" : "source");
         }
         fprintf(f, "    NULL,\n};\n");

@@ -1,13 +1,18 @@
-// weight_f32: rows of IEEE single floats; K a multiple of 4.
-@group(0) @binding(0) var<storage, read> w: array<vec4f>;
+// weight_f32: rows of IEEE single floats, planes of device_rows.
+@group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
 // W[row, 32 * unit .. +32], zero past K.
 fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    var v = array<vec4f, 8>();
-    for (var i = 0u; i < 8; i++) {
-        if (K % 32 == 0 || unit * 32 + i * 4 < K) {
-            v[i] = w[row * (K / 4) + unit * 8 + i];
-        }
-    }
-    return v;
+    let units = (K + 31) / 32;
+    let at = row * 8 * units + unit;
+    return array<vec4f, 8>(
+        bitcast<vec4f>(weight_words[at]),
+        bitcast<vec4f>(weight_words[at + units]),
+        bitcast<vec4f>(weight_words[at + 2 * units]),
+        bitcast<vec4f>(weight_words[at + 3 * units]),
+        bitcast<vec4f>(weight_words[at + 4 * units]),
+        bitcast<vec4f>(weight_words[at + 5 * units]),
+        bitcast<vec4f>(weight_words[at + 6 * units]),
+        bitcast<vec4f>(weight_words[at + 7 * units]),
+    );
 }

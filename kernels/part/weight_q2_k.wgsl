@@ -1,23 +1,20 @@
-// weight_q2_k: super-blocks of 256 in 84 bytes: 16 bytes of scale (low nibble) and minimum (high),
-// one to 16 elements, 64 bytes of bit pairs (128 elements to 32 bytes, the low pairs first), f16 d,
-// f16 dmin; x = d sc q - dmin mn. Blocks are whole words.
-@group(0) @binding(0) var<storage, read> w: array<u32>;
+//! with unit_load
+// weight_q2_k: x = d sc q - dmin mn, sc and mn of 16 columns, planes of device_rows: 2-bit q; per
+// block of 256 16 bytes of sc (low nibble) and mn (high); f16 d and dmin.
+@group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
 // W[row, 32 * unit .. +32]
-fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * ((K + 255) / 256) + unit / 8) * 21;
-    let half = (unit & 7) / 4; // 128 elements each
-    let j = unit & 3;
-    let scales = w[block + 2 * half + j / 2] >> (16 * (j & 1));
-    let d = unpack2x16float(w[block + 20]);
-    let scale = d.x * vec2f((vec2u(scales) >> vec2u(0, 8)) & vec2u(15));
-    let minimum = d.y * vec2f((vec2u(scales) >> vec2u(4, 12)) & vec2u(15));
-    let pair = vec4u(0, 8, 16, 24) + vec4u(2 * j);
-    let first = block + 4 + 8 * half;
-    var v = array<vec4f, 8>();
-    for (var i = 0u; i < 4; i++) {
-        v[i] = scale.x * vec4f((vec4u(w[first + i]) >> pair) & vec4u(3)) - minimum.x;
-        v[i + 4] = scale.y * vec4f((vec4u(w[first + 4 + i]) >> pair) & vec4u(3)) - minimum.y;
-    }
-    return v;
+fn weight_unit(row: u32, unit: u32) -> Unit {
+    let blocks = (K + 255) / 256;
+    let scales = 4 * blocks;
+    let first = row * (5 * blocks + (blocks + 3) / 4);
+    let two = weight_words[first + unit / 2];
+    let v = select(two.xy, two.zw, (unit & 1) != 0);
+    let block = unit / 8;
+    let sm = weight_words[first + scales + block][unit / 2 % 4] >> (16 * (unit & 1));
+    let d = unpack2x16float(weight_words[first + scales + blocks + block / 4][block % 4]);
+    let a = (vec4u(v.x) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303);
+    let b = (vec4u(v.y) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303);
+    return Unit(a, b, d.x * vec2f((vec2u(sm) >> vec2u(0, 8)) & vec2u(15)),
+        d.y * vec2f((vec2u(sm) >> vec2u(4, 12)) & vec2u(15)));
 }

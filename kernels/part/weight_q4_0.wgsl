@@ -1,25 +1,13 @@
-// weight_q4_0: blocks of 32 in 18 bytes: f16 d, 16 bytes of nibbles (low: elements 0..15, high:
-// 16..31); x = d (q - 8). Blocks start on even bytes.
-@group(0) @binding(0) var<storage, read> w: array<u32>;
-
-// The word at an even byte address.
-fn word_at(byte: u32) -> u32 {
-    let i = byte / 4;
-    if ((byte & 2) == 0) {
-        return w[i];
-    }
-    return (w[i] >> 16) | (w[i + 1] << 16);
-}
+//! with unit_load
+// weight_q4_0: x = d (q - 8), planes of device_rows: 4-bit q, f16 d.
+@group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
 // W[row, 32 * unit .. +32]
-fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * ((K + 31) / 32) + unit) * 18;
-    let d = unpack2x16float(word_at(block)).x;
-    var v = array<vec4f, 8>();
-    for (var i = 0u; i < 4; i++) {
-        let q = vec4u(word_at(block + 2 + 4 * i)) >> vec4u(0, 8, 16, 24);
-        v[i] = d * (vec4f(q & vec4u(15)) - 8.0);
-        v[i + 4] = d * (vec4f((q >> vec4u(4)) & vec4u(15)) - 8.0);
-    }
-    return v;
+fn weight_unit(row: u32, unit: u32) -> Unit {
+    let units = (K + 31) / 32;
+    let first = row * (units + (units + 7) / 8);
+    let v = weight_words[first + unit];
+    let halves = weight_words[first + units + unit / 8][unit / 2 % 4];
+    let d = vec2f(unpack2x16float(halves)[unit % 2]);
+    return Unit(v & vec4u(0x0f0f0f0f), (v >> vec4u(4)) & vec4u(0x0f0f0f0f), d, 8.0 * d);
 }

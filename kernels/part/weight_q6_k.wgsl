@@ -1,33 +1,25 @@
-// weight_q6_k: super-blocks of 256 in 210 bytes: 128 bytes of low nibbles, 64 of upper bit pairs,
-// 16 signed scales (one to 16 elements), f16 d; x = d sc (q - 32). Blocks start on even bytes.
-@group(0) @binding(0) var<storage, read> w: array<u32>;
-
-// The word at an even byte address.
-fn word_at(byte: u32) -> u32 {
-    let i = byte / 4;
-    if ((byte & 2) == 0) {
-        return w[i];
-    }
-    return (w[i] >> 16) | (w[i + 1] << 16);
-}
+//! with unit_load
+// weight_q6_k: x = d sc (q - 32), sc of 16 columns, planes of device_rows: 4 bits and the upper bit
+// pair of q; per block of 256 16 signed scales; f16 d.
+@group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
 // W[row, 32 * unit .. +32]
-fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * ((K + 255) / 256) + unit / 8) * 210;
-    let half = (unit & 7) / 4; // 128 elements each
-    let j = unit & 3;
-    let low = block + 64 * half + 32 * (j & 1);
-    let high = block + 128 + 32 * half;
-    let nibble = vec4u(0, 8, 16, 24) + vec4u(4 * (j / 2));
-    let pair = vec4u(0, 8, 16, 24) + vec4u(2 * j);
-    let d = unpack2x16float(word_at(block + 208)).x;
-    let scales = word_at(block + 192 + 8 * half + 2 * j);
-    let scale = vec2f(vec2i(vec2u(scales) << vec2u(24, 16)) >> vec2u(24)) * d;
-    var v = array<vec4f, 8>();
-    for (var i = 0u; i < 8; i++) {
-        let q = ((vec4u(word_at(low + 4 * i)) >> nibble) & vec4u(15)) |
-            (((vec4u(word_at(high + 4 * i)) >> pair) & vec4u(3)) << vec4u(4));
-        v[i] = select(scale.x, scale.y, i >= 4) * (vec4f(q) - 32.0);
-    }
-    return v;
+fn weight_unit(row: u32, unit: u32) -> Unit {
+    let blocks = (K + 255) / 256;
+    let pairs = 8 * blocks;
+    let scales = pairs + 4 * blocks;
+    let first = row * (13 * blocks + (blocks + 7) / 8);
+    let v = weight_words[first + unit];
+    let two = weight_words[first + pairs + unit / 2];
+    let high = select(two.xy, two.zw, (unit & 1) != 0);
+    let block = unit / 8;
+    let sc = weight_words[first + scales + block][unit / 2 % 4] >> (16 * (unit & 1));
+    let halves = weight_words[first + scales + blocks + block / 8][block / 2 % 4];
+    let d = unpack2x16float(halves)[block % 2];
+    let scale = d * vec2f(vec2i(vec2u(sc) << vec2u(24, 16)) >> vec2u(24));
+    let a = (v & vec4u(0x0f0f0f0f)) |
+        (((vec4u(high.x) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303)) << vec4u(4));
+    let b = ((v >> vec4u(4)) & vec4u(0x0f0f0f0f)) |
+        (((vec4u(high.y) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303)) << vec4u(4));
+    return Unit(a, b, scale, 32.0 * scale);
 }

@@ -1,24 +1,14 @@
-// weight_q8_0: blocks of 32 in 34 bytes: f16 d, 32 signed bytes; x = d q. Blocks start on even
-// bytes.
-@group(0) @binding(0) var<storage, read> w: array<u32>;
-
-// The word at an even byte address.
-fn word_at(byte: u32) -> u32 {
-    let i = byte / 4;
-    if ((byte & 2) == 0) {
-        return w[i];
-    }
-    return (w[i] >> 16) | (w[i + 1] << 16);
-}
+//! with unit_load
+// weight_q8_0: x = d q, planes of device_rows: bytes of the first and of the second 16 columns, f16
+// d.
+@group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
 // W[row, 32 * unit .. +32]
-fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let block = (row * ((K + 31) / 32) + unit) * 34;
-    let d = unpack2x16float(word_at(block)).x;
-    var v = array<vec4f, 8>();
-    for (var i = 0u; i < 8; i++) {
-        let q = bitcast<vec4i>(vec4u(word_at(block + 2 + 4 * i)) << vec4u(24, 16, 8, 0));
-        v[i] = d * vec4f(q >> vec4u(24));
-    }
-    return v;
+fn weight_unit(row: u32, unit: u32) -> Unit {
+    let units = (K + 31) / 32;
+    let first = row * (2 * units + (units + 7) / 8);
+    let a = weight_words[first + unit];
+    let b = weight_words[first + units + unit];
+    let halves = weight_words[first + 2 * units + unit / 8][unit / 2 % 4];
+    return Unit(a, b, vec2f(unpack2x16float(halves)[unit % 2]), vec2f());
 }

@@ -2,9 +2,10 @@
  * two outputs.
  *
  * Without --json the answer's text goes to stdout piece by piece as it comes and nothing else does;
- * with it stdout gets one object at the end. Times: `prompt_ms` is the prompt's evaluation (of the
- * part that the session did not hold: all but `cached_n` tokens), `first_ms` from its start to the
- * first token, `predicted_ms` the generation. */
+ * with it stdout gets one object at the end. Times: `prompt_ms` and `first_ms` are from the start
+ * of the prompt's evaluation (of the part that the session did not hold: all but `cached_n` tokens)
+ * to the first token, which shows that it has ended; `predicted_ms` is the time of the tokens
+ * behind that one. */
 #include "app/app.h"
 
 #include <inttypes.h>
@@ -149,6 +150,12 @@ bool answer_generate(answer *a, const engine *e, const token_list *prompt, uint3
     dp_device_get_stats(e->device, &a->before);
     a->result = (dp_generate_result){ .finish = DP_FINISH_LENGTH }; /* no room for any token */
     if (max_tokens > 0 && !dp_generate(e->session, &how, &a->result, err)) return false;
+    dp_logprob best;
+    if (max_tokens == 0 && !dp_session_get_logprobs(e->session, &best, 1, err)) return false;
+    /* the prompt is evaluated when its first results are there */
+    if (max_tokens == 0) a->prompt_seconds = now_seconds() - start;
+    a->prompt_seconds += a->result.first_seconds;
+    a->result.seconds -= a->result.first_seconds;
     dp_device_get_stats(e->device, &a->after);
     if (a->err.status == DP_OK) return true;
     if (err != NULL) *err = a->err; /* a failed write ended the generation */
@@ -165,6 +172,11 @@ static const char *const finish_names[] = {
 
 static double per_second(uint64_t n, double seconds) {
     return seconds > 0 ? (double)n / seconds : 0;
+}
+
+/* Tokens behind the first one, whose time is the prompt's. */
+static uint64_t n_later(const answer *a) {
+    return a->result.n_tokens > 0 ? a->result.n_tokens - 1 : 0;
 }
 
 int answer_print_json(const answer *a, const engine *e, const token_list *prompt) {
@@ -193,10 +205,10 @@ int answer_print_json(const answer *a, const engine *e, const token_list *prompt
     json_count_of(&b, "cached_n", a->n_cached);
     json_real(&b, "prompt_ms", 1e3 * a->prompt_seconds);
     json_real(&b, "prompt_per_second", per_second(n_new, a->prompt_seconds));
-    json_real(&b, "first_ms", 1e3 * (a->prompt_seconds + a->result.first_seconds));
+    json_real(&b, "first_ms", 1e3 * a->prompt_seconds);
     json_count_of(&b, "predicted_n", a->result.n_tokens);
     json_real(&b, "predicted_ms", 1e3 * a->result.seconds);
-    json_real(&b, "predicted_per_second", per_second(a->result.n_tokens, a->result.seconds));
+    json_real(&b, "predicted_per_second", per_second(n_later(a), a->result.seconds));
     json_count_of(&b, "submits", a->after.submits - a->before.submits);
     json_count_of(&b, "dispatches", a->after.dispatches - a->before.dispatches);
     json_count_of(&b, "bytes_read", a->after.bytes_read - a->before.bytes_read);
@@ -217,8 +229,8 @@ void answer_print_summary(const answer *a, const engine *e, const token_list *pr
     fprintf(stderr, "\nprompt %zu tokens in %.1f ms, %.1f/s; ", n_new, 1e3 * a->prompt_seconds,
             per_second(n_new, a->prompt_seconds));
     fprintf(stderr, "answer %" PRIu32 " tokens in %.1f ms, %.1f/s; ", a->result.n_tokens,
-            1e3 * a->result.seconds, per_second(a->result.n_tokens, a->result.seconds));
+            1e3 * a->result.seconds, per_second(n_later(a), a->result.seconds));
     fprintf(stderr, "first after %.1f ms; loaded in %.1f ms, %s on the device\n",
-            1e3 * (a->prompt_seconds + a->result.first_seconds), 1e3 * e->load_seconds,
+            1e3 * a->prompt_seconds, 1e3 * e->load_seconds,
             show_bytes(a->after.device_bytes_peak).text);
 }

@@ -24,7 +24,7 @@ enum {
     EXIT_INTERRUPTED = 130
 };
 
-enum { LIST_MAX = 16 };
+enum { LIST_MAX = 16, COUNTS_MAX = 64 };
 
 typedef struct {
     const char *items[LIST_MAX];
@@ -32,7 +32,7 @@ typedef struct {
 } text_list;
 
 typedef struct {
-    uint64_t items[LIST_MAX];
+    uint64_t items[COUNTS_MAX];
     size_t n;
 } count_list;
 
@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     /* common */
     const char *model, *device, *webgpu;
-    bool no_f16, no_subgroups, profile, json, log, help, no_verify;
+    bool no_f16, no_subgroups, no_int8, profile, json, log, help, no_verify;
     uint64_t context, batch;          /* tokens; 0: not given */
     uint64_t max_memory, max_binding; /* bytes; 0: not given */
     /* texts and tokens */
@@ -58,8 +58,17 @@ typedef struct {
     /* the others */
     uint64_t top, steps, repeats;
     const char *all, *output;
-    bool tensors, man;
+    bool tensors, plan, man;
     count_list prompts, generations, depths;
+    const char *profile_out, *trace;
+    bool ops;
+    /* bench */
+    text_list pairs; /* -pg */
+    const char *against, *schema, *prompt_names, *save;
+    bool prompts_given, generations_given, depths_given, output_given;
+    bool no_warmup, cold, different, gpu_time;
+    uint64_t delay, rounds, time_limit, warmup_prefill, warmup_decode;
+    double threshold;
     /* convert and verify */
     const char *format, *quantize, *calibrate, *q4k_layout, *draft_model;
     text_list roles;
@@ -178,8 +187,32 @@ bool find_model(const options *o, const char *name, char *path, size_t size,
 /* Where the library's log goes, and the `user` that print_log wants: the options. */
 void print_log(void *user, dp_log_level level, const char *line);
 void *log_user(const options *o);
-/* Kernel times on stderr, and how the experts were paged if they were. */
+
+/* ---- profiles (profile.c) ------------------------------------------------------------------ */
+
+/* What to measure: a prompt behind tokens[0, n_depth), then tokens generated, behind the prompt or
+ * instead of it. */
+typedef struct {
+    const dp_token *tokens; /* [n_depth + n_prompt], at least one */
+    size_t n_depth, n_prompt;
+    uint64_t n_generated;
+    bool behind_prompt;
+} profile_job;
+
+/* --profile, --profile-out or --trace: the device is opened with timestamps. */
+bool profile_wanted(const options *o);
+/* False and DP_E_FILE if --profile-out or --trace names what no file can take the place of. */
+bool profile_check(const options *o, dp_error *err) CHECK_RESULT;
+/* Before the command's own work, so that it runs as without a profile. */
+void profile_prepare(const engine *e, const options *o);
+/* Runs the job as it always runs and kernel by kernel; writes what the options ask for. The session
+ * must have room for it and is left somewhere. */
+bool profile_report(const engine *e, const options *o, const profile_job *job,
+                    dp_error *err) CHECK_RESULT;
+/* Of commands that time kernels all along: their times on stderr, and print_experts. */
 void print_profile(dp_device *device, const dp_model *model);
+/* How the experts were paged, if they were, on stderr. */
+void print_experts(const dp_model *model);
 
 /* ---- where models are kept (store.c) ------------------------------------------------------- */
 
@@ -298,6 +331,7 @@ int cmd_pull(const options *o);
 int cmd_ls(const options *o);
 int cmd_rm(const options *o);
 int cmd_bench(const options *o);
+int bench_ops(const options *o); /* bench --ops */
 int cmd_devices(const options *o);
 int cmd_check(const options *o); /* every kernel against its reference on this device */
 

@@ -61,15 +61,55 @@ static bool parse_bytes(const option *opt, const char *text, uint64_t *out, dp_e
     return check_range(opt, text, (double)*out, err);
 }
 
-static bool parse_counts(const option *opt, const char *text, count_list *list, dp_error *err) {
-    list->n = 0;
+/* "512", "512-2048", "512-2048+512" (step) or "512-2048*2" (factor), as llama-bench takes them. */
+static bool parse_span(const option *opt, str text, count_list *list, dp_error *err) {
+    const char *dash = memchr(text.data, '-', text.size);
+    uint64_t first, last, step = 1;
+    bool factor = false;
+    if (dash == NULL || dash == text.data) { /* one number, which may be negative by mistake */
+        if (!parse_count(opt, text, &first, err)) return false;
+        last = first;
+    } else {
+        const size_t at = (size_t)(dash - text.data) + 1;
+        str rest = { text.data + at, text.size - at };
+        for (size_t i = 0; i < rest.size; i++) {
+            if (rest.data[i] != '+' && rest.data[i] != '*') continue;
+            factor = rest.data[i] == '*';
+            if (!str_to_u64((str){ rest.data + i + 1, rest.size - i - 1 }, &step) ||
+                step < 1 + (uint64_t)factor) {
+                return err_set(err, DP_E_ARGUMENT,
+                               "%s: \"%.*s\": the step behind %c is a whole number from %d",
+                               opt->name, STR_ARG(text), rest.data[i], factor ? 2 : 1);
+            }
+            rest.size = i;
+        }
+        if (!parse_count(opt, (str){ text.data, at - 1 }, &first, err) ||
+            !parse_count(opt, rest, &last, err)) {
+            return false;
+        }
+        if (first > last || (factor && first == 0)) {
+            return err_set(err, DP_E_ARGUMENT, "%s: \"%.*s\" is a range of no numbers or no end",
+                           opt->name, STR_ARG(text));
+        }
+    }
+    for (uint64_t n = first; n <= last;) {
+        if (list->n == COUNTS_MAX) {
+            return err_set(err, DP_E_ARGUMENT, "%s: \"%.*s\" makes more than %d numbers", opt->name,
+                           STR_ARG(text), COUNTS_MAX);
+        }
+        list->items[list->n++] = n;
+        if (factor ? !mul_u64(n, step, &n) : !add_u64(n, step, &n)) break;
+    }
+    return true;
+}
+
+/* An option that is given again adds to the list. */
+static bool parse_counts(const option *opt, const char *text, bool again, count_list *list,
+                         dp_error *err) {
+    if (!again) list->n = 0;
     for (const char *at = text;; at++) {
         const size_t n = strcspn(at, ",");
-        if (list->n == LIST_MAX) {
-            return err_set(err, DP_E_ARGUMENT, "%s: %s has more than %d numbers", opt->name, text,
-                           LIST_MAX);
-        }
-        if (!parse_count(opt, (str){ at, n }, &list->items[list->n++], err)) return false;
+        if (!parse_span(opt, (str){ at, n }, list, err)) return false;
         at += n;
         if (*at == '\0') return true;
     }
@@ -100,7 +140,8 @@ static bool store_value(const option *opt, const char *text, options *o, dp_erro
     case OPT_COUNT:
         return parse_count(opt, str_of(text), field, err);
     case OPT_COUNTS:
-        return parse_counts(opt, text, field, err);
+        return parse_counts(opt, text, opt->given != 0 && *(bool *)((char *)o + opt->given), field,
+                            err);
     case OPT_BYTES:
         return parse_bytes(opt, text, field, err);
     case OPT_REAL:

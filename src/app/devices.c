@@ -19,6 +19,7 @@ static void device_json(buf *b, size_t i, const dp_device_info *d) {
     json_flag(b, "subgroups", d->subgroups);
     json_flag(b, "timestamps", d->timestamps);
     json_count_of(b, "subgroup_size", d->subgroup_size);
+    json_count_of(b, "matrix", d->matrix);
     json_count_of(b, "max_binding", d->max_binding);
     json_count_of(b, "max_buffer", d->max_buffer);
     json_count_of(b, "max_workgroup_memory", d->max_workgroup_memory);
@@ -31,8 +32,12 @@ static void device_text(buf *b, size_t i, const dp_device_info *d) {
     buf_printf(b, "%zu  %s\n", i, d->name);
     buf_printf(b, "   %s, %s, by %s%s%s\n", d->type, d->backend, d->library,
                d->driver[0] != '\0' ? ", driver " : "", d->driver);
-    buf_printf(b, "   half floats %s, subgroups %s, timestamps %s\n", d->f16 ? "yes" : "no",
-               d->subgroups ? "yes" : "no", d->timestamps ? "yes" : "no");
+    buf_printf(b, "   half floats %s, subgroups %s, timestamps %s, matrix units ",
+               d->f16 ? "yes" : "no", d->subgroups ? "yes" : "no", d->timestamps ? "yes" : "no");
+    if (d->matrix > 0)
+        buf_printf(b, "%" PRIu32 " x %" PRIu32 "\n", d->matrix, d->matrix);
+    else
+        buf_printf(b, "no\n");
     buf_printf(b, "   binding up to %s, buffer up to %s, %" PRIu32 " storage buffers\n",
                show_bytes(d->max_binding).text, show_bytes(d->max_buffer).text,
                d->max_storage_buffers);

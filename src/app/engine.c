@@ -7,7 +7,7 @@
 
 #include <inttypes.h>
 
-enum { CONTEXT_STEP = 256, PROFILE_ROWS = 256 };
+enum { CONTEXT_STEP = 256 };
 
 static const char bundled_model[] = "tale-8m";
 
@@ -66,9 +66,10 @@ dp_device_options device_options(const options *o) {
         .adapter = o->device,
         .no_f16 = o->no_f16,
         .no_subgroups = o->no_subgroups,
+        .no_int8 = o->no_int8,
         .max_binding = o->max_binding,
         .max_memory = o->max_memory,
-        .profile = o->profile,
+        .profile = profile_wanted(o),
         .log = print_log,
         .log_user = log_user(o),
     };
@@ -105,6 +106,7 @@ bool engine_describe(engine *e, const options *o, dp_error *err) {
 bool engine_start(engine *e, const options *o, uint32_t context, dp_error *err) {
     const double start = now_seconds();
     const dp_device_options how = device_options(o);
+    if (!profile_check(o, err)) return false;
     dp_model_close(e->model);
     e->model = NULL;
     e->device = dp_device_open(&how, err);
@@ -137,34 +139,4 @@ bool engine_context(const engine *e, const options *o, uint64_t needed, uint32_t
     const uint64_t wanted = o->context > 0 ? o->context : align_up(needed, CONTEXT_STEP);
     *context = (uint32_t)min_u64(wanted, own);
     return true;
-}
-
-static void print_experts(const dp_model *model) {
-    dp_expert_stats s;
-    if (!dp_model_get_experts(model, &s)) return;
-    const double asked = (double)max_u64(s.hits + s.misses, 1);
-    const double fetches = (double)max_u64(s.misses, 1);
-    fprintf(stderr,
-            "\nexperts: room for %" PRIu32 " on the device; %" PRIu64 " of %.0f were there "
-            "(%.1f%%), %" PRIu64 " fetched, %.2f ms and %.1f MB each\n",
-            s.slots, s.hits, asked, 100 * (double)s.hits / asked, s.misses,
-            1e3 * s.seconds / fetches, 1e-6 * (double)s.bytes / fetches);
-}
-
-void print_profile(dp_device *device, const dp_model *model) {
-    static dp_profile_row rows[PROFILE_ROWS];
-    size_t n;
-    double all = 0;
-    dp_device_get_profile(device, rows, PROFILE_ROWS, &n);
-    if (n > PROFILE_ROWS) n = PROFILE_ROWS;
-    for (size_t i = 0; i < n; i++)
-        all += (double)rows[i].nanoseconds;
-    fprintf(stderr, "\n%-40s %10s %12s %10s %7s\n", "kernel", "calls", "ms", "us each", "share");
-    for (size_t i = 0; i < n; i++) {
-        const double ns = (double)rows[i].nanoseconds;
-        const double calls = (double)max_u64(rows[i].calls, 1);
-        fprintf(stderr, "%-40s %10" PRIu64 " %12.3f %10.2f %6.1f%%\n", rows[i].kernel,
-                rows[i].calls, 1e-6 * ns, 1e-3 * ns / calls, all > 0 ? 100 * ns / all : 0);
-    }
-    print_experts(model);
 }

@@ -1,4 +1,5 @@
-/* inspect: what a model is and what it needs, from its files alone; no GPU, no weights.
+/* inspect: what a model is and what it needs, from its files alone; no GPU, no weights. With --plan
+ * how it would lie on a device and which dispatches it would run there; still no weights.
  *
  * Hyperparameters and memory come from the library; the raw metadata (GGUF keys, or config.json as
  * it stands) from the container itself. */
@@ -11,6 +12,8 @@ enum { ARRAY_SHOWN = 16, TEXT_SHOWN = 60 }; /* elements; bytes of a text in the 
 
 const option inspect_options[] = {
     { "--tensors", NULL, "list the tensors too", OPT_FLAG, FIELD(tensors) },
+    { "--plan", NULL, "on this device: its limits, what takes how much memory, every dispatch",
+      OPT_FLAG, FIELD(plan) },
     { .name = NULL },
 };
 
@@ -389,6 +392,120 @@ static void add_tensors(buf *b, const dp_model *model, bool as_json) {
     if (as_json) buf_printf(b, "]");
 }
 
+/* ---- on a device --------------------------------------------------------------------------- */
+
+enum { MEMORY_ROWS = 96, LINE_BYTES = 256 };
+
+static void add_memory_rows(buf *b, const dp_model *model, bool as_json) {
+    dp_memory_row rows[MEMORY_ROWS];
+    size_t n = 0;
+    uint64_t total = 0;
+    dp_model_get_memory(model, rows, MEMORY_ROWS, &n);
+    n = n < MEMORY_ROWS ? n : MEMORY_ROWS;
+    if (as_json) {
+        json_key(b, "groups");
+        buf_printf(b, "[");
+    } else {
+        buf_printf(b, "\n%-12s %-22s %12s  buffers\n", "group", "of", "bytes");
+    }
+    for (size_t i = 0; i < n; i++) {
+        const dp_memory_row *r = &rows[i];
+        total += strcmp(r->group, "staging") != 0 ? r->bytes : 0;
+        if (as_json) {
+            json_item(b);
+            buf_printf(b, "{");
+            json_text(b, "group", str_of(r->group));
+            json_text(b, "name", str_of(r->name));
+            json_count_of(b, "bytes", r->bytes);
+            json_count_of(b, "n", r->n);
+            json_count_of(b, "cut", r->n_cut);
+            buf_printf(b, "}");
+            continue;
+        }
+        buf_printf(b, "%-12s %-22s %12s  %" PRIu32, r->group, r->name, show_bytes(r->bytes).text,
+                   r->n);
+        if (r->n_cut > 0) buf_printf(b, ", %" PRIu32 " of them cut into parts", r->n_cut);
+        buf_printf(b, "\n");
+    }
+    if (as_json) {
+        buf_printf(b, "]");
+        json_count_of(b, "total", total);
+    } else {
+        buf_printf(b, "%-12s %-22s %12s  without staging\n", "total", "", show_bytes(total).text);
+    }
+}
+
+static void add_dispatches(buf *b, const dp_model *model, bool as_json) {
+    static const char *const names[] = {
+        [DP_PASS_ONE] = "one_row",
+        [DP_PASS_FEW] = "few_rows",
+        [DP_PASS_SOME] = "some_rows",
+        [DP_PASS_MANY] = "prompt",
+    };
+    static const char *const titles[] = {
+        [DP_PASS_ONE] = "one row",
+        [DP_PASS_FEW] = "up to 4 rows",
+        [DP_PASS_SOME] = "up to 16 rows",
+        [DP_PASS_MANY] = "rows of prompts",
+    };
+    for (size_t pass = 0; pass < ARRAY_LEN(names); pass++) {
+        char line[LINE_BYTES];
+        uint32_t n = 0;
+        while (dp_model_get_dispatch(model, (dp_pass)pass, n, line, sizeof(line)))
+            n++;
+        if (as_json) {
+            json_key(b, names[pass]);
+            buf_printf(b, "[");
+        } else {
+            buf_printf(b, "\na pass of %s: %" PRIu32 " dispatches (n1: rows, n2: answers)\n",
+                       titles[pass], n);
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            if (!dp_model_get_dispatch(model, (dp_pass)pass, i, line, sizeof(line))) break;
+            if (as_json) {
+                json_item(b);
+                json_add_string(b, str_of(line));
+            } else {
+                buf_printf(b, "%5" PRIu32 "  %s\n", i, line);
+            }
+        }
+        if (as_json) buf_printf(b, "]");
+    }
+}
+
+/* The model as it would lie on the chosen device, for -c or the library's default context. */
+static bool add_plan(buf *b, const char *path, const options *o, dp_error *err) {
+    const dp_device_options on = device_options(o);
+    const dp_model_options how = { .context = (uint32_t)o->context,
+                                   .sessions = 1,
+                                   .batch = (uint32_t)o->batch,
+                                   .plan_only = true,
+                                   .log = print_log,
+                                   .log_user = log_user(o) };
+    dp_device *device = dp_device_open(&on, err);
+    dp_model *model = device != NULL ? dp_model_open(device, path, &how, err) : NULL;
+    if (model != NULL) {
+        dp_device_info d;
+        dp_device_get_info(device, &d);
+        if (o->json) {
+            json_key(b, "plan");
+            buf_printf(b, "{");
+            json_text(b, "device", str_of(d.name));
+            json_count_of(b, "max_binding", d.max_binding);
+            json_count_of(b, "max_buffer", d.max_buffer);
+        } else {
+            buf_printf(b, "\non %s: a binding of up to %s, a buffer of up to %s\n", d.name,
+                       show_bytes(d.max_binding).text, show_bytes(d.max_buffer).text);
+        }
+        add_memory_rows(b, model, o->json);
+        add_dispatches(b, model, o->json);
+        if (o->json) buf_printf(b, "}");
+    }
+    dp_model_close(model);
+    dp_device_close(device);
+    return model != NULL;
+}
+
 static bool describe(buf *b, const engine *e, container *c, const options *o, dp_error *err) {
     if (o->json) {
         buf_printf(b, "{");
@@ -402,6 +519,7 @@ static bool describe(buf *b, const engine *e, container *c, const options *o, dp
     if (e->info.n_layers > 0 && !add_memory(b, e->model, &e->info, o, err)) return false;
     add_roles(b, c, o->json);
     if (o->tensors) add_tensors(b, e->model, o->json);
+    if (o->plan && !add_plan(b, e->path, o, err)) return false;
     if (container_kind_of(c) == CONTAINER_RDRR) add_manifest(b, c, o->json);
     if (container_kind_of(c) == CONTAINER_GGUF) {
         add_gguf_meta(b, c, o->json);

@@ -64,6 +64,23 @@ static bool plan_context(const engine *e, const options *o, const token_list *pr
     return true;
 }
 
+static bool start_engine(engine *e, const options *o, uint32_t context, dp_error *err) {
+    if (!engine_start(e, o, context, err)) return false;
+    profile_prepare(e, o);
+    return true;
+}
+
+/* The prompt once more, and some of the answer. */
+static int profile_run(const engine *e, const options *o, const token_list *prompt, uint32_t n) {
+    enum { TOKENS = 64 };
+    dp_error err = { 0 };
+    const profile_job job = { .tokens = prompt->ids,
+                              .n_prompt = prompt->n,
+                              .n_generated = min_u32(n, TOKENS),
+                              .behind_prompt = true };
+    return profile_report(e, o, &job, &err) ? EXIT_OK : fail(&err);
+}
+
 int cmd_run(const options *o) {
     dp_error err = { 0 };
     engine e = { .model = NULL };
@@ -76,7 +93,7 @@ int cmd_run(const options *o) {
         (o->chat ? tokens_of_message(&e, o, &prompt, &err)
                  : tokens_of_prompt(&e, o, &prompt, &err)) &&
         plan_context(&e, o, &prompt, &context, &max_tokens, &err) &&
-        engine_start(&e, o, context, &err) && answer_generate(&a, &e, &prompt, max_tokens, &err);
+        start_engine(&e, o, context, &err) && answer_generate(&a, &e, &prompt, max_tokens, &err);
     interrupt_watch(NULL);
     if (ok && !o->json && isatty(STDOUT_FILENO)) ok = out_write("\n", 1, &err);
     if (!ok) {
@@ -84,7 +101,7 @@ int cmd_run(const options *o) {
     } else {
         if (o->json) code = answer_print_json(&a, &e, &prompt);
         if (o->verbose || isatty(STDERR_FILENO)) answer_print_summary(&a, &e, &prompt);
-        if (o->profile) print_profile(e.device, e.model);
+        if (code == EXIT_OK && profile_wanted(o)) code = profile_run(&e, o, &prompt, max_tokens);
         if (code == EXIT_OK && a.result.finish == DP_FINISH_CANCELLED) code = EXIT_INTERRUPTED;
     }
     engine_close(&e);

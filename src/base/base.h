@@ -223,6 +223,8 @@ const char *file_path(const file *f);
 /* Reads exactly n bytes at offset: DP_E_FILE if the range passes the end (with the numbers) or on
  * I/O. */
 bool file_read(file *f, uint64_t offset, void *out, size_t n, dp_error *err) CHECK_RESULT;
+/* Hints that the range will be read soon: the system fetches what it has not. Never fails. */
+void file_read_ahead(const file *f, uint64_t offset, uint64_t n);
 /* Whole file, at most `ceiling` bytes, into a buf that the call initialises (DP_E_LIMIT over
  * it). */
 bool file_read_all(const char *path, size_t ceiling, buf *out, dp_error *err) CHECK_RESULT;

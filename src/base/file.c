@@ -110,6 +110,12 @@ bool file_read(file *f, uint64_t offset, void *out, size_t n, dp_error *err) {
     return true;
 }
 
+void file_read_ahead(const file *f, uint64_t offset, uint64_t n) {
+    if (offset >= f->size) return;
+    (void)posix_fadvise(f->fd, (off_t)offset, (off_t)min_u64(n, f->size - offset),
+                        POSIX_FADV_WILLNEED);
+}
+
 bool file_read_all(const char *path, size_t ceiling, buf *out, dp_error *err) {
     buf_init(out, ceiling);
     file *f = file_open(path, err);

@@ -423,6 +423,11 @@ bool container_read(container *c, const tensor *t, uint64_t offset, void *out, s
     return ok || err_prefix(err, "tensor %.*s: ", STR_ARG(t->name));
 }
 
+void container_read_ahead(const container *c, const tensor *t, uint64_t offset, uint64_t n) {
+    if (c->pack != NULL || offset > t->n_bytes) return;
+    file_read_ahead(c->files[t->file], t->offset + offset, min_u64(n, t->n_bytes - offset));
+}
+
 uint32_t container_n_meta(const container *c) {
     return c->n_meta;
 }

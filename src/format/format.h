@@ -71,6 +71,12 @@ bool dtype_row_bytes(dtype type, uint64_t n, uint64_t *bytes);
 /* The same for a row filled up to whole blocks: ceil(n / block) blocks; false on overflow alone. */
 bool dtype_padded_row_bytes(dtype type, uint64_t n, uint64_t *bytes);
 
+/* Rows as kernels read them (device_rows.c): the same bits as in the file, in planes of 16-byte
+ * entries. Bytes of such a row of `cols` columns; false for types that no kernel reads. */
+bool device_row_bytes(dtype type, uint64_t cols, uint64_t *bytes);
+/* n rows of dtype_padded_row_bytes to n rows of device_row_bytes; `to` and `from` are apart. */
+void device_rows(dtype type, uint32_t cols, uint64_t n, const void *from, void *to);
+
 /* Decoding (quant.c): n elements, a multiple of the block; false if the type cannot be decoded. */
 bool quant_decode(dtype type, const void *blocks, float *out, size_t n);
 
@@ -225,6 +231,8 @@ const tensor *container_find(const container *c, const char *name); /* NULL if a
 /* Reads bytes [offset, offset + n) of a tensor. Safe from several threads. */
 bool container_read(container *c, const tensor *t, uint64_t offset, void *out, size_t n,
                     dp_error *err) CHECK_RESULT;
+/* Hints that the range will be read soon. Of packs nothing: their hashing reads ahead. */
+void container_read_ahead(const container *c, const tensor *t, uint64_t offset, uint64_t n);
 /* A tensor is `tensor_rows` rows of its last dimension, leading dimensions flattened. */
 uint64_t tensor_rows(const tensor *t);
 /* True if the bytes can be used as rows of the tensor's type as they are, each of
@@ -304,5 +312,6 @@ typedef struct verifier verifier;
 verifier *verifier_start(container *c, const verify_options *options, dp_error *err) CHECK_RESULT;
 bool verifier_finish(verifier *v, verify_result *result, dp_error *err) CHECK_RESULT;
 void verifier_cancel(verifier *v); /* NULL is fine */
+bool verifier_has_failed(const verifier *v); /* the verdict is there, and it is a failure */
 
 #endif

@@ -389,7 +389,7 @@ bool container_verify(container *c, const verify_options *options, verify_result
 struct verifier {
     container *c;
     verify_options options;
-    atomic_bool cancelled;
+    atomic_bool cancelled, failed;
     verify_result result;
     dp_error err;
     bool ok;
@@ -399,6 +399,7 @@ struct verifier {
 static void *run_verifier(void *user) {
     verifier *v = user;
     v->ok = verify_pack(v->c, &v->options, &v->cancelled, &v->result, &v->err);
+    atomic_store(&v->failed, !v->ok);
     return NULL;
 }
 
@@ -419,6 +420,10 @@ bool verifier_finish(verifier *v, verify_result *result, dp_error *err) {
     if (result != NULL) *result = v->result;
     mem_free(v);
     return ok;
+}
+
+bool verifier_has_failed(const verifier *v) {
+    return atomic_load(&v->failed);
 }
 
 void verifier_cancel(verifier *v) {

@@ -133,6 +133,29 @@ static const char *type_name(WGPUAdapterType type) {
     }
 }
 
+/* The largest square matrices of f16 that a subgroup multiplies into f32: the side, 0 if there are
+ * none. The kernels know 8 and 16. */
+static uint32_t matrix_side(gpu *g, WGPUAdapter adapter) {
+    dawn_matrices found = { .chain = { .sType = (WGPUSType)DAWN_STYPE_MATRIX } };
+    WGPUAdapterInfo info = { .nextInChain = &found.chain };
+    if (g->api.FreeDawnMatrices == NULL ||
+        !g->api.AdapterHasFeature(adapter, (WGPUFeatureName)DAWN_FEATURE_MATRIX) ||
+        g->api.AdapterGetInfo(adapter, &info) != WGPUStatus_Success) {
+        return 0;
+    }
+    uint32_t side = 0;
+    for (size_t i = 0; i < found.n; i++) {
+        const dawn_matrix *m = &found.list[i];
+        if (m->component != DAWN_MATRIX_F16 || m->result != DAWN_MATRIX_F32) continue;
+        if (m->m != m->n || m->m != m->k || (m->m != 8 && m->m != 16)) continue;
+        side = max_u32(side, m->m);
+    }
+    g->api.FreeDawnMatrices(found);
+    info.nextInChain = NULL;
+    g->api.AdapterInfoFreeMembers(info);
+    return side;
+}
+
 void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *options,
                       dp_device_info *out) {
     static const char *const libraries[] = { "webgpu", "wgpu-native", "dawn" };
@@ -148,6 +171,8 @@ void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *opti
         .f16 = !options->no_f16 && g->api.AdapterHasFeature(adapter, WGPUFeatureName_ShaderF16),
         .subgroups = !options->no_subgroups &&
                      g->api.AdapterHasFeature(adapter, adapter_subgroups_feature(g)),
+        .int8 = !options->no_f16 && !options->no_int8 &&
+                g->api.AdapterHasFeature(adapter, WGPUFeatureName_ShaderF16),
         .timestamps = g->api.AdapterHasFeature(adapter, WGPUFeatureName_TimestampQuery),
         .max_binding = min_u64(*binding, g->limits.maxBufferSize),
         .max_buffer = g->limits.maxBufferSize,
@@ -155,6 +180,7 @@ void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *opti
         .max_workgroup_lanes = g->limits.maxComputeInvocationsPerWorkgroup,
         .max_storage_buffers = g->limits.maxStorageBuffersPerShaderStage,
     };
+    if (out->f16 && out->subgroups) out->matrix = matrix_side(g, adapter);
     view_copy(out->name, sizeof(out->name), info.device);
     view_copy(out->vendor, sizeof(out->vendor), info.vendor);
     view_copy(out->driver, sizeof(out->driver), info.description);

@@ -3,7 +3,9 @@
  * Every buffer is made inside an error scope, so that a refusal is an answer and not a fault, and
  * is destroyed only when the last submission that might use it has completed. Uploads go in pieces
  * through the queue, never more than UNDER_WAY_MAX of them ahead of the device: an implementation
- * keeps a copy of each until then. */
+ * keeps a copy of each until then. What is large and made by several threads goes through staging:
+ * mapped buffers that are filled in place, copied from, and mapped again once the device is done.
+ */
 #include "gpu/gpu_internal.h"
 
 enum {
@@ -188,4 +190,147 @@ bool gpu_read(gpu *g, gpu_range range, void *out, dp_error *err) {
         done += n;
     }
     return gpu_ok(g, err);
+}
+
+/* ---- staging ------------------------------------------------------------------------------- */
+
+typedef enum { STAGE_FREE, STAGE_TAKEN, STAGE_SENT, STAGE_FAILED } stage_state;
+
+typedef struct {
+    stage_state state;
+    WGPUBuffer buffer;
+    uint64_t number; /* of the submission: SENT */
+    gpu_staging *of;
+} stage;
+
+struct gpu_staging {
+    gpu *g;
+    uint64_t size;    /* of a piece */
+    uint32_t n, most; /* made so far; to make */
+    stage stages[GPU_STAGES_MAX];
+};
+
+/* Not counted as memory of the device: it is the host's, and an implementation's own copies of
+ * what is written are not counted either. */
+static bool make_stage(gpu_staging *s, stage *p, dp_error *err) {
+    gpu *g = s->g;
+    const WGPUBufferDescriptor d = { .label = view_of("staging"),
+                                     .usage = WGPUBufferUsage_MapWrite | WGPUBufferUsage_CopySrc,
+                                     .size = s->size,
+                                     .mappedAtCreation = true };
+    p->of = s;
+    const uint32_t scopes = scope_begin(g);
+    p->buffer = g->api.DeviceCreateBuffer(g->device, &d);
+    if (!scope_end(g, scopes, err)) return false;
+    return p->buffer != NULL ||
+           err_set(err, DP_E_MEMORY, "staging: the device maps no buffer of %llu bytes",
+                   (unsigned long long)s->size);
+}
+
+gpu_staging *gpu_staging_new(gpu *g, uint32_t n, uint64_t size, dp_error *err) {
+    assert(n > 0 && n <= GPU_STAGES_MAX && size > 0);
+    if (!gpu_ok(g, err)) return NULL;
+    gpu_staging *s = mem_new(1, sizeof(*s), "staging", err);
+    if (s == NULL) return NULL;
+    *s = (gpu_staging){ .g = g, .size = align_up(size, 16), .most = n };
+    if (make_stage(s, &s->stages[0], err)) {
+        s->n = 1;
+        return s;
+    }
+    gpu_staging_free(s);
+    return NULL;
+}
+
+static void on_staged(WGPUMapAsyncStatus status, WGPUStringView message, void *user, void *unused) {
+    (void)message, (void)unused;
+    stage *p = user;
+    p->state = status == WGPUMapAsyncStatus_Success ? STAGE_FREE : STAGE_FAILED;
+}
+
+/* The piece that was sent first, or none. */
+static const stage *oldest_sent(const gpu_staging *s) {
+    const stage *oldest = NULL;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const stage *p = &s->stages[i];
+        if (p->state == STAGE_SENT && (oldest == NULL || p->number < oldest->number)) oldest = p;
+    }
+    return oldest;
+}
+
+/* Only of a device that is there: wgpu-native aborts when a lost one is asked for memory. */
+static void *take_stage(stage *p, dp_error *err) {
+    const gpu *g = p->of->g;
+    void *memory = g->api.BufferGetMappedRange(p->buffer, 0, (size_t)p->of->size);
+    p->state = memory != NULL ? STAGE_TAKEN : STAGE_FAILED;
+    if (memory == NULL) err_set(err, DP_E_DEVICE, "staging: the device maps no memory");
+    return memory;
+}
+
+void *gpu_staging_take(gpu_staging *s, bool wait, uint32_t *piece, dp_error *err) {
+    for (bool pumped = false;; pumped = true) {
+        if (!gpu_ok(s->g, err)) return NULL;
+        for (*piece = 0; *piece < s->n; ++*piece) {
+            if (s->stages[*piece].state == STAGE_FREE) return take_stage(&s->stages[*piece], err);
+        }
+        if (s->n < s->most && make_stage(s, &s->stages[s->n], NULL)) {
+            return take_stage(&s->stages[s->n++], err);
+        }
+        s->most = s->n; /* fewer will do */
+        const stage *oldest = oldest_sent(s);
+        if (wait && oldest == NULL) {
+            err_set(err, DP_E_DEVICE, "staging: the device gives no memory back");
+            return NULL;
+        }
+        if (oldest == NULL || (pumped && !wait)) return NULL;
+        if (wait)
+            encode_block(s->g, oldest->number);
+        else
+            gpu_pump(s->g);
+    }
+}
+
+bool gpu_staging_send(gpu_staging *s, uint32_t piece, const gpu_staged *list, uint32_t n,
+                      dp_error *err) {
+    gpu *g = s->g;
+    stage *p = &s->stages[piece];
+    assert(piece < s->n && p->state == STAGE_TAKEN);
+    if (!gpu_ok(g, err)) return false;
+    g->api.BufferUnmap(p->buffer);
+    WGPUCommandEncoder commands = g->api.DeviceCreateCommandEncoder(g->device, NULL);
+    for (uint32_t i = 0; i < n; i++) {
+        const gpu_range to = list[i].to;
+        assert(to.buffer != NULL && to.buffer->g == g);
+        assert(to.offset % 4 == 0 && to.size % 4 == 0 && list[i].from % 4 == 0);
+        assert(to.offset <= to.buffer->size && to.size <= to.buffer->size - to.offset);
+        assert(list[i].from <= s->size && to.size <= s->size - list[i].from);
+        if (to.size == 0) continue;
+        g->api.CommandEncoderCopyBufferToBuffer(commands, p->buffer, list[i].from,
+                                                to.buffer->handle, to.offset, to.size);
+        g->stats.bytes_written += to.size;
+    }
+    WGPUCommandBuffer copies = g->api.CommandEncoderFinish(commands, NULL);
+    p->number = encode_submit(g, copies);
+    p->state = STAGE_SENT;
+    const WGPUBufferMapCallbackInfo info = { .mode = WGPUCallbackMode_AllowProcessEvents,
+                                             .callback = on_staged,
+                                             .userdata1 = p };
+    g->flights[p->number % FLIGHTS].future =
+        g->api.BufferMapAsync(p->buffer, WGPUMapMode_Write, 0, (size_t)s->size, info);
+    g->api.CommandBufferRelease(copies);
+    g->api.CommandEncoderRelease(commands);
+    return gpu_ok(g, err);
+}
+
+void gpu_staging_free(gpu_staging *s) {
+    if (s == NULL) return;
+    for (const stage *p; (p = oldest_sent(s)) != NULL && !atomic_load(&s->g->lost);)
+        encode_block(s->g, p->number);
+    for (uint32_t i = 0; i < GPU_STAGES_MAX; i++) {
+        stage *p = &s->stages[i];
+        if (p->buffer == NULL) continue;
+        s->g->api.BufferDestroy(p->buffer);
+        s->g->api.BufferRelease(p->buffer);
+    }
+    gpu_pump(s->g); /* callbacks of a lost device hold pieces: let them come */
+    mem_free(s);
 }

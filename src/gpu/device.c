@@ -46,11 +46,15 @@ static void on_lost(WGPUDevice const *device, WGPUDeviceLostReason reason, WGPUS
     atomic_store(&g->lost, true);
 }
 
+/* What this thread catches; below. */
+static bool scope_catch(WGPUErrorType type, const char *message);
+
 static void on_uncaptured(WGPUDevice const *device, WGPUErrorType type, WGPUStringView message,
                           void *user, void *unused) {
     (void)device, (void)unused;
     char text[400];
     view_copy(text, sizeof(text), message);
+    if (scope_catch(type, text)) return;
     const bool memory = type == WGPUErrorType_OutOfMemory;
     gpu_fail(user, memory ? DP_E_MEMORY : DP_E_DEVICE, "the GPU reported: %s", text);
 }
@@ -107,17 +111,36 @@ void gpu_await(gpu *g, WGPUFuture future, const reply *r) {
 
 /* ---- error scopes -------------------------------------------------------------------------- */
 
-/* Innermost last. wgpu-native aborts at the third: an internal error there is a fault of the
- * device. */
-static const WGPUErrorFilter scope_filters[] = { WGPUErrorFilter_Validation,
-                                                 WGPUErrorFilter_OutOfMemory,
-                                                 WGPUErrorFilter_Internal };
+/* wgpu-native keeps one stack of scopes for a device, whichever thread pushed them, and threads of
+ * ours make pipelines (kernel.c). But what no scope takes it reports inside the call at fault, on
+ * its thread: there a scope of ours is what the thread catches, and the library sees none. */
+typedef struct {
+    bool open;
+    WGPUErrorType type; /* the first; NoError: none so far */
+    char message[400];
+} thread_scope;
+static _Thread_local thread_scope caught;
+
+static bool scope_catch(WGPUErrorType type, const char *message) {
+    if (!caught.open) return false;
+    if (caught.type != WGPUErrorType_NoError) return true;
+    caught.type = type;
+    view_copy(caught.message, sizeof(caught.message), view_of(message));
+    return true;
+}
 
 uint32_t scope_begin(gpu *g) {
-    const uint32_t n = g->api.kind == LIBRARY_WGPU ? 2 : 3;
-    for (uint32_t i = 0; i < n; i++)
-        g->api.DevicePushErrorScope(g->device, scope_filters[i]);
-    return n;
+    static const WGPUErrorFilter filters[] = { WGPUErrorFilter_Validation, /* the innermost last */
+                                               WGPUErrorFilter_OutOfMemory,
+                                               WGPUErrorFilter_Internal };
+    if (g->api.kind == LIBRARY_WGPU) {
+        assert(!caught.open);
+        caught = (thread_scope){ .open = true, .type = WGPUErrorType_NoError };
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(filters); i++)
+        g->api.DevicePushErrorScope(g->device, filters[i]);
+    return ARRAY_LEN(filters);
 }
 
 static void on_scope(WGPUPopErrorScopeStatus status, WGPUErrorType type, WGPUStringView message,
@@ -130,6 +153,12 @@ static void on_scope(WGPUPopErrorScopeStatus status, WGPUErrorType type, WGPUStr
 bool scope_end(gpu *g, uint32_t scopes, dp_error *err) {
     reply first = { 0 };
     bool failed = false;
+    if (g->api.kind == LIBRARY_WGPU) {
+        assert(caught.open);
+        caught.open = false;
+        failed = caught.type != WGPUErrorType_NoError;
+        if (failed) reply_fill(&first, caught.type, NULL, view_of(caught.message));
+    }
     while (scopes-- > 0) {
         reply r = { 0 };
         const WGPUPopErrorScopeCallbackInfo info = { .mode = WGPUCallbackMode_AllowProcessEvents,
@@ -185,11 +214,12 @@ static void on_device(WGPURequestDeviceStatus status, WGPUDevice device, WGPUStr
 }
 
 static bool request_device(gpu *g, dp_error *err) {
-    WGPUFeatureName features[3];
+    WGPUFeatureName features[4];
     size_t n = 0;
     if (g->info.f16) features[n++] = WGPUFeatureName_ShaderF16;
     if (g->info.subgroups) features[n++] = adapter_subgroups_feature(g);
     if (g->info.timestamps) features[n++] = WGPUFeatureName_TimestampQuery;
+    if (g->info.matrix > 0) features[n++] = (WGPUFeatureName)DAWN_FEATURE_MATRIX;
     dawn_toggles toggles;
     const WGPUDeviceDescriptor d = {
         .nextInChain = library_toggles(&g->api, TOGGLES_DEVICE, &toggles),
@@ -258,6 +288,7 @@ static bool probe_subgroups(gpu *g, dp_error *err) {
     }
     g->info.subgroups = works;
     g->info.subgroup_size = works ? size : 0;
+    if (!works) g->info.matrix = 0;
     return gpu_ok(g, err);
 }
 
@@ -266,6 +297,7 @@ static gpu *open_instance(const dp_device_options *options, dp_error *err) {
     if (g == NULL) return NULL;
     pthread_mutex_init(&g->lock, NULL);
     pthread_mutex_init(&g->fault_lock, NULL);
+    makers_open(g);
     g->log = (log_sink){ options->log, options->log_user };
     g->max_memory = options->max_memory;
     g->encoder.g = g;
@@ -293,9 +325,9 @@ static bool open_device(gpu *g, const dp_device_options *options, dp_error *err)
     g->stats = (dp_stats){ .device_bytes = g->stats.device_bytes,
                            .device_bytes_peak = g->stats.device_bytes };
     gpu_profile_reset(g);
-    log_line(&g->log, DP_LOG_INFO, "%s (%s, %s) through %s, f16 %s, subgroups of %u", g->info.name,
+    log_line(&g->log, DP_LOG_INFO, "%s (%s, %s) through %s, f16 %s, subgroups of %u, matrices of %u", g->info.name,
              g->info.type, g->info.backend, g->info.library, g->info.f16 ? "on" : "off",
-             g->info.subgroup_size);
+             g->info.subgroup_size, g->info.matrix);
     return true;
 }
 
@@ -335,6 +367,7 @@ void gpu_close(gpu *g) {
         plans_close(g);
         kernels_close(g);
         profile_close(g);
+        trace_close(g);
         buffers_close(g);
         g->api.QueueRelease(g->queue);
         if (!atomic_load(&g->lost)) g->api.DeviceDestroy(g->device);
@@ -349,6 +382,8 @@ void gpu_close(gpu *g) {
     }
     pthread_mutex_destroy(&g->lock);
     pthread_mutex_destroy(&g->fault_lock);
+    makers_close(g);
+    mem_free(g->profiler);
     mem_free(g);
 }
 

@@ -13,7 +13,7 @@ enum { PLACE_MIN = 4096 }; /* bytes of a read-back buffer at least */
 gpu_encoder *gpu_begin(gpu *g) {
     gpu_encoder *e = &g->encoder;
     assert(!e->open);
-    *e = (gpu_encoder){ .g = g, .open = true };
+    *e = (gpu_encoder){ .g = g, .open = true, .began = clock_seconds() };
     if (!gpu_ok(g, &e->err)) return e;
     e->commands = g->api.DeviceCreateCommandEncoder(g->device, NULL);
     if (e->commands == NULL) err_set(&e->err, DP_E_DEVICE, "the device makes no command encoder");
@@ -36,7 +36,7 @@ static void begin_pass(gpu_encoder *e, const WGPUPassTimestampWrites *times) {
 }
 
 /* times * ceil(n / per), zero values meaning one. */
-static uint32_t count_groups(gpu_extent x, const gpu_sizes *sizes) {
+uint32_t count_groups(gpu_extent x, const gpu_sizes *sizes) {
     const uint64_t n = x.size == 0 ? 1 : sizes->n[x.size];
     const uint64_t per = max_u32(x.per, 1);
     const uint64_t groups = max_u32(x.times, 1) * ((n + per - 1) / per);
@@ -44,42 +44,48 @@ static uint32_t count_groups(gpu_extent x, const gpu_sizes *sizes) {
     return (uint32_t)groups;
 }
 
-void gpu_encode(gpu_encoder *e, const gpu_plan *p, const gpu_sizes *sizes) {
+void gpu_phase(gpu_encoder *e, dp_phase phase, uint32_t rows) {
+    assert(e->open);
+    if (e->g->profiler != NULL) profile_phase(e->g, phase, rows);
+}
+
+void encode_step(gpu_encoder *e, const gpu_plan *p, uint32_t i, WGPUBindGroup data,
+                 const gpu_sizes *sizes) {
     gpu *g = e->g;
-    assert(e->open && p->finished && p->g == g);
-    if (e->commands == NULL) return;
     const gpu_api *api = &g->api;
-    const bool timed = g->profiler != NULL;
-    for (uint32_t i = 0; i < p->n; i++) {
-        const plan_step *s = &p->steps[i];
-        const uint32_t x = count_groups(s->groups[0], sizes);
-        const uint32_t y = count_groups(s->groups[1], sizes);
-        const uint32_t z = count_groups(s->groups[2], sizes);
-        if (x == 0 || y == 0 || z == 0) continue;
+    const plan_step *s = &p->steps[i];
+    const uint32_t x = count_groups(s->groups[0], sizes);
+    const uint32_t y = count_groups(s->groups[1], sizes);
+    const uint32_t z = count_groups(s->groups[2], sizes);
+    if (x == 0 || y == 0 || z == 0) return;
+    if (profile_splits(g)) end_pass(e);
+    if (e->pass == NULL) {
         WGPUPassTimestampWrites times;
-        if (timed) {
-            end_pass(e);
-            begin_pass(e, profile_begin(g, s->span, &times) ? &times : NULL);
-        } else if (e->pass == NULL) {
-            begin_pass(e, NULL);
-        }
-        if (s->pipeline != e->pipeline) {
-            api->ComputePassEncoderSetPipeline(e->pass, s->pipeline);
-            e->pipeline = s->pipeline;
-        }
-        if (s->data != e->data) {
-            api->ComputePassEncoderSetBindGroup(e->pass, 0, s->data, 0, NULL);
-            e->data = s->data;
-        }
-        if (s->params_offset != NO_PARAMS &&
-            (p->params_group != e->params || s->params_offset != e->params_offset)) {
-            api->ComputePassEncoderSetBindGroup(e->pass, 1, p->params_group, 1, &s->params_offset);
-            e->params = p->params_group;
-            e->params_offset = s->params_offset;
-        }
-        api->ComputePassEncoderDispatchWorkgroups(e->pass, x, y, z);
-        g->stats.dispatches++;
+        begin_pass(e, profile_begin(g, s->span, &p->calls[i].cost, sizes, &times));
     }
+    if (s->pipeline != e->pipeline) {
+        api->ComputePassEncoderSetPipeline(e->pass, s->pipeline);
+        e->pipeline = s->pipeline;
+    }
+    if (data != e->data) {
+        api->ComputePassEncoderSetBindGroup(e->pass, 0, data, 0, NULL);
+        e->data = data;
+    }
+    if (s->params_offset != NO_PARAMS &&
+        (p->params_group != e->params || s->params_offset != e->params_offset)) {
+        api->ComputePassEncoderSetBindGroup(e->pass, 1, p->params_group, 1, &s->params_offset);
+        e->params = p->params_group;
+        e->params_offset = s->params_offset;
+    }
+    api->ComputePassEncoderDispatchWorkgroups(e->pass, x, y, z);
+    g->stats.dispatches++;
+}
+
+void gpu_encode(gpu_encoder *e, const gpu_plan *p, const gpu_sizes *sizes) {
+    assert(e->open && p->finished && p->g == e->g);
+    if (e->commands == NULL) return;
+    for (uint32_t i = 0; i < p->n; i++)
+        encode_step(e, p, i, p->steps[i].data, sizes);
 }
 
 static void check_range(const gpu *g, gpu_range r) {
@@ -206,6 +212,7 @@ uint64_t encode_submit(gpu *g, WGPUCommandBuffer commands) {
     flight *f = &g->flights[number % FLIGHTS];
     *f = (flight){ .number = number };
     const size_t n = commands != NULL ? 1 : 0;
+    g->handed_over = clock_seconds();
     if (g->api.kind == LIBRARY_WGPU) {
         f->index = g->api.QueueSubmitForIndex(g->queue, n, &commands);
     } else {
@@ -234,10 +241,17 @@ static WGPUCommandBuffer finish_commands(gpu_encoder *e) {
     return commands;
 }
 
+static void count_time(gpu *g, uint64_t *nanoseconds, const char *name, double start,
+                       double end) {
+    if (end > start) *nanoseconds += (uint64_t)((end - start) * 1e9);
+    trace_host(g, name, start, end);
+}
+
 bool gpu_submit(gpu_encoder *e, gpu_ticket *ticket, dp_error *err) {
     gpu *g = e->g;
     assert(e->open);
     if (ticket != NULL) *ticket = 0;
+    const double recorded = clock_seconds();
     WGPUCommandBuffer commands = finish_commands(e);
     read_place *place = e->place;
     e->open = false;
@@ -259,7 +273,12 @@ bool gpu_submit(gpu_encoder *e, gpu_ticket *ticket, dp_error *err) {
         place->state = PLACE_FREE;
     }
     if (commands != NULL) g->api.CommandBufferRelease(commands);
-    if (e->err.status != DP_OK) return err_set(err, e->err.status, "%s", e->err.message);
+    count_time(g, &g->stats.encode_ns, "encode", e->began, recorded);
+    count_time(g, &g->stats.submit_ns, "submit", recorded, clock_seconds());
+    if (e->err.status != DP_OK) {
+        if (g->profiler != NULL) profile_abandon(g);
+        return err_set(err, e->err.status, "%s", e->err.message);
+    }
     if (g->profiler != NULL) profile_collect(g);
     buffers_reap(g);
     return true;
@@ -276,23 +295,25 @@ bool gpu_poll(gpu *g, gpu_ticket ticket) {
     }
 }
 
-/* Blocks once for submission `number`; the future of one that is no longer remembered is that of
- * the oldest which is: it finishes later. */
-static void block_for(gpu *g, uint64_t number) {
+/* The future of a submission that is no longer remembered is that of the oldest which is: it
+ * finishes later. */
+void encode_block(gpu *g, uint64_t number) {
     const uint64_t oldest = g->submitted > FLIGHTS - 1 ? g->submitted - (FLIGHTS - 1) : 1;
     const flight *f = &g->flights[max_u64(number, oldest) % FLIGHTS];
     gpu_block(g, f->future, &f->index);
 }
 
 void gpu_wait(gpu *g, gpu_ticket ticket) {
+    const double start = clock_seconds();
     while (!gpu_poll(g, ticket))
-        block_for(g, ticket);
+        encode_block(g, ticket);
+    count_time(g, &g->stats.wait_ns, "wait", start, clock_seconds());
 }
 
 void encode_wait(gpu *g, uint64_t number) {
     assert(number <= g->submitted);
     while (g->completed < number && !atomic_load(&g->lost))
-        block_for(g, number);
+        encode_block(g, number);
 }
 
 bool gpu_collect(gpu *g, gpu_ticket ticket, void *out, size_t size, dp_error *err) {
@@ -315,6 +336,11 @@ bool gpu_collect(gpu *g, gpu_ticket ticket, void *out, size_t size, dp_error *er
     return ok;
 }
 
+void gpu_drop(gpu *g, gpu_ticket ticket) {
+    read_place *place = find_place(g, ticket);
+    if (place != NULL) free_place(place);
+}
+
 void encode_close(gpu *g) {
     gpu_encoder *e = &g->encoder;
     if (e->open) { /* given up in the middle of a recording */
@@ -327,7 +353,7 @@ void encode_close(gpu *g) {
     for (size_t i = 0; i < GPU_READBACKS; i++) {
         read_place *place = &g->places[i];
         while (place->state == PLACE_MAPPING && !atomic_load(&g->lost))
-            block_for(g, place->number);
+            encode_block(g, place->number);
         if (place->state != PLACE_FREE) free_place(place);
     }
 }

@@ -65,6 +65,28 @@ gpu_range gpu_part(gpu_range r, uint64_t offset, uint64_t size); /* asserts that
  * now. range.size bytes, offset and size multiples of 4. Large data goes in bounded pieces; the
  * call waits when more than 64 MiB are under way. */
 bool gpu_write(gpu *g, gpu_range range, const void *bytes, dp_error *err) CHECK_RESULT;
+
+/* Uploads that threads prepare: n pieces of host memory which the device copies from. All calls are
+ * the device's owner's, the memory of a piece that is taken anybody's. */
+typedef struct gpu_staging gpu_staging;
+enum { GPU_STAGES_MAX = 32 };
+/* Pieces are made as they are taken, n at most, fewer if there is no room for all; DP_E_MEMORY if
+ * there is for none. */
+gpu_staging *gpu_staging_new(gpu *g, uint32_t n, uint64_t size, dp_error *err) CHECK_RESULT;
+/* The memory of a piece that the device does not use: `size` bytes to write, aligned to 8 at least;
+ * reading them may be slow. NULL, and DP_OK in err, if there is none; with `wait`, which makes no
+ * sense while all are taken, only with DP_E_DEVICE. */
+void *gpu_staging_take(gpu_staging *s, bool wait, uint32_t *piece, dp_error *err) CHECK_RESULT;
+typedef struct {
+    gpu_range to;  /* offset and size multiples of 4 */
+    uint64_t from; /* in the piece, a multiple of 4 */
+} gpu_staged;
+/* Copies parts of a piece to the device, ordered before everything submitted later, and gives the
+ * piece back. */
+bool gpu_staging_send(gpu_staging *s, uint32_t piece, const gpu_staged *list, uint32_t n,
+                      dp_error *err) CHECK_RESULT;
+void gpu_staging_free(gpu_staging *s); /* waits for what was sent; NULL is fine */
+
 /* Submits, waits and copies range.size bytes back: for tests and rare reads. No encoder is open. */
 bool gpu_read(gpu *g, gpu_range range, void *out, dp_error *err) CHECK_RESULT;
 
@@ -87,7 +109,7 @@ typedef struct {
 /* A fragment: kernels/part/SLOT_NAME.wgsl fills slot SLOT. */
 typedef struct {
     const char *slot, *name, *text;
-    bool needs_f16, needs_subgroups;
+    bool needs_f16, needs_subgroups, needs_matrix;
     const gpu_binding *bindings;
     uint32_t n_bindings;
     const gpu_const *consts; /* none: a fragment uses the overrides of its kernel */
@@ -97,9 +119,10 @@ typedef struct {
 /* A kernel file. Its text and those of one fragment per slot are one WGSL module. */
 typedef struct {
     const char *name, *text;  /* entry point = name */
-    const char *const *slots; /* what `//! use a, b` names */
+    const char *const *slots;   /* what `//! use a, b as c` names: "a", "c" */
+    const char *const *slot_of; /* whose parts fill them: "a", "b" */
     uint32_t n_slots;
-    bool needs_f16, needs_subgroups;
+    bool needs_f16, needs_subgroups, needs_matrix;
     const gpu_binding *bindings; /* of the file itself, by binding number */
     uint32_t n_bindings;
     const gpu_const *consts; /* overrides without an initialiser */
@@ -108,16 +131,20 @@ typedef struct {
     uint32_t params_size; /* of the uniform Params at group 1, binding 0; 0: none */
 } gpu_source;
 
-enum { GPU_SLOTS = 4, GPU_BINDINGS = 12 };
+enum { GPU_SLOTS = 4, GPU_BINDINGS = 12, GPU_SECOND_BINDING = 9 };
 
 /* The pipeline for a source, its fragments (in slot order) and its constants (NAME_consts; may be
- * NULL if it has none; finite numbers). Cached: the same question gives the same kernel. Where the
- * implementation can, it is made in the background: errors show in gpu_plan_finish or
- * gpu_kernels_wait. Asserts that the fragments fit the slots and that the device has what they
- * need. NULL only if out of memory. Lives as long as the gpu. */
+ * NULL if it has none; finite numbers). Cached: the same question gives the same kernel. It is made
+ * in the background, or when it is waited for: errors show in gpu_plan_finish or gpu_kernels_wait.
+ * Asserts that the fragments fit the slots and that the device has what they need. NULL only if out
+ * of memory. Lives as long as the gpu. */
 const gpu_kernel *gpu_kernel_get(gpu *g, const gpu_source *source,
                                  const gpu_fragment *const *fragments, const void *consts,
                                  dp_error *err) CHECK_RESULT;
+/* Lets threads make the pipelines asked for so far, where the implementation does not by itself;
+ * returns at once. Without it, or without threads, who waits for a pipeline makes it. */
+void gpu_kernels_start(gpu *g);
+const char *gpu_kernel_name(const gpu_kernel *k); /* "matvec q4_k": with its fragments */
 /* Waits for all pipelines asked for; DP_E_DEVICE with the kernel's name and the compiler's message.
  */
 bool gpu_kernels_wait(gpu *g, dp_error *err) CHECK_RESULT;
@@ -130,7 +157,7 @@ void gpu_kernel_text(const gpu *g, const gpu_source *source, const gpu_fragment 
 
 /* What may differ from one encoding of a plan to the next: counts that size the dispatches. [0] is
  * not read: it counts as 1. */
-enum { GPU_SIZES = 6 };
+enum { GPU_SIZES = 8 };
 typedef struct {
     uint32_t n[GPU_SIZES];
 } gpu_sizes;
@@ -142,12 +169,25 @@ typedef struct {
     uint32_t per;   /* 0: 1 */
 } gpu_extent;
 
+/* What a call has to move and to compute, for profiles: a model, not a count. A term counts
+ * min(sizes.n[size], most * sizes.n[of]) times; most 0: without that bound. */
+typedef struct {
+    uint64_t bytes, flops;
+    uint32_t size, most, of;
+} gpu_cost_term;
+enum { GPU_COST_TERMS = 4 };
+typedef struct {
+    gpu_cost_term terms[GPU_COST_TERMS];
+    uint32_t rows, cols; /* of its matrix; 0: none */
+} gpu_cost;
+
 typedef struct {
     const gpu_kernel *kernel;     /* NULL (an earlier failure): the plan fails */
     gpu_range bind[GPU_BINDINGS]; /* by binding number of group 0 */
     const void *params;           /* params_size bytes, copied; NULL if it has none */
     gpu_extent groups[3];
-    const char *label; /* static text for profiles: "layer qkv"; NULL: the kernel's */
+    const char *label; /* static text for profiles, the role: "attn qkv"; NULL: none */
+    gpu_cost cost;
 } gpu_call;
 
 /* A list of dispatches, sticky errors: after the first failure gpu_plan_add does nothing and
@@ -167,10 +207,19 @@ uint32_t gpu_plan_n_calls(const gpu_plan *p);
  * False past the end. */
 bool gpu_plan_describe(const gpu_plan *p, uint32_t i, char *out, size_t size);
 
+/* Call i as it was added, without its parameters; NULL past the end. */
+const gpu_call *gpu_plan_call(const gpu_plan *p, uint32_t i);
+
+/* Bytes and operations of a call (profile.c). */
+gpu_cost_term gpu_cost_of(const gpu_cost *cost, const gpu_sizes *sizes);
+
 /* ---- encoding (encode.c) ------------------------------------------------------------------- */
 
 /* Starts the device's encoder; one at a time. Never NULL: failures stick until gpu_submit. */
 gpu_encoder *gpu_begin(gpu *g);
+/* Says, for profiles, what is encoded from here on: a pass of so many rows, or, with 0, what comes
+ * between passes. Stays until the next call. */
+void gpu_phase(gpu_encoder *e, dp_phase phase, uint32_t rows);
 /* A dispatch of size zero is left out; one of more than 65,535 workgroups in a dimension asserts.
  */
 void gpu_encode(gpu_encoder *e, const gpu_plan *p, const gpu_sizes *sizes);
@@ -199,13 +248,47 @@ bool gpu_poll(gpu *g, gpu_ticket ticket);
  * and releases its place. DP_E_DEVICE if the device was lost or the implementation reported an
  * error. */
 bool gpu_collect(gpu *g, gpu_ticket ticket, void *out, size_t size, dp_error *err) CHECK_RESULT;
+/* Gives a read-back up, under way or finished: instead of gpu_collect. */
+void gpu_drop(gpu *g, gpu_ticket ticket);
 /* The one function that waits: until gpu_poll(ticket). */
 void gpu_wait(gpu *g, gpu_ticket ticket);
 
 /* ---- profile (profile.c) ------------------------------------------------------------------- */
 
-/* As dp_device_get_profile; a row is called by gpu_call.label or the kernel with its fragments. */
+/* As dp_device_get_profile, dp_device_get_phases, dp_profile_set_mode, dp_device_get_peaks. No
+ * encoder is open. */
 void gpu_profile(gpu *g, dp_profile_row *rows, size_t max, size_t *n);
+void gpu_profile_phases(gpu *g, dp_profile_phase phases[DP_PHASES]);
+dp_profile_mode gpu_profile_mode(gpu *g, dp_profile_mode mode); /* what it was */
 void gpu_profile_reset(gpu *g);
+bool gpu_peaks(gpu *g, dp_device_peaks *peaks, dp_error *err) CHECK_RESULT;
+
+bool gpu_profiles(const gpu *g);
+/* As dp_trace_start, dp_trace_stop (trace.c). */
+bool gpu_trace_start(gpu *g, size_t max, dp_error *err) CHECK_RESULT;
+size_t gpu_trace_stop(gpu *g, dp_trace_fn *each, void *user);
+
+/* ---- one call alone (time.c) --------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t n_alike; /* calls of the plan with the same kernel, role and shape */
+    uint32_t n_timed; /* dispatches that the time is the mean of; 0: of size zero, nothing ran */
+    uint32_t groups[3];
+    uint64_t bytes, flops;
+    bool cold;
+    double nanoseconds;
+} gpu_op_time;
+/* Is call i the first of those alike? */
+bool gpu_plan_is_first(const gpu_plan *p, uint32_t i);
+typedef struct {
+    gpu_sizes sizes;
+    uint32_t most; /* dispatches that run in all, at least 5; 0: as many as it takes */
+    uint64_t cold; /* bytes that are to be read in turn, as far as there is room; 0: as it is */
+    double run_ns; /* what a run is to take about: longer ones are steadier */
+} gpu_time_options;
+/* Times call i and those alike as dp_op_time says, over buffers as they are. No encoder is open. It
+ * waits. DP_E_UNSUPPORTED without profile. */
+bool gpu_plan_time(gpu_plan *p, uint32_t i, const gpu_time_options *how, gpu_op_time *out,
+                   dp_error *err) CHECK_RESULT;
 
 #endif

@@ -30,6 +30,7 @@
     X(BindGroupRelease)                                                               \
     X(BufferDestroy)                                                                  \
     X(BufferGetConstMappedRange)                                                      \
+    X(BufferGetMappedRange)                                                           \
     X(BufferMapAsync)                                                                 \
     X(BufferRelease)                                                                  \
     X(BufferUnmap)                                                                    \
@@ -83,6 +84,23 @@
     X(QueueSubmitForIndex)             \
     X(SetLogLevel)
 
+/* What Dawn says of matrix units, as its dawn/webgpu.h has it: one configuration multiplies [m, k] by
+ * [k, n]. */
+enum {
+    DAWN_FEATURE_MATRIX = 0x00050034, /* ChromiumExperimentalSubgroupMatrix */
+    DAWN_STYPE_MATRIX = 0x0005003B,   /* AdapterPropertiesSubgroupMatrixConfigs */
+    DAWN_MATRIX_F32 = 1,              /* WGPUSubgroupMatrixComponentType */
+    DAWN_MATRIX_F16 = 2,
+};
+typedef struct {
+    uint32_t component, result, m, n, k;
+} dawn_matrix;
+typedef struct {
+    WGPUChainedStruct chain;
+    size_t n;
+    const dawn_matrix *list;
+} dawn_matrices;
+
 typedef enum { LIBRARY_OTHER, LIBRARY_WGPU, LIBRARY_DAWN } library_kind;
 
 typedef struct {
@@ -91,6 +109,7 @@ typedef struct {
     GPU_FUNCTIONS(X)
     GPU_WGPU_FUNCTIONS(X)
 #undef X
+    void (*FreeDawnMatrices)(dawn_matrices); /* of Dawn, if it knows of them */
 } gpu_api;
 
 /* Fills *api from the library at `path`, NULL: the first found in the folders of DP_WEBGPU_DIRS or
@@ -176,9 +195,25 @@ struct gpu_encoder {
     WGPUBindGroup data, params;
     uint32_t params_offset;
     read_place *place; /* of gpu_encode_read */
+    double began;      /* by clock_seconds */
 };
 
 typedef struct gpu_profiler gpu_profiler;
+typedef struct gpu_trace gpu_trace;
+
+/* Kernels of wgpu-native that wait for their pipelines, and threads that make them (kernel.c). */
+enum { MAKERS_MAX = 8 };
+typedef enum { KERNEL_WAITING, KERNEL_MAKING, KERNEL_MADE } kernel_state;
+typedef struct {
+    pthread_mutex_t lock; /* of what follows but `threads` */
+    pthread_cond_t changed;
+    struct gpu_kernel *first, **last;
+    uint32_t n_waiting;
+    uint32_t n_running;
+    bool closing;
+    pthread_t threads[MAKERS_MAX]; /* started and not joined, of the thread that has the device */
+    uint32_t n_threads;
+} kernel_makers;
 
 struct gpu {
     gpu_api api;
@@ -211,11 +246,15 @@ struct gpu {
 
     gpu_kernel **kernels;
     size_t n_kernels, max_kernels;
+    kernel_makers makers;
     gpu_layout layouts[LAYOUTS];
     size_t n_layouts;
     WGPUBindGroupLayout params_layout;
     gpu_plan *plans;
     gpu_profiler *profiler; /* NULL unless profiling */
+    dp_device_peaks peaks;  /* 0 until measured */
+    gpu_trace *trace;       /* NULL: off */
+    double handed_over;     /* when the last submission was, by clock_seconds */
 };
 
 /* Records a failure (the first one stays); true if it is the first. */
@@ -239,8 +278,9 @@ typedef struct {
 void reply_fill(reply *r, uint32_t status, void *object, WGPUStringView message);
 void gpu_await(gpu *g, WGPUFuture future, const reply *r);
 
-/* Errors of the calls between begin and end, rather than into `fault`: only around creations.
- * Returns how many scopes it opened. */
+/* Errors of this thread's calls between begin and end, rather than into `fault`: only around
+ * creations, not nested. Returns what scope_end wants to know. On wgpu-native by any thread, else
+ * by the device's owner alone. */
 uint32_t scope_begin(gpu *g);
 /* DP_E_MEMORY when the device ran out, DP_E_DEVICE for anything else. */
 bool scope_end(gpu *g, uint32_t scopes, dp_error *err) CHECK_RESULT;
@@ -270,8 +310,11 @@ struct gpu_kernel {
     const gpu_source *source;
     const gpu_fragment *fragments[GPU_SLOTS];
     const gpu_layout *layout;
-    WGPUShaderModule module; /* shared with kernels of the same text: the first of them owns it */
-    bool owns_module;
+    gpu_kernel *owner;       /* of the module: the first kernel of this text */
+    WGPUShaderModule module; /* of the owner alone; NULL until made, and after a failure */
+    kernel_state module_state, state; /* as long as threads may change them: under makers.lock */
+    dp_error module_err;
+    gpu_kernel *next; /* in the queue of makers */
     WGPUComputePipeline pipeline; /* NULL until made, and after a failure */
     WGPUFuture future;            /* of the pipeline */
     uint32_t pending;             /* callbacks to come */
@@ -283,7 +326,9 @@ struct gpu_kernel {
 
 /* Waits for one kernel; false with its name and the compiler's message. */
 bool kernel_wait(const gpu_kernel *k, dp_error *err) CHECK_RESULT;
-void kernels_close(gpu *g);
+void kernels_close(gpu *g); /* drops what still waits */
+void makers_open(gpu *g);
+void makers_close(gpu *g);
 
 /* ---- plans (plan.c) and encoding (encode.c) ------------------------------------------------ */
 
@@ -317,23 +362,52 @@ struct gpu_plan {
 
 void plans_close(gpu *g);
 
+/* Times ceil(n / per), as gpu_extent says. */
+uint32_t count_groups(gpu_extent x, const gpu_sizes *sizes);
+/* One step of a plan with bind group `data`, as gpu_encode does it. */
+void encode_step(gpu_encoder *e, const gpu_plan *p, uint32_t i, WGPUBindGroup data,
+                 const gpu_sizes *sizes);
+/* A bind group for a call that has these ranges instead of its own. */
+WGPUBindGroup plan_bind(gpu *g, const gpu_call *call, const gpu_range bind[GPU_BINDINGS]);
 /* Submits one command buffer (NULL: only what was written before) and returns its number. */
 uint64_t encode_submit(gpu *g, WGPUCommandBuffer commands);
 /* Blocks until submission `number` has completed or the device is lost. */
 void encode_wait(gpu *g, uint64_t number);
+/* Blocks once for submission `number`, a map that belongs to it included, and runs callbacks. */
+void encode_block(gpu *g, uint64_t number);
 void encode_close(gpu *g);
 
 /* ---- profile (profile.c) ------------------------------------------------------------------- */
 
 bool profile_open(gpu *g, dp_error *err) CHECK_RESULT;
-void profile_close(gpu *g);
-/* The row of a name; without a profiler 0. */
-uint32_t profile_span(gpu *g, const char *name);
-/* Where the next dispatch writes its times, in `*writes`; false if no more fit into this
- * submission. */
-bool profile_begin(gpu *g, uint32_t row, WGPUPassTimestampWrites *writes);
-/* Before the encoder is finished; and after the submission, which it waits for. */
+void profile_close(gpu *g); /* what it has on the device; callbacks to come still hold its memory */
+/* The row of a role and a kernel, the first of one for each phase; without a profiler 0. */
+uint32_t profile_span(gpu *g, const char *role, const char *kernel);
+/* Is every dispatch to have a pass of its own? */
+bool profile_splits(const gpu *g);
+/* Where the pass that begins writes its times, NULL if it is not timed: that of the dispatch of
+ * `span`, or of whatever comes. `storage` is what the result points to. */
+const WGPUPassTimestampWrites *profile_begin(gpu *g, uint32_t span, const gpu_cost *cost,
+                                             const gpu_sizes *sizes,
+                                             WGPUPassTimestampWrites *storage);
+void profile_phase(gpu *g, dp_phase phase, uint32_t rows);
+/* Before the encoder is finished; after the submission, where it waits if dispatches are timed; or
+ * if there is none. */
 void profile_resolve(gpu *g, WGPUCommandEncoder commands);
 void profile_collect(gpu *g);
+void profile_abandon(gpu *g);
+/* Of what is submitted between the two, in steps: the GPU time of its passes, counted nowhere;
+ * `split`: a pass to each dispatch. */
+void profile_alone(gpu *g, bool split);
+uint64_t profile_alone_end(gpu *g);
+
+/* ---- trace (trace.c) ------------------------------------------------------------------------ */
+
+void trace_close(gpu *g);
+/* All do nothing while there is no trace; times in seconds, by clock_seconds and by the device. */
+void trace_host(gpu *g, const char *name, double start, double end);
+void trace_device(gpu *g, const dp_profile_row *row, double start, double seconds);
+/* A submission that was handed over at one time began at the other. */
+void trace_gap(gpu *g, double handed_over, double first);
 
 #endif

@@ -107,6 +107,8 @@ bool library_open(gpu_api *api, const char *path, dp_error *err) {
         api->SetLogLevel(WGPULogLevel_Off);
     } else if (dlsym(handle, "wgpuDeviceTick") != NULL) {
         api->kind = LIBRARY_DAWN;
+        void *symbol = dlsym(handle, "wgpuAdapterPropertiesSubgroupMatrixConfigsFreeMembers");
+        memcpy(&api->FreeDawnMatrices, &symbol, sizeof(symbol));
     }
     return true;
 }

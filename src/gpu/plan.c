@@ -150,12 +150,11 @@ static bool have_same_buffers(const gpu_call *a, const gpu_call *b) {
     return true;
 }
 
-static WGPUBindGroup make_group(gpu_plan *p, const gpu_call *call) {
-    gpu *g = p->g;
+WGPUBindGroup plan_bind(gpu *g, const gpu_call *call, const gpu_range bind[GPU_BINDINGS]) {
     WGPUBindGroupEntry entries[GPU_BINDINGS] = { 0 };
     size_t n = 0;
     for (uint32_t i = 0; i < GPU_BINDINGS; i++) {
-        const gpu_range r = call->bind[i];
+        const gpu_range r = bind[i];
         if (r.buffer == NULL) continue;
         entries[n++] = (WGPUBindGroupEntry){
             .binding = i, .buffer = r.buffer->handle, .offset = r.offset, .size = r.size
@@ -193,13 +192,13 @@ static void make_steps(gpu_plan *p) {
         p->steps[i] = (plan_step){
             .pipeline = call->kernel->pipeline,
             .params_offset = slot == NO_PARAMS ? NO_PARAMS : slot * PARAMS_SLOT,
-            .span = profile_span(p->g, call->label != NULL ? call->label : call->kernel->label),
+            .span = profile_span(p->g, call->label, call->kernel->label),
             .groups = { call->groups[0], call->groups[1], call->groups[2] },
         };
         uint32_t j = 0;
         while (j < i && !have_same_buffers(call, &p->calls[j]))
             j++;
-        if (j == i) p->groups[p->n_groups++] = make_group(p, call);
+        if (j == i) p->groups[p->n_groups++] = plan_bind(p->g, call, call->bind);
         p->steps[i].data = j == i ? p->groups[p->n_groups - 1] : p->steps[j].data;
     }
 }
@@ -231,6 +230,14 @@ bool gpu_plan_finish(gpu_plan *p, dp_error *err) {
 
 uint32_t gpu_plan_n_calls(const gpu_plan *p) {
     return p->n;
+}
+
+const char *gpu_kernel_name(const gpu_kernel *k) {
+    return k->label;
+}
+
+const gpu_call *gpu_plan_call(const gpu_plan *p, uint32_t i) {
+    return i < p->n ? &p->calls[i] : NULL;
 }
 
 bool gpu_plan_describe(const gpu_plan *p, uint32_t i, char *out, size_t size) {

@@ -13,8 +13,9 @@ enum {
     CONTEXT_DEFAULT = 8192,
     SESSIONS_DEFAULT = 8,
     BATCH_DEFAULT = 512,
-    SPLITS_MAX = 256, /* spans of a context: bounds what attend_decode writes */
-    SPAN_MIN = 64,    /* keys */
+    SPLITS_MAX = 256,   /* spans of a context: bounds what attend_decode writes */
+    SPAN_MIN = 64,      /* keys */
+    STOPS_PLANNED = 64, /* tokens that end an answer: before it is known how many */
 };
 
 /* An entry of the table: where the range goes and how many bytes it has. */
@@ -25,7 +26,7 @@ typedef struct {
     bool is_cache; /* counted as KV cache */
 } buffer_size;
 
-enum { FIXED_BUFFERS = 35 };
+enum { FIXED_BUFFERS = 40 };
 
 /* Sizes of all buffers but the layers' caches. */
 static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const shapes *s,
@@ -41,6 +42,10 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
     const uint64_t h = experts > 0 ? pairs * c->expert_ffn_dim : batch * c->ffn_dim;
     const uint64_t gu = c->family->ungated ? h : 2 * h;
     const bool post = c->family->norms != NORMS_PRE;
+    const uint64_t inner = max_u64(q_dim, experts > 0 ? 0 : c->ffn_dim);
+    const uint64_t bytes = max_u64(prefill_input_bytes(batch, max_u64(c->dim, inner)),
+                                   prefill_input_bytes(pairs, c->expert_ffn_dim));
+    const uint64_t widest = max_u64(max_u64(c->dim, q_dim + 2 * kv_dim), 2 * inner);
     const watch_layout watched = watch_layout_of(c);
     const buffer_size all[FIXED_BUFFERS] = {
         { "rows", offsetof(buffers, rows), batch * 16, false },
@@ -54,6 +59,7 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
         { "x", offsetof(buffers, x), batch * c->dim * 4, false },
         { "y", offsetof(buffers, y), post ? batch * c->dim * 4 : 0, false },
         { "xn", offsetof(buffers, xn), batch * c->dim * 4, false },
+        { "squares", offsetof(buffers, squares), few * c->dim / 4, false },
         { "qkv", offsetof(buffers, qkv), batch * (q_dim + 2 * kv_dim) * 4, false },
         { "q", offsetof(buffers, q), batch * q4, false },
         { "att", offsetof(buffers, att), batch * q_dim * 4, false },
@@ -61,6 +67,9 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
         { "span_ml", offsetof(buffers, span_ml), few * c->n_heads * s->n_splits * 8, false },
         { "gu", offsetof(buffers, gu), gu * 4, false },
         { "h", offsetof(buffers, h), h * 4, false },
+        { "bytes", offsetof(buffers, bytes), s->f16 ? bytes : 0, false },
+        { "parts", offsetof(buffers, parts), s->f16 ? prefill_parts_bytes(batch, widest) : 0,
+          false },
         { "router", offsetof(buffers, router), batch * experts * 4, false },
         { "choice", offsetof(buffers, choice), pairs * 8, false },
         { "order", offsetof(buffers, order), pairs * 4, false },
@@ -72,7 +81,9 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
         { "logits", offsetof(buffers, logits), out * vocab * 4, false },
         { "saved", offsetof(buffers, saved), slots * vocab * 4, false },
         { "z", offsetof(buffers, z), out * vocab * 4, false },
-        { "best", offsetof(buffers, best), out * s->n_chunks * 8, false },
+        { "best", offsetof(buffers, best), out * s->n_chunks * 16, false },
+        { "won", offsetof(buffers, won), out * s->n_chunks * 16, false },
+        { "found", offsetof(buffers, found), out * (2 + SAMPLE_FOUND) * 8, false },
         { "samplers", offsetof(buffers, samplers), slots * sizeof(sampler_state), false },
         { "counts", offsetof(buffers, counts), slots * vocab * 4, false },
         { "stops", offsetof(buffers, stops), (1 + (uint64_t)n_stops) * 4, false },
@@ -136,7 +147,7 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     s->n_chunks = ceil_div(c->vocab_size, SAMPLE_CHUNK);
 
     buffer_size list[FIXED_BUFFERS];
-    list_sizes(list, c, s, 64);
+    list_sizes(list, c, s, STOPS_PLANNED);
     *memory = (dp_memory){ .weights = w->bytes };
     for (size_t i = 0; i < FIXED_BUFFERS; i++) {
         if (list[i].bytes > max_binding) {
@@ -160,6 +171,33 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     memory->kv_cache += 2 * c->n_layers * align_up(cache, 256);
     memory->total = memory->weights + memory->kv_cache + memory->activations;
     return true;
+}
+
+static const char *group_of(const buffer_size *b) {
+    const bool sampler =
+        b->offset >= offsetof(buffers, saved) && b->offset < offsetof(buffers, watched);
+    return b->is_cache ? "KV cache" : sampler ? "sampler" : "activations";
+}
+
+size_t buffers_describe(const dp_model *m, dp_memory_row *rows, size_t max) {
+    static const char *const groups[] = { "KV cache", "activations", "sampler" };
+    const uint32_t n_caches = 2 * m->config.n_layers;
+    const uint64_t cache = align_up(layer_cache_bytes(&m->config, &m->shapes), 256);
+    buffer_size list[FIXED_BUFFERS];
+    size_t n = 0;
+    list_sizes(list, &m->config, &m->shapes, STOPS_PLANNED);
+    if (n++ < max) {
+        rows[0] = (dp_memory_row){ groups[0], "keys and values", n_caches * cache, n_caches, 0 };
+    }
+    for (size_t g = 0; g < ARRAY_LEN(groups); g++) {
+        for (size_t i = 0; i < FIXED_BUFFERS; i++) {
+            const uint64_t bytes = align_up(list[i].bytes, 256);
+            if (bytes > 0 && strcmp(group_of(&list[i]), groups[g]) == 0 && n++ < max) {
+                rows[n - 1] = (dp_memory_row){ groups[g], list[i].label, bytes, 1, 0 };
+            }
+        }
+    }
+    return n;
 }
 
 /* cos and sin of every position and frequency, as the reference rounds them: the angle in f32. */

@@ -55,6 +55,39 @@ void dp_device_get_profile(dp_device *d, dp_profile_row *rows, size_t max, size_
     gpu_unlock(d->gpu);
 }
 
+void dp_device_get_phases(dp_device *d, dp_profile_phase phases[DP_PHASES]) {
+    gpu_lock(d->gpu);
+    gpu_profile_phases(d->gpu, phases);
+    gpu_unlock(d->gpu);
+}
+
+void dp_profile_set_mode(dp_device *d, dp_profile_mode mode) {
+    gpu_lock(d->gpu);
+    (void)gpu_profile_mode(d->gpu, mode);
+    gpu_unlock(d->gpu);
+}
+
+bool dp_device_get_peaks(dp_device *d, dp_device_peaks *peaks, dp_error *err) {
+    gpu_lock(d->gpu);
+    const bool ok = gpu_peaks(d->gpu, peaks, err);
+    gpu_unlock(d->gpu);
+    return ok;
+}
+
+bool dp_trace_start(dp_device *d, size_t max_events, dp_error *err) {
+    gpu_lock(d->gpu);
+    const bool ok = gpu_trace_start(d->gpu, max_events, err);
+    gpu_unlock(d->gpu);
+    return ok;
+}
+
+size_t dp_trace_stop(dp_device *d, dp_trace_fn *each, void *user) {
+    gpu_lock(d->gpu);
+    const size_t n_lost = gpu_trace_stop(d->gpu, each, user);
+    gpu_unlock(d->gpu);
+    return n_lost;
+}
+
 void dp_profile_reset(dp_device *d) {
     gpu_lock(d->gpu);
     gpu_profile_reset(d->gpu);
@@ -173,12 +206,22 @@ static bool has_tokenizer(dp_model *m, bool *has, dp_error *err) {
     return true;
 }
 
+/* Tells how long a part of opening took, and begins the next. */
+static void tell_stage(const dp_model *m, const char *stage, double *since) {
+    const double now = clock_seconds();
+    log_line(&m->log, DP_LOG_DEBUG, "%s: %s in %.1f ms", container_path(m->files), stage,
+             1e3 * (now - *since));
+    *since = now;
+}
+
 static bool open_files(dp_model *m, const char *path, dp_error *err) {
     const bool vocab_only = m->gpu == NULL;
+    double since = clock_seconds();
     m->files = container_open(path, vocab_only, err);
     if (m->files == NULL || !config_read(&m->config, m->files, vocab_only, &m->arena, err)) {
         return false;
     }
+    tell_stage(m, "files opened", &since);
     bool has = false;
     if (!has_tokenizer(m, &has, err)) {
         return false;
@@ -187,6 +230,7 @@ static bool open_files(dp_model *m, const char *path, dp_error *err) {
     if (has && m->tokenizer == NULL) {
         return false;
     }
+    tell_stage(m, "tokenizer made", &since);
     return true;
 }
 
@@ -196,6 +240,43 @@ static uint64_t read_back_bytes(const dp_model *m) {
     const uint64_t answers = m->shapes.n_out * (1ull + DP_STEPS_MAX) * sizeof(uint32_t);
     const uint64_t choice = 8ull * m->shapes.batch * m->config.n_experts_used;
     return max_u64(max_u64(answers, choice), watch_piece(m));
+}
+
+void dp_model_get_memory(const dp_model *m, dp_memory_row *rows, size_t max, size_t *n) {
+    *n = 0;
+    if (m->gpu == NULL) {
+        return;
+    }
+    *n = weights_describe(&m->weights, &m->config, rows, max);
+    *n += buffers_describe(m, rows + min_u64(*n, max), max - (size_t)min_u64(*n, max));
+    const dp_memory_row staging[] = {
+        { "staging", "uploads, on the host", weights_staging_bytes(&m->weights), 1, 0 },
+        { "staging", "read-back", GPU_READBACKS * read_back_bytes(m), GPU_READBACKS, 0 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(staging); i++, ++*n) {
+        if (*n < max) {
+            rows[*n] = staging[i];
+        }
+    }
+}
+
+bool dp_model_get_dispatch(const dp_model *m, dp_pass pass, uint32_t i, char *line, size_t size) {
+    static const pass_kind kinds[] = {
+        [DP_PASS_ONE] = PASS_ONE, [DP_PASS_FEW] = PASS_FEW, [DP_PASS_SOME] = PASS_SOME,
+        [DP_PASS_MANY] = PASS_MANY
+    };
+    if (m->gpu == NULL || (size_t)pass >= ARRAY_LEN(kinds)) {
+        return false;
+    }
+    const pass_kind kind = kinds[pass];
+    for (uint32_t k = 0; k <= m->n_stages; k++) {
+        const gpu_plan *p = k < m->n_stages ? m->body[kind][k] : m->head[kind];
+        if (i < gpu_plan_n_calls(p)) {
+            return gpu_plan_describe(p, i, line, size);
+        }
+        i -= gpu_plan_n_calls(p);
+    }
+    return false;
 }
 
 /* Experts of all layers that fit the device together with all the rest; 0 if all do, or not even
@@ -244,8 +325,7 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
     if (m->weights.n_decoded > 0) {
         log_line(&m->log, DP_LOG_INFO,
                  "%s: %u tensors, tensor %.*s the first, are kept as f16: their layout is not rows",
-                 container_path(m->files), m->weights.n_decoded,
-                 STR_ARG(m->weights.decoded->name));
+                 container_path(m->files), m->weights.n_decoded, STR_ARG(m->weights.decoded->name));
     }
     if (options != NULL && options->context > m->config.context) {
         log_line(&m->log, DP_LOG_WARNING, "%s: a context of %u is beyond the model's own %u",
@@ -255,6 +335,7 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
                      info->f16, err)) {
         return false;
     }
+    m->shapes.int8 = info->int8;
     const uint64_t room = gpu_memory_room(m->gpu);
     const uint32_t fit = expert_slots == 0 ? slots_that_fit(m, room) : 0;
     if (fit > 0) {
@@ -317,16 +398,32 @@ static bool finish_plans(dp_model *m, dp_error *err) {
            gpu_plan_finish(m->logprobs, err);
 }
 
-/* Pipelines are asked for before the weights travel, so that an implementation which compiles in
- * the background does both at once. */
+/* Pipelines are asked for before the weights travel, so that threads, or the implementation, make
+ * them meanwhile. */
 static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+    double since = clock_seconds();
     gpu_lock(m->gpu);
-    const bool ok = take_host_memory(m, err) && buffers_make(m, err) &&
-                    (!model_pages_experts(m) || experts_open(m, err)) &&
-                    weights_reserve(&m->weights, m->gpu, err) && forward_record(m, err) &&
-                    sample_record(m, err) &&
-                    weights_upload(&m->weights, m->gpu, &m->config, m->files, options, err) &&
-                    finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_back_bytes(m), err);
+    bool ok = take_host_memory(m, err) && buffers_make(m, err) &&
+              (!model_pages_experts(m) || experts_open(m, err)) &&
+              weights_reserve(&m->weights, m->gpu, err);
+    if (ok) {
+        tell_stage(m, "buffers made", &since);
+        ok = forward_record(m, err) && sample_record(m, err);
+    }
+    if (ok && !m->plan_only) {
+        gpu_kernels_start(m->gpu);
+        tell_stage(m, "passes recorded", &since);
+        const double start = since;
+        ok = weights_upload(&m->weights, m->gpu, &m->config, m->files, options, err);
+        tell_stage(m, "weights uploaded", &since);
+        const double bytes = (double)m->weights.bytes;
+        log_line(&m->log, DP_LOG_DEBUG, "%s: %.2f GB of weights at %.2f GB/s",
+                 container_path(m->files), 1e-9 * bytes, 1e-9 * bytes / (since - start));
+    }
+    if (ok && !m->plan_only) {
+        ok = finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_back_bytes(m), err);
+        tell_stage(m, "pipelines waited for", &since);
+    }
     gpu_unlock(m->gpu);
     return ok ||
            (err != NULL && err->status == DP_E_MEMORY &&
@@ -334,20 +431,46 @@ static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *
                        (unsigned long long)m->memory.total));
 }
 
+typedef struct {
+    const dp_model_options *options;
+    const verifier *verifier;
+} load_watch;
+
+/* A pack that turns out to be wrong need not be loaded to its end. */
+static bool watch_load(void *user, uint64_t done, uint64_t total) {
+    const load_watch *w = user;
+    const dp_model_options *o = w->options;
+    return (w->verifier == NULL || !verifier_has_failed(w->verifier)) &&
+           (o == NULL || o->progress == NULL || o->progress(o->progress_user, done, total));
+}
+
 /* A pack's hashes are worked out beside that; nobody gets the model before they are right. */
 static bool open_on_device(dp_model *m, const dp_model_options *options, dp_error *err) {
     verifier *v = NULL;
-    if (container_kind_of(m->files) == CONTAINER_RDRR && !(options != NULL && options->no_verify)) {
+    if (container_kind_of(m->files) == CONTAINER_RDRR && !m->plan_only &&
+        !(options != NULL && options->no_verify)) {
         v = verifier_start(m->files, &(verify_options){ .once = true }, err);
         if (v == NULL) {
             return false;
         }
     }
-    if (!fill_device(m, options, err)) {
+    load_watch watch = { options, v };
+    dp_model_options with = options != NULL ? *options : (dp_model_options){ 0 };
+    with.progress = watch_load;
+    with.progress_user = &watch;
+    dp_error failed = { 0 };
+    const bool filled = fill_device(m, &with, &failed);
+    double since = clock_seconds();
+    if (!filled && (v == NULL || !verifier_has_failed(v))) {
         verifier_cancel(v);
-        return false;
+        return err_set(err, failed.status, "%s", failed.message);
     }
-    return v == NULL || verifier_finish(v, NULL, err);
+    if (v == NULL) {
+        return true;
+    }
+    const bool right = verifier_finish(v, NULL, err);
+    tell_stage(m, "hashes waited for", &since);
+    return right;
 }
 
 dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,
@@ -360,6 +483,7 @@ dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_opti
         m->log = (log_sink){ .write = options->log, .user = options->log_user };
     }
     m->gpu = device != NULL ? device->gpu : NULL;
+    m->plan_only = m->gpu != NULL && options != NULL && options->plan_only;
     if (!open_files(m, path, err) || !plan_memory(m, options, 0, err) || !describe(m, err) ||
         (m->gpu != NULL && !open_on_device(m, options, err))) {
         dp_model_close(m);

@@ -20,7 +20,7 @@ struct expert_cache {
     uint64_t *used; /* [n_layers, slots] when it was needed last */
     uint64_t clock;
     uint32_t (*choice)[2]; /* [pairs] as the router wrote it */
-    unsigned char *piece;  /* [UPLOAD_BYTES] on the way to the device */
+    unsigned char *piece;  /* [2, UPLOAD_BYTES] on the way to the device */
     uint32_t *pending;     /* [n_experts] of a layer, still to be computed */
     uint32_t *places;      /* [n_experts] as the kernels are told */
     dp_expert_stats stats;
@@ -40,7 +40,7 @@ bool experts_open(dp_model *m, dp_error *err) {
     x->held = arena_new(a, (size_t)layers * slots, sizeof *x->held, "experts", err);
     x->used = arena_new(a, (size_t)layers * slots, sizeof *x->used, "experts", err);
     x->choice = arena_new(a, pairs, sizeof *x->choice, "experts", err);
-    x->piece = arena_new(a, UPLOAD_BYTES, 1, "experts", err);
+    x->piece = arena_new(a, 2, UPLOAD_BYTES, "experts", err);
     x->pending = arena_new(a, n, sizeof *x->pending, "experts", err);
     x->places = arena_new(a, n, sizeof *x->places, "experts", err);
     if (x->place == NULL || x->held == NULL || x->used == NULL || x->choice == NULL ||
@@ -67,14 +67,13 @@ static bool fetch_matrix(dp_model *m, const weight *w, uint32_t expert, uint32_t
     while (to >= p->first + p->rows) {
         p++;
     }
-    /* an expert has a multiple of 4 rows, so every slot begins at a multiple of 4 bytes */
-    assert(w->rows % 4 == 0);
     for (uint32_t row = 0; row < w->rows; row += step) {
         const uint32_t n = min_u32(step, w->rows - row);
         const uint64_t at = ((uint64_t)(to - p->first) * w->rows + row) * row_bytes;
-        if (!weight_read(m->files, w, (uint64_t)expert * w->rows + row, n, m->experts->piece,
-                         err) ||
-            !gpu_write(m->gpu, gpu_part(p->range, at, n * row_bytes), m->experts->piece, err)) {
+        unsigned char *scratch = m->experts->piece, *rows = scratch + UPLOAD_BYTES;
+        if (!weight_read_device(m->files, w, (uint64_t)expert * w->rows + row, n, scratch, rows,
+                                err) ||
+            !gpu_write(m->gpu, gpu_part(p->range, at, n * row_bytes), rows, err)) {
             return false;
         }
         m->experts->stats.bytes += n * row_bytes;

@@ -39,18 +39,20 @@ static void record_attention(recorder *r, uint32_t layer) {
     const uint32_t q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
     const uint32_t width = q_dim + 2 * kv_dim;
 
+    r->role = "attn qkv";
     const gpu_range in = stream_in(r, &l->attn_norm, &l->attn_norm_bias);
     op_watch(r, layer, SITE_ATTENTION_INPUT, in);
-    op_matmul(r, (target){ .y = b->qkv, .stride = width }, &l->q, &l->q_bias, in);
-    op_matmul(r, (target){ .y = b->qkv, .stride = width, .column = q_dim }, &l->k, &l->k_bias, in);
-    op_matmul(r, (target){ .y = b->qkv, .stride = width, .column = q_dim + kv_dim }, &l->v,
-              &l->v_bias, in);
+    op_matmul_beside(r, (target){ .y = b->qkv, .stride = width },
+                     (const weight *[]){ &l->q, &l->k, &l->v },
+                     (const vector *[]){ &l->q_bias, &l->k_bias, &l->v_bias }, 3, in);
     if (l->q_norm.source != NULL) {
         op_qk_norm(r, &l->q_norm, &l->k_norm);
     }
+    r->role = "attn";
     op_rope(r, layer); /* and keys and values into the cache */
     op_attend(r, layer);
     op_watch(r, layer, SITE_ATTENTION, b->att);
+    r->role = "attn out";
     stream_out(r, &l->o, &l->o_bias, b->att, &l->post_attn_norm);
 }
 
@@ -61,15 +63,16 @@ static void record_ffn(recorder *r, uint32_t layer) {
     const bool gated = l->gate.n_pieces > 0;
     const uint32_t ffn = c->ffn_dim, width = gated ? 2 * ffn : ffn;
 
+    r->role = "ffn gate up";
     const gpu_range in = stream_in(r, &l->ffn_norm, &l->ffn_norm_bias);
     op_watch(r, layer, SITE_FFN_INPUT, in);
-    if (gated) {
-        op_matmul(r, (target){ .y = b->gu, .stride = width }, &l->gate, &l->gate_bias, in);
-    }
-    op_matmul(r, (target){ .y = b->gu, .stride = width, .column = gated ? ffn : 0 }, &l->up,
-              &l->up_bias, in);
+    const uint32_t first = gated ? 0 : 1;
+    op_matmul_beside(r, (target){ .y = b->gu, .stride = width },
+                     (const weight *[]){ &l->gate, &l->up } + first,
+                     (const vector *[]){ &l->gate_bias, &l->up_bias } + first, 2 - first, in);
     op_activate(r, b->h, b->gu, ffn, 1);
     op_watch(r, layer, SITE_FFN_HIDDEN, b->h);
+    r->role = "ffn down";
     stream_out(r, &l->down, &l->down_bias, b->h, &l->post_ffn_norm);
 }
 
@@ -88,17 +91,20 @@ static void record_experts(recorder *r, uint32_t layer) {
     const layer_weights *l = &r->m->weights.layers[layer];
     const uint32_t ffn = c->expert_ffn_dim, width = 2 * ffn;
 
+    r->role = "route";
     const gpu_range in = stream_in(r, &l->ffn_norm, &l->ffn_norm_bias);
     op_watch(r, layer, SITE_FFN_INPUT, in);
     op_matmul(r, (target){ .y = b->router, .stride = c->n_experts }, &l->router, &l->router_bias,
               in);
     op_route(r);
     next_stage(r);
+    r->role = "experts gate up";
     op_expert_matmul(r, (target){ .y = b->gu, .stride = width }, &l->expert_gate,
                      &l->expert_gate_bias, in, true);
     op_expert_matmul(r, (target){ .y = b->gu, .stride = width, .column = ffn }, &l->expert_up,
                      &l->expert_up_bias, in, true);
     op_activate(r, b->h, b->gu, ffn, c->n_experts_used);
+    r->role = "experts down";
     op_expert_matmul(r, (target){ .y = b->expert_y, .stride = c->dim }, &l->expert_down,
                      &l->expert_down_bias, b->h, false);
     next_stage(r);
@@ -106,11 +112,94 @@ static void record_experts(recorder *r, uint32_t layer) {
     op_expert_combine(r, b->x, b->expert_y, c->residual_scale);
 }
 
+/* ---- passes of few rows: the same in fewer dispatches -------------------------------------- */
+
+/* What the stream goes into next: the attention of a layer, or its feed-forward network; false if
+ * that is not fused, or the head's. */
+static bool next_input(const recorder *r, uint32_t layer, bool ffn, block_input *in) {
+    const dp_model *m = r->m;
+    if (layer == m->config.n_layers || !(ffn ? ffn_is_fused : attention_is_fused)(m, layer)) {
+        return false;
+    }
+    *in = ffn ? ffn_input(m, layer) : attention_input(m, layer);
+    return true;
+}
+
+/* The end of a block: its product, the norm behind it if there is one, the stream, and what the
+ * next block reads. */
+static void fused_out(recorder *r, const weight *w, const vector *bias, gpu_range in,
+                      const vector *norm, const block_input *next) {
+    const buffers *b = &r->m->buffers;
+    if (norm->source == NULL) {
+        op_project_add(r, w, bias, in, next);
+        return;
+    }
+    op_project(r, (target){ .y = b->y, .stride = r->m->config.dim }, w, bias, in);
+    op_norm_add(r, b->x, b->y, norm);
+    if (next != NULL) {
+        op_ready(r, *next);
+    }
+}
+
+static void record_fused_attention(recorder *r, uint32_t layer) {
+    const layer_weights *l = &r->m->weights.layers[layer];
+    block_input next;
+    const bool follows = next_input(r, layer, true, &next);
+
+    r->role = "attn qkv";
+    op_project_qkv(r, layer);
+    if (l->q_norm.source != NULL) {
+        op_qk_norm(r, &l->q_norm, &l->k_norm);
+    }
+    r->role = "attn";
+    op_rope(r, layer);
+    op_attend(r, layer);
+    const gpu_range att = op_ready_attention(r, layer);
+    r->role = "attn out";
+    fused_out(r, &l->o, &l->o_bias, att, &l->post_attn_norm, follows ? &next : NULL);
+}
+
+static void record_fused_ffn(recorder *r, uint32_t layer) {
+    const layer_weights *l = &r->m->weights.layers[layer];
+    block_input next;
+    const bool follows = next_input(r, layer + 1, false, &next);
+
+    r->role = "ffn gate up";
+    op_project_glu(r, layer);
+    r->role = "ffn down";
+    fused_out(r, &l->down, &l->down_bias, r->m->buffers.h, &l->post_ffn_norm,
+              follows ? &next : NULL);
+}
+
+/* ---- the whole ----------------------------------------------------------------------------- */
+
+static void record_layer(recorder *r, uint32_t layer) {
+    const dp_model *m = r->m;
+    const bool few = pass_is_fused(r);
+    block_input in;
+    const bool attention = few && next_input(r, layer, false, &in);
+    if (attention && (layer == 0 || m->config.n_experts > 0 || !ffn_is_fused(m, layer - 1))) {
+        r->role = "attn qkv";
+        op_ready(r, in);
+    }
+    (attention ? record_fused_attention : record_attention)(r, layer);
+    if (m->config.n_experts > 0) {
+        record_experts(r, layer);
+        return;
+    }
+    const bool ffn = few && next_input(r, layer, true, &in);
+    if (ffn && !attention) {
+        r->role = "ffn gate up";
+        op_ready(r, in);
+    }
+    (ffn ? record_fused_ffn : record_ffn)(r, layer);
+}
+
 static void record_body(recorder *r) {
+    r->role = "embed";
     op_embed(r, r->m->buffers.x, &r->m->weights.embedding);
     for (uint32_t layer = 0; layer < r->m->config.n_layers; layer++) {
-        record_attention(r, layer);
-        (r->m->config.n_experts > 0 ? record_experts : record_ffn)(r, layer);
+        record_layer(r, layer);
     }
 }
 
@@ -130,12 +219,16 @@ static void record_head(recorder *r) {
     const config *c = &r->m->config;
     const weights *w = &r->m->weights;
 
-    op_norm_picked(r, b->out, b->x, &w->output_norm, &w->output_norm_bias);
-    op_matmul(
-        r,
-        (target){
-            .y = b->logits, .stride = c->vocab_size, .picked = true, .scale = c->logits_scale },
-        &w->head, NULL, b->out);
+    r->role = "head";
+    const target logits = {
+        .y = b->logits, .stride = c->vocab_size, .picked = true, .scale = c->logits_scale
+    };
+    if (pass_is_fused(r) && head_is_fused(r->m)) {
+        op_project_head(r, logits);
+    } else {
+        op_norm_picked(r, b->out, b->x, &w->output_norm, &w->output_norm_bias);
+        op_matmul(r, logits, &w->head, NULL, b->out);
+    }
     if (c->logits_softcap > 0) {
         op_softcap(r, b->logits);
     }

@@ -1,7 +1,9 @@
 /* generate: text out of a session: N tokens a submit, streaming decoding, stop strings, cancelling.
  *
- * Invariant: nothing that might still become a stop string is given out. Only the tail that could
- * is held back and only new bytes are searched, so the cost of a token does not grow with the text.
+ * While the host reads, decodes and gives out the tokens of one submit, the device works at the
+ * next. Invariant: nothing that might still become a stop string is given out. Only the tail that
+ * could is held back and only new bytes are searched, so the cost of a token does not grow with the
+ * text.
  * */
 #include "model/model.h"
 
@@ -11,7 +13,8 @@ enum {
     STEPS_DEFAULT_MAX = 32,
     TEXT_PIECE_MAX = 1 << 20, /* text of one submit: DP_STEPS_MAX tokens of any length */
 };
-static const double SUBMIT_SECONDS = 0.1; /* text comes about this often */
+/* Text waits for its submit to end, and no longer than twice that, as another may be in front. */
+static const double SUBMIT_SECONDS = 0.025;
 
 typedef struct {
     dp_session *s;
@@ -19,6 +22,9 @@ typedef struct {
     decoder decoder;
     buf text; /* decoded and not given out yet */
     str stop[STOPS_MAX];
+    chain steps;
+    uint32_t room;      /* tokens that may still be asked for */
+    uint32_t last_part; /* steps of the newest submit */
     uint32_t n_tokens;
     bool stopped, cancelled;
 } generation;
@@ -136,29 +142,45 @@ static bool choose_token(generation *g, chunk *c, dp_error *err) {
     return err_set(err, why.status, "%s", why.message);
 }
 
-static bool next_tokens(generation *g, uint32_t steps, chunk *c, dp_error *err) {
-    if (g->o->n_logprobs > 0) {
-        return choose_token(g, c, err);
-    }
-    const double start = clock_seconds();
-    if (!dp_batch_generate(&g->s, 1, steps, g->o->ignore_stops, c->tokens, &c->n, err)) {
-        return false;
-    }
-    g->s->token_seconds = (clock_seconds() - start) / steps;
-    c->ended =
-        c->n > 0 && !g->o->ignore_stops && dp_model_is_stop(g->s->model, c->tokens[c->n - 1]);
-    return true;
-}
-
 /* How many tokens the next submit makes: as many as keep the text flowing. */
-static uint32_t choose_steps(const generation *g, uint32_t room) {
+static uint32_t choose_steps(const generation *g) {
     uint32_t steps = g->o->steps;
     if (steps == 0) {
-        /* the first comes alone, to be early; then as many as fit the time between two pieces */
-        const double fit = g->n_tokens == 0 ? 1 : SUBMIT_SECONDS / (g->s->token_seconds + 1e-6);
+        /* the first comes alone, to be early; as long as nothing is known of the time of a step,
+         * each submit has twice the steps of the one before */
+        const double time = g->s->model->step_seconds;
+        const double fit = g->last_part == 0 ? 1
+                           : time > 0        ? SUBMIT_SECONDS / time
+                                             : 2 * g->last_part;
         steps = fit >= STEPS_DEFAULT_MAX ? STEPS_DEFAULT_MAX : fit < 1 ? 1 : (uint32_t)fit;
     }
-    return min_u32(min_u32(steps, DP_STEPS_MAX), room);
+    return min_u32(steps, g->room);
+}
+
+/* Queues what there is room for, and takes the oldest submit's tokens. */
+static bool next_tokens(generation *g, chunk *c, dp_error *err) {
+    bool ok = true;
+    while (g->room > 0 && chain_has_room(&g->steps) && ok) {
+        dp_error why = { 0 };
+        const uint32_t steps = choose_steps(g);
+        if (chain_submit(&g->steps, steps, steps == g->room, &why)) {
+            g->room -= steps;
+            g->last_part = steps;
+        } else if (g->steps.read < g->steps.sent && why.status == DP_E_MEMORY) {
+            break; /* no page is left: what is under way may be all that is needed */
+        } else {
+            ok = err_set(err, why.status, "%s", why.message);
+        }
+    }
+    ok = ok && chain_collect(&g->steps, c->tokens, DP_STEPS_MAX, &c->n, err);
+    c->ended = g->steps.done[0];
+    return ok;
+}
+
+static void end_steps(generation *g) {
+    gpu_lock(g->s->model->gpu);
+    chain_end(&g->steps);
+    gpu_unlock(g->s->model->gpu);
 }
 
 /* Takes a chunk in, token by token; after a stop string the session forgets what came behind it. */
@@ -175,27 +197,37 @@ static bool take_chunk(generation *g, const chunk *c, dp_error *err) {
         }
         const uint32_t draws = c->n - i - 1; /* behind this token; a stop token is not appended */
         const uint32_t tokens = draws - (c->ended && draws > 0);
-        if (g->stopped && draws > 0 && !session_take_back(g->s, tokens, draws, err)) {
-            return false;
+        if (g->stopped && draws > 0) {
+            end_steps(g);
+            if (!session_take_back(g->s, tokens, draws, err)) {
+                return false;
+            }
         }
     }
     give_out(g, g->stopped ? g->text.size : g->text.size - held_tail(g));
     return true;
 }
 
-static bool run_generation(generation *g, double start, dp_generate_result *result, dp_error *err) {
-    const uint32_t limit = g->o->max_tokens == 0 ? UINT32_MAX : g->o->max_tokens;
-    for (;;) {
-        const uint32_t room = min_u32(limit - g->n_tokens, g->s->model->shapes.context - g->s->n);
-        if (g->stopped || g->cancelled || room == 0) {
-            break;
-        }
+/* The next submit's tokens, by chain or, with logprobs, one by one. */
+static bool next_chunk(generation *g, chunk *c, dp_error *err) {
+    if (g->o->n_logprobs > 0) {
+        g->room--;
+        return choose_token(g, c, err);
+    }
+    gpu_lock(g->s->model->gpu);
+    const bool ok = next_tokens(g, c, err);
+    gpu_unlock(g->s->model->gpu);
+    return ok;
+}
+
+static bool run_steps(generation *g, double start, dp_generate_result *result, dp_error *err) {
+    while (!g->stopped && !g->cancelled && (g->room > 0 || g->steps.read < g->steps.sent)) {
         if (g->s->cancelled) {
             g->cancelled = true;
             break;
         }
         chunk c = { .n = 0 };
-        if (!next_tokens(g, choose_steps(g, room), &c, err)) {
+        if (!next_chunk(g, &c, err)) {
             return false;
         }
         if (result->n_tokens == 0) {
@@ -205,6 +237,30 @@ static bool run_generation(generation *g, double start, dp_generate_result *resu
         if (!take_chunk(g, &c, err)) {
             return false;
         }
+    }
+    return true;
+}
+
+static bool run_generation(generation *g, double start, dp_generate_result *result, dp_error *err) {
+    const uint32_t limit = g->o->max_tokens == 0 ? UINT32_MAX : g->o->max_tokens;
+    g->room = min_u32(limit, g->s->model->shapes.context - g->s->n);
+    if (g->o->n_logprobs == 0 && g->room > 0) {
+        gpu_lock(g->s->model->gpu);
+        const bool begun = chain_begin(&g->steps, &g->s, 1, g->o->ignore_stops, err);
+        gpu_unlock(g->s->model->gpu);
+        if (!begun) {
+            return false;
+        }
+    }
+    bool ok = run_steps(g, start, result, err);
+    if (g->steps.m != NULL) {
+        end_steps(g);
+        if (ok && !g->s->model->slots[g->s->slot].has_logits) {
+            ok = session_take_back(g->s, 0, 0, err);
+        }
+    }
+    if (!ok) {
+        return false;
     }
     if (!g->stopped && g->s->model->tokenizer != NULL) {
         /* half a character or half a stop string: it will not be completed */

@@ -29,10 +29,12 @@ enum {
     SESSIONS_MAX = 256,
     BATCH_MAX = 8192,
     KV_PAGE = 32,        /* tokens to a page of the cache */
-    DECODE_ROWS = 8,     /* passes of up to so many rows take the mat-vec kernels */
+    FEW_ROWS = 4,        /* passes of up to so many rows take the mat-vec kernels for a few */
+    DECODE_ROWS = 16,    /* and up to so many those for some */
     OUT_ROWS = 16,       /* rows of a pass whose logits are wanted, at least: more if there are
                           * more sessions */
-    SAMPLE_CHUNK = 1024, /* tokens of the vocabulary to a workgroup of the sampler */
+    SAMPLE_CHUNK = 512,  /* tokens of the vocabulary to a workgroup of the sampler */
+    SAMPLE_FOUND = 4096, /* tokens that top-k and top-p choose from, at most: more take longer */
     LOGPROBS_MAX = 32,
 };
 
@@ -320,16 +322,24 @@ bool weights_reserve(weights *w, gpu *g, dp_error *err) CHECK_RESULT;
 bool weights_upload(weights *w, gpu *g, const config *c, container *files,
                     const dp_model_options *options, dp_error *err) CHECK_RESULT;
 void weights_free(weights *w);
+/* Rows of dp_model_get_memory for weights by role; how many there are. */
+size_t weights_describe(const weights *w, const config *c, dp_memory_row *rows, size_t max);
+/* Bytes of the host that an upload takes for a while at most. */
+uint64_t weights_staging_bytes(const weights *w);
 
-/* Rows [first, first + n) of a weight (of all experts one after the other) as the kernels want
- * them, n rows of dtype_padded_row_bytes. */
+/* Rows [first, first + n) of a weight (of all experts one after the other), in the order of the
+ * kernels and in the blocks of their type, n rows of dtype_padded_row_bytes. */
 bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, void *out,
                  dp_error *err) CHECK_RESULT;
-/* Matrices travel to the device in pieces of this size at most, and of so many whole rows that the
- * next piece begins at a multiple of 4 bytes: a row has FFN_MAX elements at most, so there is
- * always such a number. */
+/* The same rows in the device's layout (device_rows); scratch and out hold UPLOAD_BYTES each. */
+bool weight_read_device(container *files, const weight *w, uint64_t first, uint32_t n,
+                        void *scratch, void *out, dp_error *err) CHECK_RESULT;
+/* Matrices travel to the device in pieces of this size at most, of whole rows: how many, and the
+ * bytes of a row there. */
 enum { UPLOAD_BYTES = 8 << 20 };
 uint32_t upload_rows(const weight *w, uint64_t *row_bytes);
+/* Hints that these rows will be read soon. */
+void weight_read_ahead(const container *files, const weight *w, uint64_t first, uint32_t n);
 /* Elements [first, first + n) of a vector. */
 bool vector_read(container *files, const vector *v, uint32_t first, uint32_t n, float *out,
                  dp_error *err) CHECK_RESULT;
@@ -378,7 +388,7 @@ dp_importance *calibrate_tokens(dp_model *m, const dp_token *tokens, size_t n, d
 /* Everything the pass reads and writes, sized at load. O: rows whose logits are wanted, S: slots.
  * */
 typedef struct {
-    gpu_range rows;  /* [batch] (token, slot, position, tokens reported | done) u32 */
+    gpu_range rows;  /* [batch] (token, slot, position, done) u32 */
     gpu_range pick;  /* [O] row of each wanted logits */
     gpu_range tiles; /* [batch] (first row, rows, slot, position) u32, for attend_prefill */
     gpu_range sizes; /* (rows, wanted, flags, logprobs) u32 */
@@ -387,7 +397,8 @@ typedef struct {
     gpu_range none;                /* bound where a kernel has nothing to read */
     gpu_range x;                   /* [batch, dim] the residual stream */
     gpu_range y;       /* [batch, dim] what a block adds to it, if a norm comes between */
-    gpu_range xn;      /* [batch, dim] normalised */
+    gpu_range xn;      /* [batch, dim] normalised; the input of a fused block (ops_project.c) */
+    gpu_range squares; /* [DECODE_ROWS, dim / 16] sums of squares of x, of which xn is made */
     gpu_range qkv;     /* [batch, (n_heads + 2 n_kv_heads) * head_dim] */
     gpu_range q;       /* [batch, n_heads, ceil(head_dim / 4)] vec4f, turned */
     gpu_range att;     /* [batch, n_heads * head_dim] */
@@ -395,6 +406,9 @@ typedef struct {
     gpu_range span_ml; /* [DECODE_ROWS, n_heads, splits] (m, l) */
     gpu_range gu;      /* [batch, 2 ffn_dim] gate and up; or as below */
     gpu_range h;       /* [batch, ffn_dim] */
+    gpu_range bytes;   /* what a product of many rows reads, as signed bytes (quantise.wgsl) or
+                        * half floats (halves.wgsl) */
+    gpu_range parts;   /* [splits, batch, rows] of a product whose columns are split */
     /* Mixtures of experts; a pair is a row and one of its experts, pairs = batch * n_experts_used:
      * gu [pairs, 2 expert_ffn_dim], h [pairs, expert_ffn_dim]. */
     gpu_range router;       /* [batch, n_experts] logits */
@@ -407,11 +421,13 @@ typedef struct {
     gpu_range logits;       /* [O, vocab_size] of this pass */
     gpu_range saved;        /* [S, vocab_size] of every session's last token */
     gpu_range z;            /* [O, vocab_size] adjusted logits */
-    gpu_range best;         /* [O, chunks] (value, token) */
+    gpu_range best;         /* [O, chunks] (value, token, mass, -) */
+    gpu_range won;          /* [O, chunks] (score, token, -, -) */
+    gpu_range found;        /* [O, 2 + SAMPLE_FOUND] (value, token), as in sample_draw.wgsl */
     gpu_range samplers;     /* [S] sampler_state */
     gpu_range counts;       /* [S, vocab_size] occurrences for penalties */
     gpu_range stops;        /* how many, then the model's stop set */
-    gpu_range answer;       /* [O, 1 + DP_STEPS_MAX] how many, then the tokens */
+    gpu_range answer;       /* [1 + DP_STEPS_MAX, O] how many, then the tokens step by step */
     gpu_range probs;        /* [O, 1 + LOGPROBS_MAX] (token, logarithm) */
     gpu_range watched;      /* [watch_columns] sums of squares; 0 bytes without shapes.calibrate */
     gpu_range *keys;        /* [n_layers] [page, n_kv_heads, KV_PAGE, D4] vec4 of f16 or f32 */
@@ -430,6 +446,7 @@ typedef struct {
     uint32_t n_splits;  /* spans of the context */
     uint32_t n_chunks;  /* of the vocabulary */
     bool f16;           /* KV cache in half floats */
+    bool int8;          /* quantised matrices meet activations as signed bytes */
     bool calibrate;     /* op_watch records */
 } shapes;
 
@@ -440,6 +457,9 @@ uint32_t default_context(const config *c);
 bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w,
                  const dp_model_options *options, uint64_t max_binding, bool f16,
                  dp_error *err) CHECK_RESULT;
+
+/* Rows of dp_model_get_memory for all buffers (buffers.c): as dp_model_get_memory. */
+size_t buffers_describe(const dp_model *m, dp_memory_row *rows, size_t max);
 
 /* ---- the model ----------------------------------------------------------------------------- */
 
@@ -452,9 +472,14 @@ typedef struct {
 } slot;
 
 /* Which of the plans: by how many rows a pass has. */
-typedef enum { PASS_ONE, PASS_FEW, PASS_MANY, PASS_COUNT } pass_kind;
+typedef enum { PASS_ONE, PASS_FEW, PASS_SOME, PASS_MANY, PASS_COUNT } pass_kind;
+/* Most rows of a pass of this kind, other than PASS_MANY. */
+static inline uint32_t pass_rows(pass_kind kind) {
+    return kind == PASS_ONE ? 1 : kind == PASS_FEW ? FEW_ROWS : DECODE_ROWS;
+}
 
 typedef struct expert_cache expert_cache;
+typedef struct chain chain;
 
 struct dp_model {
     arena arena;
@@ -466,6 +491,7 @@ struct dp_model {
     dp_model_info info;
     dp_memory memory;
     gpu *gpu; /* NULL: opened to tokenise only; all below is then empty */
+    bool plan_only; /* dp_model_options.plan_only */
     shapes shapes;
     gpu_buffer **buffer_list; /* what `buffers` are ranges of */
     uint32_t n_buffers;
@@ -476,7 +502,14 @@ struct dp_model {
     gpu_plan *head[PASS_COUNT];  /* last norm and logits, by wanted rows */
     gpu_plan *greedy, *sampled;  /* one step of the sampler */
     gpu_plan *logprobs;
-    bool calibrating;     /* dp_calibrate runs */
+    struct {
+        pass_kind kind, head;
+        gpu_sizes sizes;
+    } latest;             /* pass, for dp_session_time_ops */
+    bool calibrating;      /* dp_calibrate runs */
+    gpu_ticket evaluating; /* of the newest pass of dp_batch_eval, perhaps under way; 0: none */
+    chain *chain;          /* whose rows and logits the buffers hold; NULL: nobody's */
+    double step_seconds;   /* of a step of the last chain; 0: not known */
     slot *slots;          /* [sessions] */
     uint32_t *free_pages; /* stack */
     uint32_t n_free_pages;
@@ -499,7 +532,6 @@ struct dp_session {
     uint32_t draws;
     bool watched;          /* its rows count in buffers.watched */
     atomic_bool cancelled; /* set by dp_session_cancel, from anywhere */
-    double token_seconds;  /* measured by dp_generate */
 };
 
 /* Takes all buffers and fills those that never change; what was taken before a failure stays for
@@ -515,7 +547,8 @@ const dp_token *model_stops(const dp_model *m, size_t *n);
 /* ---- operations (ops.c): each appends one dispatch (or one per part of a matrix) to a plan --- */
 
 /* What dispatches are sized by: gpu_sizes.n. */
-enum { SIZE_ONE, SIZE_ROWS, SIZE_OUT, SIZE_SPLITS, SIZE_TILES, SIZE_EXPERT_TILES };
+enum { SIZE_ONE, SIZE_ROWS, SIZE_OUT, SIZE_SPLITS, SIZE_TILES, SIZE_EXPERT_TILES,
+       SIZE_KEYS /* that all rows see together: of costs only */ };
 
 /* Where a pass is being recorded. The first failure sticks to the plan. */
 typedef struct {
@@ -523,6 +556,9 @@ typedef struct {
     gpu_plan *plan;
     uint32_t stage; /* of the body */
     pass_kind kind;
+    const char *role; /* of what is recorded from here on, for profiles: static text */
+    gpu_range bytes_of;       /* what buffers.bytes holds: made by a call of */
+    const gpu_plan *bytes_in; /* this plan (ops_prefill.c) */
     dp_error *err;
 } recorder;
 
@@ -545,7 +581,43 @@ typedef struct {
     bool picked; /* over the wanted rows instead of all */
 } target;
 void op_matmul(recorder *r, target y, const weight *w, const vector *bias, gpu_range x);
+/* op_matmul of n matrices whose results stand side by side from y.column on, in one product if the
+ * matrices do too. */
+void op_matmul_beside(recorder *r, target y, const weight *const *w, const vector *const *bias,
+                      uint32_t n, gpu_range x);
 void op_rope(recorder *r, uint32_t layer);
+
+/* ---- of passes of few rows, fused (ops_project.c) ------------------------------------------ */
+
+/* What a block reads: the stream through the RMSNorm in front (source NULL: as it is), in
+ * buffers.xn without the norm's scale, as floats or as signed bytes. */
+typedef struct {
+    const vector *norm;
+    bool q8;
+} block_input;
+/* Whether this kind of pass is recorded so: those of few rows. A software GPU spends seconds on each
+ * pipeline for several rows, so there it is that of one row alone. */
+bool pass_is_fused(const recorder *r);
+/* Whether a layer's blocks can be recorded so; if not, the plain operations serve. */
+bool attention_is_fused(const dp_model *m, uint32_t layer);
+bool ffn_is_fused(const dp_model *m, uint32_t layer);
+block_input attention_input(const dp_model *m, uint32_t layer);
+block_input ffn_input(const dp_model *m, uint32_t layer);
+/* Makes the input of a block; op_project_add does it by the way. */
+void op_ready(recorder *r, block_input in);
+gpu_range op_ready_attention(recorder *r, uint32_t layer);
+/* buffers.qkv of buffers.xn. */
+void op_project_qkv(recorder *r, uint32_t layer);
+/* y = scale (W x + b) */
+void op_project(recorder *r, target y, const weight *w, const vector *bias, gpu_range x);
+/* The norm of the wanted rows and the logits, y = scale W norm(x). */
+bool head_is_fused(const dp_model *m);
+void op_project_head(recorder *r, target y);
+/* buffers.h = act(gate) up of buffers.xn. */
+void op_project_glu(recorder *r, uint32_t layer);
+/* buffers.x += residual_scale (W x + b), and buffers.xn as the input of `next` unless it is NULL. */
+void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
+                    const block_input *next);
 void op_attend(recorder *r, uint32_t layer);
 /* Most rows of one entry of buffers.tiles. */
 uint32_t attend_tile_rows(uint32_t head_vec4);
@@ -566,11 +638,37 @@ void op_expert_combine(recorder *r, gpu_range x, gpu_range y, float scale);
 /* Adds the squares of x [rows, the site's columns], for experts' hidden [pairs, ..], to the site's
  * sums; no dispatch unless the model was opened to calibrate. */
 void op_watch(recorder *r, uint32_t layer, importance_site site, gpu_range x);
-void op_sample_scan(recorder *r);
-void op_sample_select(recorder *r);
+/* `keep`: for the samplers that draw; the others need the best alone. */
+void op_sample_scan(recorder *r, bool keep);
 void op_sample_draw(recorder *r);
-void op_sample_finish(recorder *r);
+void op_sample_select(recorder *r);
+void op_sample_finish(recorder *r, gpu_range best);
 void op_logprobs(recorder *r);
+
+/* ---- products of many rows (ops_prefill.c) --------------------------------------------------- */
+
+/* A tile of matmul.wgsl or matmul_q8.wgsl: which fragment and which overrides make it. */
+typedef struct {
+    const char *name; /* "128x128": rows by tokens */
+    const gpu_fragment *lanes;
+    uint32_t row_lanes, token_lanes;
+    uint32_t rows, tokens; /* the tile's */
+} matmul_tile;
+enum { MATMUL_TILES = 10 };
+extern const matmul_tile matmul_tiles[MATMUL_TILES];
+/* Overrides of matmul_q8.wgsl that follow from the type of W. */
+typedef struct {
+    bool halves, low;
+    uint32_t offset, pairs;
+} q8_weight;
+q8_weight q8_weight_of(dtype type);
+/* Bytes of workgroup memory that matmul_q8 takes of a tile, `step` units at a time. */
+uint32_t matmul_q8_memory(const matmul_tile *tile, uint32_t step, uint32_t copies);
+/* Sizes of buffers.bytes for inputs [batch, cols], and of buffers.parts for results [batch, rows].
+ * matmul_matrix reads whole blocks of up to MATRIX_BLOCK rows of x. */
+enum { MATRIX_BLOCK = 128 };
+uint64_t prefill_input_bytes(uint64_t batch, uint64_t cols);
+uint64_t prefill_parts_bytes(uint64_t batch, uint64_t rows);
 
 /* ---- passes -------------------------------------------------------------------------------- */
 
@@ -578,13 +676,60 @@ void op_logprobs(recorder *r);
 bool forward_record(dp_model *m, dp_error *err) CHECK_RESULT;
 bool sample_record(dp_model *m, dp_error *err) CHECK_RESULT;
 
+/* ---- chains of steps (steps.c) ------------------------------------------------------------- */
+
+/* Submits of a chain under way at most: one that is waited for and one that is queued. */
+enum { CHAIN_PARTS = 2 };
+typedef struct {
+    gpu_ticket ticket;
+    uint32_t n_steps;
+    double start;
+} chain_part;
+
+/* Steps (sample, evaluate) of some sessions one after the other on the device. The lock is held
+ * around each call and need not be in between: another pass of the model ends the chain on the
+ * device, and the next chain_submit begins it there again. While it is open its sessions are not
+ * used otherwise. */
+struct chain {
+    dp_model *m;
+    dp_session *sessions[DECODE_ROWS];
+    uint32_t n;
+    bool ignore_stops;
+    bool live;               /* the device goes on from the last submit */
+    bool done[DECODE_ROWS];  /* met a stop token */
+    uint32_t sent, read;     /* submits */
+    uint32_t kept;           /* `saved` holds the logits behind so many submits */
+    uint32_t ahead;          /* steps sent and not read */
+    chain_part parts[CHAIN_PARTS];
+    double last_read;
+};
+
+/* At most DECODE_ROWS sessions, all with logits. */
+bool chain_begin(chain *c, dp_session *const *sessions, size_t n, bool ignore_stops,
+                 dp_error *err) CHECK_RESULT;
+static inline bool chain_has_room(const chain *c) {
+    return c->sent == c->read || (c->live && c->sent - c->read < CHAIN_PARTS);
+}
+/* Queues n_steps steps, of 1 to DP_STEPS_MAX; `last`: no more are expected. On false nothing was
+ * queued. */
+bool chain_submit(chain *c, uint32_t n_steps, bool last, dp_error *err) CHECK_RESULT;
+/* Waits for the oldest submit: up to its n_steps tokens for session i from tokens[i * stride], as
+ * counts[i] says, which the session then holds (but for a stop token). */
+bool chain_collect(chain *c, dp_token *tokens, size_t stride, uint32_t *counts,
+                   dp_error *err) CHECK_RESULT;
+bool chain_is_done(const chain *c); /* all sessions met a stop token */
+/* Gives up what is under way. The sessions are then as after what was collected, except that
+ * when the last submit was given up, or another pass came between, one may have no logits:
+ * session_take_back makes them. */
+void chain_end(chain *c);
+
 /* dp_session_sample with the logarithm of the drawn token's probability and those of the n best, in
- * one submit (batch.c). */
+ * one submit (steps.c). */
 bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_logprob *best,
                              uint32_t n, dp_error *err) CHECK_RESULT;
 
 /* Forgets the last n_tokens and the random numbers of n_draws, and evaluates the token before them
- * again, so that the session goes on as if they had not been (batch.c). */
+ * again if the session has not its logits, so that it goes on as if they had not been (steps.c). */
 bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws,
                        dp_error *err) CHECK_RESULT;
 

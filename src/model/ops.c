@@ -68,6 +68,9 @@ uint32_t team_lanes(const gpu *g) {
 
 void add_call(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
               const void *consts, gpu_call call) {
+    call.label = r->role;
+    forget_bytes(r, source, fragments, &call);
+    if (gpu_profiles(r->m->gpu)) call.cost = cost_of_call(r, source, fragments, &call);
     call.kernel = gpu_kernel_get(r->m->gpu, source, fragments, consts, r->err);
     gpu_plan_add(r->plan, &call);
 }

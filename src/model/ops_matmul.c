@@ -1,19 +1,9 @@
-/* ops_matmul: matrix products, of a few rows and of many, dense and of experts. */
+/* ops_matmul: matrix products of a few rows, dense and of experts (of many: ops_prefill.c). */
 #include "model/ops_internal.h"
 
 enum {
     MATVEC_LARGE = 4096, /* rows from which a workgroup takes 8 instead of 4 */
-    MATMUL_ROWS = 64,    /* a tile of matmul.wgsl */
 };
-
-/* A matrix product to record: of the rows of a pass, or of pairs of a row and an expert. */
-typedef struct {
-    target y;
-    const weight *w;
-    const vector *bias;
-    gpu_range x;
-    uint32_t x_per; /* pairs to a row of x */
-} product;
 
 static void record_matvec(recorder *r, const product *a, uint32_t part) {
     const dp_model *m = r->m;
@@ -26,7 +16,7 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const matvec_consts consts = {
         .k = a->w->cols,
-        .tokens = r->kind == PASS_ONE || experts ? 1 : DECODE_ROWS,
+        .tokens = experts ? 1 : pass_rows(r->kind),
         .bias = a->bias != NULL && a->bias->source != NULL,
         .add = a->y.add,
         .scale = a->y.scale != 0 ? a->y.scale : 1,
@@ -64,50 +54,13 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
              });
 }
 
-static void record_matmul(recorder *r, const product *a, uint32_t part) {
-    const dp_model *m = r->m;
-    const weight_part *p = &a->w->parts[part];
-    const bool experts = a->w->experts;
-    const uint32_t rows = experts ? a->w->rows : p->rows;
-    const matmul_consts consts = {
-        .k = a->w->cols,
-        .bias = a->bias != NULL && a->bias->source != NULL,
-        .add = a->y.add,
-        .scale = a->y.scale != 0 ? a->y.scale : 1,
-        .experts = experts,
-        .x_per = a->x_per,
-    };
-    const matmul_params params = {
-        .rows = rows,
-        .stride = a->y.stride,
-        .column = a->y.column + (experts ? 0 : p->first),
-        .bias_first = experts ? 0 : p->first,
-        .counted = a->y.picked,
-        .first_slot = experts ? p->first : 0,
-        .slots = experts ? p->rows : 0,
-    };
-    const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = MATMUL_TOKENS };
-    const gpu_range none = m->buffers.none;
-    add_call(r, &matmul_source, (const gpu_fragment *[]){ weight_fragment(a->w->type) }, &consts,
-             (gpu_call){
-                 .bind = { [0] = p->range,
-                           [MATMUL_X] = a->x,
-                           [MATMUL_BIAS] = or_none(m, a->bias),
-                           [MATMUL_SIZES] = m->buffers.sizes,
-                           [MATMUL_Y] = a->y.y,
-                           [MATMUL_ORDER] = experts ? m->buffers.order : none,
-                           [MATMUL_EXPERT_TILES] = experts ? m->buffers.expert_tiles : none,
-                           [MATMUL_PLACE] = experts ? m->buffers.expert_place : none },
-                 .params = &params,
-                 .groups = { { .times = ceil_div(rows, MATMUL_ROWS) },
-                             experts ? (gpu_extent){ .size = SIZE_EXPERT_TILES } : tokens },
-             });
-}
-
 static void record_product(recorder *r, const product *a) {
     assert(a->w->cols % 4 == 0 && a->y.column + a->w->rows <= a->y.stride);
     for (uint32_t i = 0; i < a->w->n_parts; i++) {
-        (r->kind == PASS_MANY ? record_matmul : record_matvec)(r, a, i);
+        if (r->kind != PASS_MANY)
+            record_matvec(r, a, i);
+        else
+            (matrix_is_used(r->m) ? record_matrix : record_matmul)(r, a, i);
     }
 }
 

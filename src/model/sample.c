@@ -4,7 +4,7 @@
 
 static bool record_plan(dp_model *m, gpu_plan **plan, void (*record)(recorder *r), dp_error *err) {
     *plan = gpu_plan_new(m->gpu, err);
-    recorder r = { .m = m, .plan = *plan, .err = err };
+    recorder r = { .m = m, .plan = *plan, .role = "sampler", .err = err };
     if (*plan != NULL) {
         record(&r);
     }
@@ -12,15 +12,15 @@ static bool record_plan(dp_model *m, gpu_plan **plan, void (*record)(recorder *r
 }
 
 static void record_greedy(recorder *r) {
-    op_sample_scan(r);
-    op_sample_finish(r);
+    op_sample_scan(r, false);
+    op_sample_finish(r, r->m->buffers.best);
 }
 
 static void record_sampled(recorder *r) {
-    op_sample_scan(r);
-    op_sample_select(r);
+    op_sample_scan(r, true);
     op_sample_draw(r);
-    op_sample_finish(r);
+    op_sample_select(r);
+    op_sample_finish(r, r->m->buffers.won);
 }
 
 bool sample_record(dp_model *m, dp_error *err) {

@@ -9,6 +9,11 @@ dp_session *dp_session_new(dp_model *model, dp_error *err) {
                 container_path(model->files));
         return NULL;
     }
+    if (model->plan_only) {
+        err_set(err, DP_E_ARGUMENT, "%s: opened without its weights: it cannot evaluate",
+                container_path(model->files));
+        return NULL;
+    }
     dp_session *s = mem_new(1, sizeof *s, "session", err);
     if (s == NULL) {
         return NULL;

@@ -154,15 +154,34 @@ bool weight_read(container *files, const weight *w, uint64_t first, uint32_t n, 
 }
 
 uint32_t upload_rows(const weight *w, uint64_t *row_bytes) {
-    const bool sized = dtype_padded_row_bytes(w->type, w->cols, row_bytes);
-    assert(sized);
+    uint64_t file_bytes = 0;
+    const bool sized = dtype_padded_row_bytes(w->type, w->cols, &file_bytes) &&
+                       device_row_bytes(w->type, w->cols, row_bytes);
+    assert(sized && max_u64(file_bytes, *row_bytes) <= UPLOAD_BYTES);
     (void)sized;
-    const uint32_t rows = (uint32_t)min_u64(UPLOAD_BYTES / *row_bytes, UINT32_MAX);
-    const uint32_t aligned = w->decoded && rows >= 256 ? rows & ~255u
-                             : rows >= 4               ? rows & ~3u
-                                                       : rows;
-    assert(aligned >= 4 || (aligned > 0 && *row_bytes % 4 == 0));
-    return aligned;
+    const uint32_t rows = (uint32_t)(UPLOAD_BYTES / max_u64(file_bytes, *row_bytes));
+    return w->decoded && rows >= 256 ? rows & ~255u : rows;
+}
+
+bool weight_read_device(container *files, const weight *w, uint64_t first, uint32_t n,
+                        void *scratch, void *out, dp_error *err) {
+    if (!weight_read(files, w, first, n, scratch, err)) {
+        return false;
+    }
+    device_rows(w->type, w->cols, n, scratch, out);
+    return true;
+}
+
+/* Where the rows are scattered no hint is better than a wrong one. */
+void weight_read_ahead(const container *files, const weight *w, uint64_t first, uint32_t n) {
+    const weight_piece *p = &w->pieces[first / w->rows];
+    uint64_t row_bytes = 0;
+    if (w->decoded || p->transposed || p->scales != NULL ||
+        !dtype_padded_row_bytes(w->type, w->cols, &row_bytes)) {
+        return;
+    }
+    const uint64_t row = p->base / w->cols + p->first + first % w->rows * p->step;
+    container_read_ahead(files, p->source, row * row_bytes, (uint64_t)n * p->step * row_bytes);
 }
 
 /* The same of a tensor that is no floats in the files: row by row of its last dimension. */

@@ -74,7 +74,7 @@ static bool has_shape(const tensor *t, uint64_t a, uint64_t b, uint64_t c, uint6
 static bool place_matrix(layout *l, weight *w) {
     const str name = w->pieces[0].source->name;
     uint64_t row_bytes = 0;
-    const bool sized = dtype_padded_row_bytes(w->type, w->cols, &row_bytes);
+    const bool sized = device_row_bytes(w->type, w->cols, &row_bytes);
     assert(sized); /* the columns are below DIM_MAX or FFN_MAX */
     (void)sized;
     const uint64_t limit = min_u64(l->limits.max_binding, l->limits.max_buffer);

@@ -183,6 +183,17 @@ static void put_half(uint8_t *block, int at, double x) {
     if (at >= 0) memcpy(block + at, &half, 2);
 }
 
+/* Bytes of a type with an offset go from 0 to less than twice `most`'s share of it, Q6_K's 63 for
+ * 32: a scaled byte and the offset are below three times `most`. */
+double rig_block_most(dtype type, const uint8_t *block) {
+    const block_scales s = scales_of(type);
+    if (type == DTYPE_MXFP4) return ldexp(s.most, block[0] - 128);
+    uint16_t d = 0, m = 0;
+    memcpy(&d, block + s.at_d, 2);
+    if (s.at_m >= 0) memcpy(&m, block + s.at_m, 2);
+    return 3 * s.most * fabs((double)f16_to_f32(d)) + s.most_m * fabs((double)f16_to_f32(m));
+}
+
 static void random_blocks(rig *r, dtype type, uint8_t *bytes, size_t n_bytes) {
     const size_t block = dtype_get(type)->block_bytes;
     const block_scales s = scales_of(type);
@@ -212,8 +223,8 @@ static void extreme_scales(dtype type, uint8_t *bytes, size_t n_bytes) {
         put_half(b, s.at_m, halves[(i + 3) % ARRAY_LEN(halves)]);
         if (type != DTYPE_MXFP4) continue;
         b[0] = exponents[i % ARRAY_LEN(exponents)];
-        for (size_t k = 1; k < block; k++) { /* codes whose product is finite: |M| at most 3, 1 */
-            if (b[0] >= 254) b[k] &= b[0] == 254 ? 0xbb : 0x99;
+        for (size_t k = 1; k < block; k++) { /* finite products: |M| at most 6, 3, 1 */
+            if (b[0] >= 253) b[k] &= b[0] == 253 ? 0xdd : b[0] == 254 ? 0xbb : 0x99;
         }
     }
 }
@@ -277,10 +288,17 @@ static gpu_range new_weights(rig *r, dtype type, size_t rows, size_t cols, bool 
     else
         random_floats(r, type, bytes, n);
     if (extreme) extreme_scales(type, bytes, n_bytes);
+    r->blocks = bytes;
     *decoded = rig_alloc(r, n, sizeof(float));
     decode_rows(r, type, bytes, row_bytes, rows, cols, *decoded);
     if (rig_plant(r)) corrupt(type, bytes, n_bytes, cols);
-    return rig_in(r, bytes, n_bytes);
+    uint64_t device_bytes = 0;
+    const bool read = device_row_bytes(type, cols, &device_bytes);
+    assert(read);
+    (void)read;
+    uint8_t *on_device = rig_alloc(r, rows * device_bytes, 1);
+    device_rows(type, (uint32_t)cols, rows, bytes, on_device);
+    return rig_in(r, on_device, rows * device_bytes);
 }
 
 gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded) {
@@ -446,11 +464,14 @@ void rig_require(rig *r, bool holds, const char *problem) {
 bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
                dp_error *err) {
     static void (*const all[])(rig * r) = {
-        check_embed,  check_norm,   check_qk_norm,      check_softcap,        check_matvec,
-        check_matmul, check_route,  check_expert_group, check_expert_matvec,  check_expert_matmul,
-        check_rope,   check_decode, check_prefill,      check_expert_combine, check_glu,
-        check_scan,   check_select, check_draw,         check_finish,         check_logprobs,
-        check_watch,
+        check_embed,  check_norm,         check_qk_norm,       check_softcap,
+        check_matvec, check_matmul,       check_quantise,      check_matmul_q8,
+        check_route,  check_expert_group, check_expert_matvec, check_expert_matmul,
+        check_rope,   check_decode,       check_prefill,       check_expert_combine,
+        check_glu,    check_scan,         check_select,        check_draw,
+        check_finish, check_logprobs,     check_watch,         check_matrix,
+        check_halves, check_project,      check_project_add,   check_project_glu,
+        check_ready,
     };
     rig r = { .g = g, .options = o };
     gpu_lock(g);

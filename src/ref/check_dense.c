@@ -405,7 +405,7 @@ void check_softcap(rig *r) {
 
 typedef struct {
     const rig_format *format;
-    const rig_reduce *reduce;       /* NULL: matmul */
+    const rig_reduce *reduce;
     uint32_t cols, rows, tokens, n; /* tokens: TOKENS of matvec */
     bool bias, add;
     const char *reason;
@@ -459,25 +459,6 @@ static void call_product(rig *r, const product *c, gpu_range w, gpu_range x, gpu
     const uint32_t sizes[4] = { 77, c->n, 77, 77 };
     const float scale = c->scale == 0 ? 1 : c->scale;
     const gpu_range none = rig_in(r, sizes, sizeof(sizes));
-    if (c->reduce == NULL) {
-        const matmul_consts consts = {
-            .k = c->cols, .bias = c->bias, .add = c->add, .scale = scale, .x_per = 1
-        };
-        const matmul_params params = {
-            .rows = c->rows, .stride = stride, .column = column, .bias_first = first, .counted = 1
-        };
-        rig_call(
-            r, &matmul_source, (const gpu_fragment *[]){ c->format->part }, &consts,
-            (gpu_call){
-                .bind = { w, [MATMUL_X] = x, [MATMUL_BIAS] = bias,
-                          [MATMUL_SIZES] = rig_sizes(r, sizes), [MATMUL_Y] = y->range,
-                          [MATMUL_ORDER] = none, [MATMUL_EXPERT_TILES] = none,
-                          [MATMUL_PLACE] = none },
-                .params = &params,
-                .groups = { { .times = ceil_div(c->rows, 64) }, { .times = ceil_div(c->n, 32) } },
-            });
-        return;
-    }
     const uint32_t groups = ceil_div(c->rows, LANES_MATVEC / c->reduce->team);
     const uint32_t grid_x = min_u32(groups, 5); /* so that the grid has a second row */
     const matvec_consts consts = { .k = c->cols,
@@ -506,9 +487,7 @@ static void call_product(rig *r, const product *c, gpu_range w, gpu_range x, gpu
 
 static void product_row(rig *r, const product *c) {
     char kernel[96];
-    snprintf(kernel, sizeof(kernel), "%s %s%s%s", c->reduce == NULL ? "matmul" : "matvec",
-             c->format->name, c->reduce == NULL ? "" : " ",
-             c->reduce == NULL ? "" : c->reduce->part->name);
+    snprintf(kernel, sizeof(kernel), "matvec %s %s", c->format->name, c->reduce->part->name);
     if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u of %u%s%s%s", c->cols, c->rows, c->n,
                    c->tokens, c->bias ? ", bias" : "", c->add ? ", add" : "",
                    c->scale == 0 ? "" : ", scaled")) {
@@ -518,7 +497,6 @@ static void product_row(rig *r, const product *c) {
      */
     const uint32_t column = 3, stride = c->rows + 5, first = 6;
     const size_t k = c->cols, rows = c->rows, n = c->n;
-    const uint32_t team = c->reduce == NULL ? 1 : c->reduce->team;
     float *w;
     const gpu_range matrix = rig_weights(r, c->format->type, rows, k, &w);
     const float *x = rig_normals(r, n * k, 1), *bias = rig_normals(r, first + rows, 1);
@@ -535,9 +513,10 @@ static void product_row(rig *r, const product *c) {
             rig_kept(r, y, t * stride, column);
             for (size_t i = 0; i < rows; i++) {
                 const size_t at = t * stride + column + i;
-                rig_expect_product(r, rig_float(y, at), want[t * rows + i],
-                                   rig_product_bound(team, c->cols, w + i * k, xd + t * k), c->bias,
-                                   c->scale, c->add ? &y->before[at] : NULL);
+                rig_expect_product(
+                    r, rig_float(y, at), want[t * rows + i],
+                    rig_product_bound(c->reduce->team, c->cols, w + i * k, xd + t * k), c->bias,
+                    c->scale, c->add ? &y->before[at] : NULL);
             }
             rig_kept(r, y, t * stride + column + rows, stride - column - rows);
         }
@@ -588,38 +567,6 @@ void check_matvec(rig *r) {
         product_row(r,
                     &(product){ f, reduce, 11008, 3, 1, 1, .reason = "a long row (Llama 2 7B)" });
     }
-}
-
-void check_matmul(rig *r) {
-    for (size_t i = 0; i < RIG_FORMATS; i++) {
-        width list[3];
-        const uint32_t n = widths(rig_formats[i].type, list);
-        for (uint32_t j = 0; j < n; j++) {
-            product_row(r, &(product){ &rig_formats[i], NULL, list[j].cols, 70, 0, 33,
-                                       .reason = list[j].reason });
-        }
-    }
-    static const struct {
-        uint32_t rows, n;
-        const char *reason;
-    } edges[] = {
-        { 64, 32, "one full tile" },           { 1, 1, "the least product" },
-        { 63, 31, "a tile short of one" },     { 65, 33, "one more than a tile" },
-        { 200, 100, "several tiles of both" },
-    };
-    const rig_format *f = &rig_formats[0], *q4_0 = &rig_formats[3];
-    for (size_t i = 0; i < ARRAY_LEN(edges); i++) {
-        product_row(
-            r, &(product){ f, NULL, 172, edges[i].rows, 0, edges[i].n, .reason = edges[i].reason });
-        product_row(r, &(product){ q4_0, NULL, 96, edges[i].rows, 0, edges[i].n,
-                                   .reason = edges[i].reason });
-    }
-    product_row(r, &(product){ f, NULL, 172, 65, 0, 33, true, false, .reason = "bias" });
-    product_row(r, &(product){ f, NULL, 172, 65, 0, 33, false, true, .reason = "residual" });
-    product_row(r, &(product){ q4_0, NULL, 96, 65, 0, 33, true, true, .reason = "both" });
-    product_row(r, &(product){ f, NULL, 172, 65, 0, 33, true, true,
-                               .reason = "Granite's multiplier", .scale = 0.22f });
-    product_row(r, &(product){ f, NULL, 11008, 3, 0, 2, .reason = "a long row (Llama 2 7B)" });
 }
 
 /* ---- glu ----------------------------------------------------------------------------------- */

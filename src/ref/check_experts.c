@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 enum { LANES_ROUTE = 128, LANES_MATVEC = 64 }; /* as in model/ops.c */
-enum { TILE_PAIRS = 32, TILE_ROWS = 64 };      /* of expert_group.wgsl and matmul.wgsl */
+enum { TILE_PAIRS = 32 };                      /* of expert_group.wgsl */
 
 /* ---- route --------------------------------------------------------------------------------- */
 
@@ -267,6 +267,7 @@ typedef struct {
     bool bias, add;
     bool reversed; /* the part with the later slots goes first */
     bool one;      /* all rows choose the same */
+    bool bytes;    /* matmul_q8 */
     float scale;   /* 0: 1 */
     const char *reason;
 } expert_product;
@@ -314,6 +315,33 @@ static void choose(rig *r, const expert_product *c, expert_operands *o) {
     }
 }
 
+/* The part by matmul or matmul_q8, whose parameters and bindings are alike. */
+static void call_tiles_of(rig *r, const expert_product *c, const expert_operands *o, uint32_t part,
+                          const gpu_range shared[5]) {
+    const matmul_consts how = { .k = c->cols,
+                                .bias = c->bias,
+                                .add = c->add,
+                                .scale = c->scale == 0 ? 1 : c->scale,
+                                .experts = true,
+                                .x_per = c->per_pair ? 1 : c->n_used };
+    const matmul_params params = { .rows = c->rows,
+                                   .stride = o->stride,
+                                   .column = o->column,
+                                   .bias_first = 1000000, /* of no meaning here */
+                                   .first_slot = part == 0 ? 0 : o->split,
+                                   .slots = part == 0 ? o->split : o->n_slots - o->split };
+    const uint32_t n_tiles = ceil_div(o->n_pairs, TILE_PAIRS) + min_u32(c->n_experts, o->n_pairs);
+    rig_pair_tiles(r, c->format, c->bytes, &how,
+                   (gpu_call){
+                       .bind = { o->w_range[part], [MATMUL_X] = o->x_range,
+                                 [MATMUL_BIAS] = o->bias_range, [MATMUL_SIZES] = shared[0],
+                                 [MATMUL_Y] = o->y->range, [MATMUL_PLACE] = shared[1],
+                                 [MATMUL_ORDER] = shared[3], [MATMUL_EXPERT_TILES] = shared[4] },
+                       .params = &params,
+                       .groups = { { .times = c->rows }, { .times = n_tiles } },
+                   });
+}
+
 static void call_part(rig *r, const expert_product *c, const expert_operands *o, uint32_t part,
                       const gpu_range shared[5]) {
     const uint32_t first = part == 0 ? 0 : o->split;
@@ -321,29 +349,7 @@ static void call_part(rig *r, const expert_product *c, const expert_operands *o,
     const uint32_t x_per = c->per_pair ? 1 : c->n_used;
     const float scale = c->scale == 0 ? 1 : c->scale;
     if (c->reduce == NULL) {
-        const matmul_consts consts = { .k = c->cols,
-                                       .bias = c->bias,
-                                       .add = c->add,
-                                       .scale = scale,
-                                       .experts = true,
-                                       .x_per = x_per };
-        const matmul_params params = { .rows = c->rows,
-                                       .stride = o->stride,
-                                       .column = o->column,
-                                       .bias_first = 1000000,
-                                       .first_slot = first,
-                                       .slots = slots };
-        const uint32_t n_tiles =
-            ceil_div(o->n_pairs, TILE_PAIRS) + min_u32(c->n_experts, o->n_pairs);
-        rig_call(r, &matmul_source, (const gpu_fragment *[]){ c->format->part }, &consts,
-                 (gpu_call){
-                     .bind = { o->w_range[part], [MATMUL_X] = o->x_range,
-                               [MATMUL_BIAS] = o->bias_range, [MATMUL_SIZES] = shared[0],
-                               [MATMUL_Y] = o->y->range, [MATMUL_PLACE] = shared[1],
-                               [MATMUL_ORDER] = shared[3], [MATMUL_EXPERT_TILES] = shared[4] },
-                     .params = &params,
-                     .groups = { { .times = ceil_div(c->rows, TILE_ROWS) }, { .times = n_tiles } },
-                 });
+        call_tiles_of(r, c, o, part, shared);
         return;
     }
     const uint32_t groups = ceil_div(c->rows, LANES_MATVEC / c->reduce->team);
@@ -408,16 +414,21 @@ static void expect_pair(rig *r, const expert_product *c, const expert_operands *
     rig_kept(r, o->y, at, o->column);
     for (uint32_t i = 0; i < c->rows; i++) {
         const size_t element = at + o->column + i;
-        rig_expect_product(r, rig_float(o->y, element), want[i],
-                           rig_product_bound(team, c->cols, w + (size_t)i * c->cols, x), c->bias,
-                           c->scale, c->add ? &o->y->before[element] : NULL);
+        const float *wi = w + (size_t)i * c->cols;
+        const double bound = c->bytes ? rig_bytes_bound(c->format->type, c->cols, c->cols, wi, x)
+                                      : rig_product_bound(team, c->cols, wi, x);
+        rig_expect_product(r, rig_float(o->y, element), want[i], bound, c->bias, c->scale,
+                           c->add ? &o->y->before[element] : NULL);
     }
     rig_kept(r, o->y, at + end, o->stride - end);
 }
 
 static void expert_product_row(rig *r, const expert_product *c) {
     char kernel[96];
-    snprintf(kernel, sizeof(kernel), "%s experts %s%s%s", c->reduce == NULL ? "matmul" : "matvec",
+    snprintf(kernel, sizeof(kernel), "%s experts %s%s%s",
+             c->reduce != NULL ? "matvec"
+             : c->bytes        ? "matmul_q8"
+                               : "matmul",
              c->format->name, c->reduce == NULL ? "" : " ",
              c->reduce == NULL ? "" : c->reduce->part->name);
     if (!rig_begin(r, kernel, c->reason,
@@ -433,8 +444,13 @@ static void expert_product_row(rig *r, const expert_product *c) {
     o.w_range[0] = rig_weights(r, c->format->type, o.split * rows, k, &o.w[0]);
     o.w_range[1] = rig_weights(r, c->format->type, (o.n_slots - o.split) * rows, k, &o.w[1]);
     const float *x = rig_normals(r, n_x * k, 1);
-    const double *xd = rig_doubles(r, x, n_x * k);
-    o.x_range = rig_in(r, x, n_x * k * sizeof(float));
+    double *xd = rig_doubles(r, x, n_x * k);
+    if (c->bytes) {
+        const uint32_t *bytes = rig_bytes(r, x, n_x, c->cols, xd);
+        o.x_range = rig_in(r, bytes, n_x * ceil_div(c->cols, 32) * 48);
+    } else {
+        o.x_range = rig_in(r, x, n_x * k * sizeof(float));
+    }
     o.bias = rig_normals(r, c->n_experts * rows, 1);
     o.bias_range = rig_in(r, o.bias, (c->bias ? c->n_experts * rows : 1) * sizeof(float));
     const size_t n_y = (size_t)o.n_pairs * o.stride;
@@ -495,7 +511,8 @@ void check_expert_matmul(rig *r) {
                                                  .bias = true, .reversed = j % 2 == 0,
                                                  .reason = "how a slot's rows are found" });
     }
-    const rig_format *f = &rig_formats[0];
+    const rig_format *f = &rig_formats[0], *q8_0 = &rig_formats[7];
+    assert(q8_0->type == DTYPE_Q8_0);
     const expert_product cases[] = {
         { f, NULL, 4, 1, 4, 1, 1, .reason = "the least" },
         { f, NULL, 172, 70, 4, 2, 33, .per_pair = true, .reason = "down" },
@@ -507,6 +524,11 @@ void check_expert_matmul(rig *r) {
           .scale = 0.22f, .reason = "all at once" },
         { f, NULL, 172, 7, 8, 2, 75, .hidden = 2, .bias = true, .add = true, .scale = 0.22f,
           .reversed = true, .reason = "all at once" },
+        { q8_0, NULL, 172, 70, 4, 2, 33, .per_pair = true, .reason = "down", .bytes = true },
+        { q8_0, NULL, 68, 65, 8, 1, 97, .one = true, .reason = "four tiles of one expert",
+          .bytes = true },
+        { q8_0, NULL, 172, 7, 8, 2, 75, .hidden = 2, .bias = true, .add = true, .scale = 0.22f,
+          .reversed = true, .reason = "all at once", .bytes = true },
     };
     for (size_t j = 0; j < ARRAY_LEN(cases); j++)
         expert_product_row(r, &cases[j]);

@@ -48,6 +48,7 @@ typedef struct {
     uint32_t n_buffers;
     rig_output outputs[RIG_OPERANDS];
     uint32_t n_outputs;
+    const uint8_t *blocks; /* of the weights made last, as a file has them */
     bool planted, ran;
     size_t compared, n_bytes; /* of all outputs */
     double error, bound;
@@ -74,6 +75,9 @@ gpu_range rig_weights(rig *r, dtype type, size_t rows, size_t cols, float **deco
 /* The same of a quantised type, the scales of all blocks but the first at the ends of their range;
  * no weight is infinite. */
 gpu_range rig_extreme_weights(rig *r, dtype type, size_t rows, size_t cols, float **decoded);
+/* What |scale byte| + |low| of a weight (kernels/common/unit.wgsl) is at most in a block of a
+ * quantised type. */
+double rig_block_most(dtype type, const uint8_t *block);
 /* Inputs: raw bytes; numbers, or words, of which PLANT_INPUT changes element `plant`. */
 gpu_range rig_in(rig *r, const void *bytes, size_t size);
 gpu_range rig_numbers(rig *r, const float *x, size_t n, size_t plant);
@@ -118,6 +122,16 @@ uint32_t rig_reduces(const rig *r, rig_reduce out[2]);
 /* What the roundings of one element of W x may add up to, w and x [cols], summed as `team` lanes of
  * matvec do it, or as matmul with 1 (check_dense.c). */
 double rig_product_bound(uint32_t team, uint32_t cols, const float *w, const double *x);
+/* x [n, cols] in signed bytes as quantise.wgsl makes it, words [n, 3, units, 4]; `exact` [n, cols]
+ * gets what the bytes stand for, so that a product with them has the tolerance of f32 alone; and
+ * that tolerance, columns split after so many units (check_matmul.c). */
+uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact);
+double rig_bytes_bound(dtype type, uint32_t cols, uint32_t split_units, const float *w,
+                       const double *x);
+/* Calls matmul, or matmul_q8, by the tile that expert_group makes pairs for; groups[0] counts rows
+ * of W. */
+void rig_pair_tiles(rig *r, const rig_format *f, bool bytes, const matmul_consts *how,
+                    gpu_call call);
 /* Of cap tanh(z / cap) where z is off by up to `error` (check_dense.c). */
 double rig_softcap_bound(double z, double cap, double error);
 /* rig_expect for an element of y (+)= scale (W x + b). `sum` is W x + b, `bound` that of W x; scale
@@ -125,13 +139,22 @@ double rig_softcap_bound(double z, double cap, double error);
 void rig_expect_product(rig *r, float got, double sum, double bound, bool bias, float scale,
                         const uint32_t *before);
 
-/* check_dense.c, check_experts.c, check_attend.c, check_sample.c */
+/* check_dense.c, check_matmul.c, check_matrix.c, check_project.c, check_experts.c, check_attend.c,
+ * check_sample.c */
 void check_embed(rig *r);
 void check_norm(rig *r);
 void check_qk_norm(rig *r);
 void check_softcap(rig *r);
 void check_matvec(rig *r);
 void check_matmul(rig *r);
+void check_quantise(rig *r);
+void check_matmul_q8(rig *r);
+void check_matrix(rig *r);
+void check_halves(rig *r);
+void check_project(rig *r);
+void check_project_add(rig *r);
+void check_project_glu(rig *r);
+void check_ready(rig *r);
 void check_glu(rig *r);
 void check_watch(rig *r);
 void check_route(rig *r);

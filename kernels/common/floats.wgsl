@@ -1,0 +1,18 @@
+// floats: products of units of floats. A row of x has eight planes of a vec4 for each unit.
+alias Operand = array<vec4f, 8>;
+
+struct Input {
+    v: array<vec4f, 8>,
+}
+
+fn input_load(t: u32, unit: u32) -> Input {
+    let at = t * 8 * UNITS + unit;
+    return Input(array<vec4f, 8>(x[at], x[at + UNITS], x[at + 2 * UNITS], x[at + 3 * UNITS],
+        x[at + 4 * UNITS], x[at + 5 * UNITS], x[at + 6 * UNITS], x[at + 7 * UNITS]));
+}
+
+fn multiply(w: array<vec4f, 8>, x: Input) -> f32 {
+    let v = x.v;
+    return ((dot(w[0], v[0]) + dot(w[1], v[1])) + (dot(w[2], v[2]) + dot(w[3], v[3]))) +
+        ((dot(w[4], v[4]) + dot(w[5], v[5])) + (dot(w[6], v[6]) + dot(w[7], v[7])));
+}

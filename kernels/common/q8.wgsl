@@ -1,0 +1,25 @@
+// q8: products of units of signed bytes. A row of x has three planes of a vec4 for each unit: the
+// bytes of columns 0 to 15, those of 16 to 31, and (s, t) of both halves: x = s byte, t the sum
+// of x.
+alias Operand = Unit;
+
+struct Input {
+    a: vec4u,
+    b: vec4u,
+    scales: vec4f,
+}
+
+fn input_load(t: u32, unit: u32) -> Input {
+    let at = t * 3 * UNITS + unit;
+    return Input(x[at], x[at + UNITS], bitcast<vec4f>(x[at + 2 * UNITS]));
+}
+
+fn dot_bytes(a: vec4u, b: vec4u) -> f32 {
+    return f32(dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) +
+        dot4I8Packed(a.w, b.w));
+}
+
+fn multiply(w: Unit, x: Input) -> f32 {
+    let sums = vec2f(dot_bytes(w.a, x.a), dot_bytes(w.b, x.b));
+    return dot(w.scale * x.scales.xz, sums) - dot(w.low, x.scales.yw);
+}

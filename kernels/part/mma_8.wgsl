@@ -1,0 +1,2 @@
+// mma_8: matrices of half floats of 8 by 8.
+const MMA = 8u;

@@ -1,0 +1,250 @@
+/* bench_ops: bench --ops, the time of every distinct kernel of a model alone, on its real shapes.
+ *
+ * One pass of a row (unless -n is 0) and one of each -p rows, behind each -d tokens. A time is to
+ * be read beside what memory allows: bytes are what the call has to move at least, the limit of a
+ * decoding kernel is one dispatch and 1.25 times reading its bytes at the measured rate. */
+#include "app/app.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+enum { OPS_AT_ONCE = 512 };
+/* The limit of a decoding kernel. */
+static const double LIMIT_DISPATCH_NS = 1800, LIMIT_FACTOR = 1.25;
+
+typedef enum { OPS_MD, OPS_CSV, OPS_JSON, OPS_JSONL } ops_format;
+
+typedef struct {
+    const dp_op_time *op;
+    const dp_device_peaks *peaks;
+    uint64_t n_rows, depth;
+} op_line;
+
+/* Columns of csv and json; NaN: none. */
+enum { N_NUMBERS = 16 };
+static const char *const number_names[N_NUMBERS] = {
+    "n_rows",       "n_depth",     "calls",       "matrix_rows", "matrix_cols", "groups",
+    "n_timed",      "us",          "us_per_pass", "bytes",       "flops",       "gb_per_s",
+    "percent_read", "gflop_per_s", "percent_fma", "limit_us",
+};
+
+static double limit_us(const op_line *l) {
+    const double reading = 1e9 * (double)l->op->bytes / l->peaks->bytes_per_second;
+    return l->op->phase == DP_PHASE_DECODE ? 1e-3 * (LIMIT_DISPATCH_NS + LIMIT_FACTOR * reading)
+                                           : NAN;
+}
+
+static void fill_numbers(const op_line *l, double v[N_NUMBERS]) {
+    const dp_op_time *op = l->op;
+    const double ns = fmax(op->nanoseconds, 1e-3);
+    const double gb = (double)op->bytes / ns, gflop = (double)op->flops / ns;
+    const double numbers[N_NUMBERS] = {
+        (double)l->n_rows,
+        (double)l->depth,
+        op->calls,
+        op->rows,
+        op->cols,
+        (double)op->groups[0] * op->groups[1] * op->groups[2],
+        op->n_timed,
+        1e-3 * op->nanoseconds,
+        1e-3 * op->nanoseconds * op->calls,
+        (double)op->bytes,
+        (double)op->flops,
+        gb,
+        1e11 * gb / l->peaks->bytes_per_second,
+        gflop,
+        1e11 * gflop / l->peaks->flops_per_second,
+        limit_us(l),
+    };
+    memcpy(v, numbers, sizeof(numbers));
+}
+
+static const char *phase_name(dp_phase phase) {
+    return phase == DP_PHASE_PREFILL ? "prefill" : "decode";
+}
+
+static const char *verdict(const op_line *l) {
+    const double limit = limit_us(l);
+    return isnan(limit) ? "-" : 1e-3 * l->op->nanoseconds <= limit ? "ok" : "over";
+}
+
+static void add_op_object(buf *b, const op_line *l) {
+    double v[N_NUMBERS];
+    fill_numbers(l, v);
+    buf_printf(b, "{");
+    json_text(b, "phase", str_of(phase_name(l->op->phase)));
+    json_text(b, "role", str_of(l->op->role));
+    json_text(b, "kernel", str_of(l->op->kernel));
+    for (size_t i = 0; i < N_NUMBERS; i++)
+        json_real(b, number_names[i], v[i]);
+    json_flag(b, "cold", l->op->cold);
+    json_text(b, "verdict", str_of(verdict(l)));
+    buf_printf(b, "}");
+}
+
+static void add_op_csv(buf *b, const op_line *l) {
+    double v[N_NUMBERS];
+    fill_numbers(l, v);
+    buf_printf(b, "\"%s\",\"%s\",\"%s\"", phase_name(l->op->phase), l->op->role, l->op->kernel);
+    for (size_t i = 0; i < N_NUMBERS; i++) {
+        buf_printf(b, ",");
+        if (!isnan(v[i])) json_add_f64(b, v[i]);
+    }
+    buf_printf(b, ",%s,%s\n", l->op->cold ? "true" : "false", verdict(l));
+}
+
+static void add_op_markdown(buf *b, const op_line *l) {
+    double v[N_NUMBERS];
+    char shape[32] = "-", limit[32] = "-";
+    const dp_op_time *op = l->op;
+    fill_numbers(l, v);
+    if (op->rows > 0) snprintf(shape, sizeof(shape), "%" PRIu32 "x%" PRIu32, op->rows, op->cols);
+    if (!isnan(limit_us(l))) snprintf(limit, sizeof(limit), "%.2f", limit_us(l));
+    buf_printf(b,
+               "| %s | %s | %s | %s | %" PRIu32 " | %" PRIu32 "x%" PRIu32 "x%" PRIu32
+               " | %.2f | %.1f | %.3f | %.1f | %.1f | %.0f | %.1f | %s | %s%s |\n",
+               phase_name(op->phase), op->role, op->kernel, shape, op->calls, op->groups[0],
+               op->groups[1], op->groups[2], v[7], v[8], 1e-6 * v[9], v[11], v[12], v[13], v[14],
+               limit, verdict(l), op->cold ? "" : ", warm");
+}
+
+static void add_op_heading(buf *b, ops_format format, const dp_device_peaks *peaks) {
+    if (format == OPS_CSV) {
+        buf_printf(b, "phase,role,kernel");
+        for (size_t i = 0; i < N_NUMBERS; i++)
+            buf_printf(b, ",%s", number_names[i]);
+        buf_printf(b, ",cold,verdict\n");
+    } else if (format == OPS_JSON) {
+        buf_printf(b, "[");
+    } else if (format == OPS_MD) {
+        buf_printf(b,
+                   "Measured: reading %.1f GB/s, f32 %.1f GFLOP/s, an empty dispatch %.2f us, in a "
+                   "pass of its own %.2f us.\n\n"
+                   "| phase | role | kernel | matrix | calls | groups | us | us a pass | MB | GB/s "
+                   "| %% of read | GFLOP/s | %% of fma | limit us | |\n"
+                   "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
+                   1e-9 * peaks->bytes_per_second, 1e-9 * peaks->flops_per_second,
+                   1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns);
+    }
+}
+
+/* One pass of n rows: a line for each of its kernels. */
+static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uint64_t depth,
+                        const dp_device_peaks *peaks, ops_format format, buf *out, dp_error *err) {
+    static dp_op_time ops[OPS_AT_ONCE];
+    size_t n_ops;
+    double sum = 0;
+    progress_line("kernels of a pass of %" PRIu64 " rows at %" PRIu64, n, depth);
+    if (!check_interrupted(err) ||
+        !dp_session_time_ops(e->session, tokens + depth, n, ops, OPS_AT_ONCE, &n_ops, err)) {
+        return false;
+    }
+    progress_line("%s", "");
+    for (size_t i = 0; i < n_ops && i < OPS_AT_ONCE; i++) {
+        const op_line l = { &ops[i], peaks, n, depth };
+        sum += ops[i].nanoseconds * ops[i].calls;
+        switch (format) {
+        case OPS_MD:
+            add_op_markdown(out, &l);
+            break;
+        case OPS_CSV:
+            add_op_csv(out, &l);
+            break;
+        case OPS_JSON:
+            json_item(out);
+            buf_printf(out, "\n");
+            add_op_object(out, &l);
+            break;
+        case OPS_JSONL:
+            add_op_object(out, &l);
+            buf_printf(out, "\n");
+            break;
+        }
+    }
+    if (format == OPS_MD) {
+        buf_printf(out,
+                   "| all | %" PRIu64 " row%s at %" PRIu64 " | | | | | | %.1f | | | | | | | |\n", n,
+                   n > 1 ? "s" : "", depth, 1e-3 * sum);
+    }
+    return true;
+}
+
+static bool add_passes(const engine *e, const options *o, const dp_token *tokens, ops_format format,
+                       buf *out, dp_error *err) {
+    dp_device_peaks peaks;
+    progress_line("measuring the device");
+    bool ok = dp_device_get_peaks(e->device, &peaks, err);
+    if (!ok) return false;
+    add_op_heading(out, format, &peaks);
+    for (size_t d = 0; d < o->depths.n && ok; d++) {
+        const uint64_t depth = o->depths.items[d];
+        ok = dp_session_rewind(e->session, 0, err) &&
+             dp_session_eval(e->session, tokens, depth, err);
+        if (ok && (o->generations.n != 1 || o->generations.items[0] != 0)) {
+            ok = add_op_pass(e, tokens, 1, depth, &peaks, format, out, err);
+        }
+        for (size_t i = 0; i < o->prompts.n && ok; i++) {
+            const uint64_t n = o->prompts.items[i];
+            if (n > 0) ok = add_op_pass(e, tokens, n, depth, &peaks, format, out, err);
+        }
+    }
+    if (format == OPS_JSON) buf_printf(out, "\n]\n");
+    return ok;
+}
+
+static bool read_format(const options *o, ops_format *format, dp_error *err) {
+    static const char *const names[] = { "md", "csv", "json", "jsonl" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (strcmp(o->json ? "json" : o->output, names[i]) == 0) {
+            *format = (ops_format)i;
+            return true;
+        }
+    }
+    return err_set(err, DP_E_ARGUMENT, "-o: \"%s\" is none of md, csv, json, jsonl with --ops",
+                   o->output);
+}
+
+static uint64_t most_of(const count_list *list) {
+    uint64_t most = 1;
+    for (size_t i = 0; i < list->n; i++)
+        most = max_u64(most, list->items[i]);
+    return most;
+}
+
+static dp_token *make_tokens(uint64_t n, uint32_t vocab, dp_error *err) {
+    dp_token *tokens = mem_new(n, sizeof(dp_token), "tokens", err);
+    for (uint64_t i = 0; tokens != NULL && i < n; i++) /* an odd step: all of the vocabulary */
+        tokens[i] = (dp_token)((1 + i * 7919) % vocab);
+    return tokens;
+}
+
+int bench_ops(const options *given) {
+    dp_error err = { 0 };
+    options o = *given;
+    engine e = { .model = NULL };
+    ops_format format = OPS_MD;
+    uint32_t context = 0;
+    dp_token *tokens = NULL;
+    buf out;
+    buf_init(&out, TEXT_BYTES_MAX);
+    o.profile = true; /* the device must have timestamps */
+    const uint64_t depth = most_of(&o.depths), rows = most_of(&o.prompts);
+    const uint64_t needed = depth + rows + DP_STEPS_MAX; /* the sampler moves on */
+    o.batch = max_u64(o.batch, rows);
+    bool ok = read_format(&o, &format, &err) && engine_describe(&e, &o, &err) &&
+              engine_context(&e, &o, needed, &context, &err);
+    if (ok && needed > context) {
+        ok = err_set(&err, DP_E_ARGUMENT,
+                     "-d and -p take %" PRIu64 " tokens, the context holds %" PRIu32, needed,
+                     context);
+    }
+    ok = ok && engine_start(&e, &o, context, &err);
+    if (ok) tokens = make_tokens(needed, e.info.vocab_size, &err);
+    ok = ok && tokens != NULL && add_passes(&e, &o, tokens, format, &out, &err);
+    progress_line("%s", "");
+    const int code = ok ? out_result(&out) : fail(&err);
+    engine_close(&e);
+    mem_free(tokens);
+    if (!ok) buf_free(&out);
+    return code;
+}

@@ -1,0 +1,169 @@
+/* ops_matrix: matrix products of passes of many rows on matrix units (matmul_matrix.wgsl).
+ *
+ * x goes to buffers.bytes as half floats first, once for all products that read it (r->bytes_of, as
+ * in ops_prefill.c: no model has both kinds of input). */
+#include "model/ops_internal.h"
+
+#include <math.h>
+
+enum {
+    MATRIX_SPLITS = 4,       /* parts of the columns at most */
+    MATRIX_PROCESSORS = 132, /* of the device that the times below are of */
+    HALVES_LANES = 64,       /* of halves.wgsl, 8 columns each */
+};
+
+/* Blocks of a workgroup: subgroups, and matrices of each. Times as an NVIDIA H200 has them, in
+ * microseconds to 32 columns: of a workgroup that has a multiprocessor to itself, and what each
+ * takes where there are enough to hide one's waiting behind another's work. */
+typedef struct {
+    uint32_t subs_t, subs_r, tiles_t, tiles_r;
+    double alone, each;
+} matrix_block;
+
+static const matrix_block matrix_blocks[] = {
+    { 2, 2, 4, 4, 0.95, 0.685 },
+    { 2, 2, 2, 4, 0.69, 0.42 },
+    { 2, 2, 2, 2, 0.6, 0.3 },
+};
+
+typedef struct {
+    const matrix_block *block;
+    uint32_t splits;
+} matrix_choice;
+
+static uint32_t groups_of(const matrix_block *b, uint32_t side, uint32_t rows, uint32_t tokens) {
+    return ceil_div(rows, b->subs_r * b->tiles_r * side) *
+           ceil_div(tokens, b->subs_t * b->tiles_t * side);
+}
+
+/* Microseconds; of parts also a dispatch and the bytes of adding them up, at 3 TB/s. */
+static double matrix_time(matrix_choice c, uint32_t side, uint32_t rows, uint32_t cols,
+                          uint32_t tokens) {
+    const uint32_t groups = groups_of(c.block, side, rows, tokens) * c.splits;
+    const double busy = ceil_div(groups, MATRIX_PROCESSORS) * c.block->each;
+    const double units = ceil_div(ceil_div(cols, 32), c.splits);
+    const double sums = c.splits > 1 ? 3 + (c.splits + 2.0) * rows * tokens * 4 / 3e6 : 0;
+    return units * fmax(busy, c.block->alone) + sums;
+}
+
+static matrix_choice choose_matrix(const recorder *r, const product *a, uint32_t rows) {
+    const uint32_t side = gpu_info(r->m->gpu)->matrix, batch = r->m->shapes.batch;
+    const uint32_t tokens = a->y.picked ? r->m->shapes.n_out : batch;
+    const bool splits = rows % 4 == 0 && !a->y.picked;
+    matrix_choice best = { NULL, 1 };
+    double least = INFINITY;
+    for (size_t i = 0; i < ARRAY_LEN(matrix_blocks); i++) {
+        matrix_choice c = { &matrix_blocks[i], 1 };
+        for (; c.splits <= (splits ? MATRIX_SPLITS : 1); c.splits *= 2) {
+            const uint64_t parts = (uint64_t)c.splits * batch * rows * sizeof(float);
+            if (c.splits > 1 && parts > r->m->buffers.parts.size) break;
+            const double time = matrix_time(c, side, rows, a->w->cols, tokens);
+            if (time >= least) continue;
+            least = time;
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* Of the tokens that expert_group puts together. */
+static matrix_block expert_block(uint32_t side) {
+    return (matrix_block){ MATMUL_TOKENS / (2 * side), 4, 2, 2, 0, 0 };
+}
+
+bool matrix_is_used(const dp_model *m) {
+    return gpu_info(m->gpu)->matrix > 0 && !m->shapes.calibrate;
+}
+
+static bool has_halves_of(const recorder *r, gpu_range x) {
+    const gpu_range of = r->bytes_of;
+    return of.buffer == x.buffer && of.offset == x.offset && of.size == x.size &&
+           r->bytes_in == r->plan;
+}
+
+static void record_halves(recorder *r, const product *a) {
+    const dp_model *m = r->m;
+    if (has_halves_of(r, a->x)) return;
+    const uint32_t times = a->w->experts && a->x_per == 1 ? m->config.n_experts_used : 1;
+    const uint32_t columns = ceil_div(a->w->cols, 32) * 32;
+    add_call(r, &halves_source, NULL, &(halves_consts){ .k = a->w->cols },
+             (gpu_call){
+                 .bind = { [HALVES_X] = a->x, [HALVES_H] = m->buffers.bytes },
+                 .groups = { { .times = ceil_div(columns / 8, HALVES_LANES) },
+                             { .times = times, .size = a->y.picked ? SIZE_OUT : SIZE_ROWS } },
+             });
+    r->bytes_of = a->x;
+    r->bytes_in = r->plan;
+}
+
+/* Whether results have to be looked at one by one: those of a block that is not whole, or has no
+ * rows of y to end in, and those that need more than to be added to y. */
+static bool has_edges(const dp_model *m, const product *a, const matrix_block *b, uint32_t rows,
+                      uint32_t first, bool whole) {
+    const uint32_t side = gpu_info(m->gpu)->matrix;
+    const bool blocks = rows % (b->subs_r * b->tiles_r * side) == 0 && !a->w->experts &&
+                        !a->y.picked && m->shapes.batch % (b->subs_t * b->tiles_t * side) == 0;
+    const bool bias = a->bias != NULL && a->bias->source != NULL;
+    const bool plain = !bias && (a->y.scale == 0 || a->y.scale == 1) && a->y.stride % 4 == 0 &&
+                       a->y.column % 4 == 0 && first % 4 == 0;
+    return !blocks || (whole && !plain);
+}
+
+void record_matrix(recorder *r, const product *a, uint32_t part) {
+    const dp_model *m = r->m;
+    const dp_device_info *info = gpu_info(m->gpu);
+    const weight_part *p = &a->w->parts[part];
+    const bool experts = a->w->experts;
+    const uint32_t rows = experts ? a->w->rows : p->rows, side = info->matrix;
+    const matrix_choice c = experts ? (matrix_choice){ NULL, 1 } : choose_matrix(r, a, rows);
+    const matrix_block b = experts ? expert_block(side) : *c.block;
+    const bool whole = c.splits == 1; /* else matmul_sum does the rest */
+    const matmul_matrix_consts consts = {
+        .k = a->w->cols,
+        .bias = whole && a->bias != NULL && a->bias->source != NULL,
+        .add = whole && a->y.add,
+        .scale = whole && a->y.scale != 0 ? a->y.scale : 1,
+        .edges = has_edges(m, a, &b, rows, p->first, whole),
+        .cut = a->w->type == DTYPE_F32 || a->w->type == DTYPE_BF16 || a->w->type == DTYPE_MXFP4,
+        .experts = experts,
+        .x_per = a->x_per,
+        .subgroup = info->subgroup_size,
+        .subs_t = b.subs_t,
+        .subs_r = b.subs_r,
+        .tiles_t = b.tiles_t,
+        .tiles_r = b.tiles_r,
+    };
+    const matmul_matrix_params params = {
+        .rows = rows,
+        .stride = whole ? a->y.stride : rows,
+        .column = whole ? a->y.column + (experts ? 0 : p->first) : 0,
+        .bias_first = experts ? 0 : p->first,
+        .counted = a->y.picked,
+        .first_slot = experts ? p->first : 0,
+        .slots = experts ? p->rows : 0,
+        .units = ceil_div(ceil_div(a->w->cols, 32), c.splits),
+        .n_max = m->shapes.batch,
+    };
+    const gpu_extent by_tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
+                                   .per = b.subs_t * b.tiles_t * side };
+    const gpu_fragment *const fragments[] = { weight_fragment(a->w->type),
+                                              side == 8 ? &mma_8_part : &mma_16_part };
+    const gpu_range none = m->buffers.none;
+    record_halves(r, a);
+    add_call(r, &matmul_matrix_source, fragments, &consts,
+             (gpu_call){
+                 .bind = { [0] = p->range,
+                           [MATMUL_MATRIX_X] = m->buffers.bytes,
+                           [MATMUL_MATRIX_BIAS] = or_none(m, a->bias),
+                           [MATMUL_MATRIX_SIZES] = m->buffers.sizes,
+                           [MATMUL_MATRIX_Y] = whole ? a->y.y : m->buffers.parts,
+                           [MATMUL_MATRIX_ORDER] = experts ? m->buffers.order : none,
+                           [MATMUL_MATRIX_EXPERT_TILES] = experts ? m->buffers.expert_tiles : none,
+                           [MATMUL_MATRIX_PLACE] = experts ? m->buffers.expert_place : none },
+                 .params = &params,
+                 .groups = { { .times = ceil_div(rows, b.subs_r * b.tiles_r * side) },
+                             experts ? (gpu_extent){ .size = SIZE_EXPERT_TILES } : by_tokens,
+                             { .times = c.splits } },
+             });
+    if (!whole) record_sum(r, a, p, c.splits);
+}

@@ -1,0 +1,353 @@
+/* ops_prefill: matrix products of passes of many rows.
+ *
+ * Two kernels make tiles of the result: matmul.wgsl with x in floats, matmul_q8.wgsl with x in
+ * signed bytes, which quantised matrices get where the model computes with them (shapes.int8). The
+ * bytes of an input are made once, in front of the first product that reads it, and kept until
+ * something writes the input again (forget_bytes). Which tile a product gets, and into how many
+ * parts its columns are split, choose_matmul says. */
+#include "model/ops_internal.h"
+
+#include <math.h>
+
+enum {
+    UNIT = 32, /* columns that share a scale */
+    QUANTISE_LANES = 64,
+    SUM_LANES = 64, /* of matmul_sum.wgsl */
+    Q8_STEP = 2,    /* units at a time */
+    SPLITS_MOST = 8,
+    PARTS_BYTES = 16 << 20,
+};
+
+/* ---- tiles --------------------------------------------------------------------------------- */
+
+const matmul_tile matmul_tiles[MATMUL_TILES] = {
+    { "32x32", &lanes_4x4_part, 8, 8, 32, 32 },
+    { "64x32", &lanes_4x4_part, 16, 8, 64, 32 },
+    { "64x64", &lanes_4x8_part, 16, 8, 64, 64 },
+    { "64x128", &lanes_4x8_part, 16, 16, 64, 128 },
+    { "128x128", &lanes_8x8_part, 16, 16, 128, 128 },
+    { "128x128 8x8w", &lanes_8x8w_part, 16, 16, 128, 128 },
+    { "128x64 8x8w", &lanes_8x8w_part, 16, 8, 128, 64 },
+    { "64x64 8x8w", &lanes_8x8w_part, 8, 8, 64, 64 },
+    { "128x64 8x4w", &lanes_8x4w_part, 16, 16, 128, 64 },
+    { "64x64 8x4w", &lanes_8x4w_part, 8, 16, 64, 64 },
+};
+enum { EXPERTS_TILE = 1 }; /* MATMUL_TOKENS tokens, as expert_group makes them */
+
+q8_weight q8_weight_of(dtype type) {
+    switch (type) {
+    case DTYPE_Q4_0:
+        return (q8_weight){ .offset = 8 };
+    case DTYPE_Q5_0:
+        return (q8_weight){ .offset = 16 };
+    case DTYPE_Q6_K:
+        return (q8_weight){ .halves = true, .offset = 32 };
+    case DTYPE_Q3_K:
+        return (q8_weight){ .halves = true, .offset = 4 };
+    case DTYPE_Q2_K:
+        return (q8_weight){ .halves = true, .low = true, .pairs = 1 };
+    case DTYPE_Q4_1:
+    case DTYPE_Q5_1:
+    case DTYPE_Q4_K:
+    case DTYPE_Q5_K:
+        return (q8_weight){ .low = true };
+    default: /* Q8_0, IQ4_NL, IQ4_XS, MXFP4 */
+        return (q8_weight){ 0 };
+    }
+}
+
+uint32_t matmul_q8_memory(const matmul_tile *tile, uint32_t step, uint32_t copies) {
+    enum { PADDING = 4, HALVES = 2, VEC4 = 16, SCALES = 16 };
+    const uint32_t units = tile->rows + tile->tokens;
+    return copies * step * (VEC4 * HALVES * (units + 2 * PADDING) + SCALES * units) + 16;
+}
+
+static uint32_t matmul_memory(const matmul_tile *tile) {
+    enum { PADDING = 1, VEC4 = 16 };
+    return UNIT / 4 * VEC4 * (tile->rows + tile->tokens + 2 * PADDING);
+}
+
+static bool takes_bytes(const recorder *r, const weight *w) {
+    return r->m->shapes.int8 && !r->m->shapes.calibrate && dtype_is_quantised(w->type);
+}
+
+/* ---- choosing ------------------------------------------------------------------------------ */
+
+uint64_t prefill_input_bytes(uint64_t batch, uint64_t cols) {
+    return (batch + MATRIX_BLOCK) * ((cols + UNIT - 1) / UNIT) * 4 * 16;
+}
+
+uint64_t prefill_parts_bytes(uint64_t batch, uint64_t rows) {
+    return min_u64(PARTS_BYTES, SPLITS_MOST * batch * rows * 4);
+}
+
+/* How a product of so many rows of W and of x is made. */
+typedef struct {
+    const matmul_tile *tile;
+    uint32_t step, splits;
+} matmul_choice;
+
+/* How long it takes, in no unit that matters: rounds of workgroups over the device, each as long
+ * as its tile is large; a lane with fewer results reads workgroup memory the more for each. What is
+ * split is written and read once more. */
+static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t cols, uint32_t n) {
+    enum { LANES_AT_ONCE = 264 * 256 }; /* two workgroups to each of 132 multiprocessors */
+    const matmul_tile *t = c->tile;
+    const uint32_t lanes = t->row_lanes * t->token_lanes;
+    const uint32_t groups = ceil_div(rows, t->rows) * ceil_div(n, t->tokens) * c->splits;
+    const double reads = 1 + (double)t->row_lanes / t->rows + (double)t->token_lanes / t->tokens;
+    const double start = 64; /* columns that a workgroup's beginning and end are worth */
+    const double round = (double)t->rows * t->tokens * reads * (cols / (double)c->splits + start);
+    const double rounds = ceil_div(groups, max_u32(LANES_AT_ONCE / lanes, 1));
+    const double sums = c->splits > 1 ? (c->splits + 2.0) * rows * n / 8 : 0;
+    return rounds * round * lanes / 256 + sums;
+}
+
+static matmul_choice choose_matmul(const recorder *r, const product *a, uint32_t rows) {
+    const dp_device_info *info = gpu_info(r->m->gpu);
+    const uint32_t n = a->y.picked ? r->m->shapes.n_out : r->m->shapes.batch;
+    const bool bytes = takes_bytes(r, a->w);
+    matmul_choice best = { &matmul_tiles[EXPERTS_TILE], 1, 1 };
+    if (a->w->experts || strcmp(info->type, "cpu") == 0) {
+        return best;
+    }
+    double least = INFINITY;
+    for (size_t i = 0; i < MATMUL_TILES; i++) {
+        matmul_choice c = { .tile = &matmul_tiles[i], .step = bytes ? Q8_STEP : 1 };
+        const uint32_t memory = bytes ? matmul_q8_memory(c.tile, c.step, 1) : matmul_memory(c.tile);
+        if (c.tile->row_lanes * c.tile->token_lanes > info->max_workgroup_lanes ||
+            memory > info->max_workgroup_memory) {
+            continue;
+        }
+        for (c.splits = 1; c.splits <= SPLITS_MOST; c.splits *= 2) {
+            const uint64_t parts = (uint64_t)c.splits * r->m->shapes.batch * rows * 4;
+            if (c.splits > 1 &&
+                (rows % 4 != 0 || a->y.picked || parts > r->m->buffers.parts.size)) {
+                break;
+            }
+            const double cost = cost_of_choice(&c, rows, a->w->cols, n);
+            if (cost < least) {
+                least = cost;
+                best = c;
+            }
+        }
+    }
+    return best;
+}
+
+/* ---- bytes of x ---------------------------------------------------------------------------- */
+
+static bool is_same_range(gpu_range a, gpu_range b) {
+    return a.buffer == b.buffer && a.offset == b.offset && a.size == b.size;
+}
+
+static bool writes_to(const gpu_binding *list, uint32_t n, const gpu_call *call,
+                      const gpu_buffer *buffer) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (list[i].access == GPU_ACCESS_WRITE && call->bind[list[i].binding].buffer == buffer) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
+                  const gpu_call *call) {
+    const gpu_buffer *of = r->bytes_of.buffer;
+    if (of == NULL) {
+        return;
+    }
+    bool written = writes_to(source->bindings, source->n_bindings, call, of);
+    for (uint32_t i = 0; i < source->n_slots; i++) {
+        written |= writes_to(fragments[i]->bindings, fragments[i]->n_bindings, call, of);
+    }
+    if (written) {
+        r->bytes_of = (gpu_range){ 0 };
+    }
+}
+
+/* Makes buffers.bytes those of x, [times rows of the pass, cols]. */
+static void record_quantise(recorder *r, const product *a) {
+    const dp_model *m = r->m;
+    if (is_same_range(r->bytes_of, a->x) && r->bytes_in == r->plan) {
+        return;
+    }
+    const uint32_t times = a->w->experts && a->x_per == 1 ? m->config.n_experts_used : 1;
+    const quantise_consts consts = {
+        .k = a->w->cols,
+        .wg = QUANTISE_LANES,
+        .team = team_lanes(m->gpu),
+    };
+    add_call(r, &quantise_source,
+             (const gpu_fragment *[]){ &source_x_part, reduce_fragment(m->gpu) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = a->x, [QUANTISE_Q] = m->buffers.bytes },
+                 .groups = { { .times = times, .size = a->y.picked ? SIZE_OUT : SIZE_ROWS } },
+             });
+    r->bytes_of = a->x;
+    r->bytes_in = r->plan;
+}
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+void record_sum(recorder *r, const product *a, const weight_part *p, uint32_t splits) {
+    const dp_model *m = r->m;
+    const matmul_sum_consts consts = {
+        .bias = a->bias != NULL && a->bias->source != NULL,
+        .add = a->y.add,
+        .scale = a->y.scale != 0 ? a->y.scale : 1,
+        .splits = splits,
+    };
+    const matmul_sum_params params = {
+        .rows = p->rows,
+        .stride = a->y.stride,
+        .column = a->y.column + p->first,
+        .bias_first = p->first,
+        .n_max = m->shapes.batch,
+    };
+    add_call(r, &matmul_sum_source, NULL, &consts,
+             (gpu_call){
+                 .bind = { [MATMUL_SUM_PART] = m->buffers.parts,
+                           [MATMUL_SUM_BIAS] = or_none(m, a->bias),
+                           [MATMUL_SUM_Y] = a->y.y },
+                 .params = &params,
+                 .groups = { { .times = ceil_div(p->rows / 4, SUM_LANES) }, { .size = SIZE_ROWS } },
+             });
+}
+
+static void add_tiles(recorder *r, const product *a, const matmul_choice *c, gpu_call call) {
+    const gpu_fragment *const parts[] = { weight_fragment(a->w->type), c->tile->lanes };
+    const bool split = c->splits > 1; /* then the rest is matmul_sum's */
+    const matmul_consts consts = {
+        .k = a->w->cols,
+        .bias = a->bias != NULL && a->bias->source != NULL && !split,
+        .add = a->y.add && !split,
+        .scale = a->y.scale != 0 && !split ? a->y.scale : 1,
+        .experts = a->w->experts,
+        .x_per = a->x_per,
+        .split = split,
+        .row_lanes = c->tile->row_lanes,
+        .token_lanes = c->tile->token_lanes,
+    };
+    call.bind[MATMUL_X] = a->x;
+    add_call(r, &matmul_source, parts, &consts, call);
+}
+
+static void add_tiles_of_bytes(recorder *r, const product *a, const matmul_choice *c,
+                               gpu_call call) {
+    const gpu_fragment *const parts[] = { weight_fragment(a->w->type), c->tile->lanes };
+    const q8_weight shape = q8_weight_of(a->w->type);
+    const bool split = c->splits > 1;
+    const matmul_q8_consts consts = {
+        .k = a->w->cols,
+        .bias = a->bias != NULL && a->bias->source != NULL && !split,
+        .add = a->y.add && !split,
+        .scale = a->y.scale != 0 && !split ? a->y.scale : 1,
+        .experts = a->w->experts,
+        .x_per = a->x_per,
+        .halves = shape.halves,
+        .low = shape.low,
+        .pairs = shape.pairs,
+        .offset = shape.offset,
+        .split = split,
+        .step = c->step,
+        .buffers = 1,
+        .row_lanes = c->tile->row_lanes,
+        .token_lanes = c->tile->token_lanes,
+    };
+    record_quantise(r, a);
+    call.bind[MATMUL_Q8_X] = r->m->buffers.bytes;
+    add_call(r, &matmul_q8_source, parts, &consts, call);
+}
+
+void record_matmul(recorder *r, const product *a, uint32_t part) {
+    const dp_model *m = r->m;
+    const weight_part *p = &a->w->parts[part];
+    const bool experts = a->w->experts;
+    const uint32_t rows = experts ? a->w->rows : p->rows, units = ceil_div(a->w->cols, UNIT);
+    const gpu_range none = m->buffers.none;
+    const matmul_choice c = choose_matmul(r, a, rows);
+    const matmul_params params = {
+        .rows = rows,
+        .stride = a->y.stride,
+        .column = a->y.column + (experts ? 0 : p->first),
+        .bias_first = experts ? 0 : p->first,
+        .counted = a->y.picked,
+        .first_slot = experts ? p->first : 0,
+        .slots = experts ? p->rows : 0,
+        .units = ceil_div(ceil_div(units, c.splits), c.step) * c.step,
+        .n_max = m->shapes.batch,
+    };
+    _Static_assert(sizeof(matmul_params) == sizeof(matmul_q8_params) &&
+                       (int)MATMUL_PLACE == (int)MATMUL_Q8_PLACE,
+                   "both kernels bind alike");
+    const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = c.tile->tokens };
+    (takes_bytes(r, a->w) ? add_tiles_of_bytes : add_tiles)(
+        r, a, &c,
+        (gpu_call){
+            .bind = { [0] = p->range,
+                      [MATMUL_BIAS] = or_none(m, a->bias),
+                      [MATMUL_SIZES] = m->buffers.sizes,
+                      [MATMUL_Y] = c.splits > 1 ? m->buffers.parts : a->y.y,
+                      [MATMUL_ORDER] = experts ? m->buffers.order : none,
+                      [MATMUL_EXPERT_TILES] = experts ? m->buffers.expert_tiles : none,
+                      [MATMUL_PLACE] = experts ? m->buffers.expert_place : none },
+            .params = &params,
+            .groups = { { .times = ceil_div(rows, c.tile->rows) },
+                        experts ? (gpu_extent){ .size = SIZE_EXPERT_TILES } : tokens,
+                        { .times = c.splits } },
+        });
+    if (c.splits > 1) {
+        record_sum(r, a, p, c.splits);
+    }
+}
+
+/* ---- matrices that lie side by side -------------------------------------------------------- */
+
+static bool is_present(const vector *v) {
+    return v != NULL && v->source != NULL;
+}
+
+/* Does `next` begin where the n rows so far end? */
+static bool follows(gpu_range so_far, gpu_range next) {
+    return next.buffer == so_far.buffer && next.offset == so_far.offset + so_far.size;
+}
+
+/* One more matrix, if it can be part of the same product. */
+static bool join(weight *all, weight_part *part, vector *bias, const weight *w, const vector *b,
+                 uint64_t max_binding) {
+    if (w->n_parts != 1 || w->type != all->type || w->cols != all->cols ||
+        !follows(part->range, w->parts[0].range) ||
+        part->range.size + w->parts[0].range.size > max_binding ||
+        is_present(b) != is_present(bias) || (is_present(b) && !follows(bias->range, b->range))) {
+        return false;
+    }
+    part->range.size += w->parts[0].range.size;
+    part->rows += w->rows;
+    all->rows += w->rows;
+    if (is_present(b)) {
+        bias->range.size += b->range.size;
+    }
+    return true;
+}
+
+void op_matmul_beside(recorder *r, target y, const weight *const *w, const vector *const *bias,
+                      uint32_t n, gpu_range x) {
+    for (uint32_t i = 0; i < n;) {
+        weight all = *w[i];
+        weight_part part;
+        vector b = bias[i] != NULL ? *bias[i] : (vector){ 0 };
+        uint32_t next = i + 1;
+        if (all.n_parts == 1) {
+            part = all.parts[0];
+            all.parts = &part;
+            while (next < n &&
+                   join(&all, &part, &b, w[next], bias[next], gpu_info(r->m->gpu)->max_binding)) {
+                next++;
+            }
+        }
+        op_matmul(r, y, &all, &b, x);
+        y.column += all.rows;
+        i = next;
+    }
+}

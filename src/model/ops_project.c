@@ -1,0 +1,371 @@
+/* ops_project: the products of a decoding pass, each with what stands before and behind it: the
+ * norm in front, the activation, the residual stream and the next block's input.
+ *
+ * An input is x * w of an RMSNorm whose scale the reader finds (kernels/common/scaled.wgsl), as
+ * floats, or as signed bytes where the matrices are quantised and the model computes with them.
+ * What a family has otherwise (LayerNorm, biases of gate and up, columns that are no whole units)
+ * is left to the plain operations of ops.c and ops_matmul.c. */
+#include "model/ops_internal.h"
+
+enum { WHOLE = 32, HALF = 16 }; /* columns of a unit, and of what has a scale */
+
+/* ---- which products there are -------------------------------------------------------------- */
+
+/* Takes w behind what s has: the same buffer, type and columns, without a gap. */
+static bool stack_add(weight_stack *s, const weight *w, uint64_t max_binding) {
+    if (w->n_parts != 1 || w->experts || w->cols % WHOLE != 0) {
+        return false;
+    }
+    const gpu_range r = w->parts[0].range;
+    if (s->rows == 0) {
+        *s = (weight_stack){ .range = r, .type = w->type, .rows = w->rows, .cols = w->cols };
+        return true;
+    }
+    if (w->type != s->type || w->cols != s->cols || r.buffer != s->range.buffer ||
+        r.offset != s->range.offset + s->range.size || s->range.size + r.size > max_binding) {
+        return false;
+    }
+    s->range.size += r.size;
+    s->rows += w->rows;
+    return true;
+}
+
+static uint64_t max_binding_of(const dp_model *m) {
+    return gpu_info(m->gpu)->max_binding;
+}
+
+/* q, k and v as one matrix, or as two if v (or v and k) is of another type. */
+static bool stack_qkv(const dp_model *m, const layer_weights *l, weight_stack out[2]) {
+    const weight *const list[] = { &l->q, &l->k, &l->v };
+    uint32_t at = 0; /* the stack that grows */
+    out[0] = out[1] = (weight_stack){ .rows = 0 };
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        if (stack_add(&out[at], list[i], max_binding_of(m))) {
+            continue;
+        }
+        if (at == 1 || !stack_add(&out[++at], list[i], max_binding_of(m))) {
+            return false;
+        }
+    }
+    return out[1].rows == 0 || out[1].cols == out[0].cols;
+}
+
+static bool stack_gate_up(const dp_model *m, const layer_weights *l, weight_stack *out) {
+    *out = (weight_stack){ .rows = 0 };
+    return stack_add(out, &l->gate, max_binding_of(m)) && stack_add(out, &l->up, max_binding_of(m));
+}
+
+/* Biases that follow one another, or none at all. */
+static bool stack_bias(const dp_model *m, const layer_weights *l, gpu_range *out) {
+    const vector *const list[] = { &l->q_bias, &l->k_bias, &l->v_bias };
+    *out = m->buffers.none;
+    uint32_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        const gpu_range r = list[i]->range;
+        if (list[i]->source == NULL) {
+            continue;
+        }
+        if (n++ == 0) {
+            *out = r;
+        } else if (r.buffer != out->buffer || r.offset != out->offset + out->size) {
+            return false;
+        } else {
+            out->size += r.size;
+        }
+    }
+    return n == 0 || n == ARRAY_LEN(list);
+}
+
+static bool is_whole(const weight *w) {
+    return w->n_parts == 1 && w->rows % WHOLE == 0 && w->cols % WHOLE == 0;
+}
+
+static bool decodes_fused(const dp_model *m) {
+    const config *c = &m->config;
+    return !c->family->layer_norm && !m->shapes.calibrate && c->dim % WHOLE == 0;
+}
+
+bool pass_is_fused(const recorder *r) {
+    const bool software = strcmp(gpu_info(r->m->gpu)->type, "cpu") == 0;
+    return r->kind == PASS_ONE || (r->kind != PASS_MANY && !software);
+}
+
+bool attention_is_fused(const dp_model *m, uint32_t layer) {
+    const layer_weights *l = &m->weights.layers[layer];
+    weight_stack w[2];
+    gpu_range bias;
+    return decodes_fused(m) && m->config.head_dim % HALF == 0 && is_whole(&l->o) &&
+           stack_qkv(m, l, w) && stack_bias(m, l, &bias);
+}
+
+bool ffn_is_fused(const dp_model *m, uint32_t layer) {
+    const layer_weights *l = &m->weights.layers[layer];
+    weight_stack w;
+    return decodes_fused(m) && l->gate.n_pieces > 0 && l->gate_bias.source == NULL &&
+           l->up_bias.source == NULL && l->gate.rows % WHOLE == 0 && is_whole(&l->down) &&
+           stack_gate_up(m, l, &w);
+}
+
+static bool reads_bytes(const dp_model *m, const weight *w) {
+    return m->shapes.int8 && dtype_is_quantised(w->type);
+}
+
+block_input attention_input(const dp_model *m, uint32_t layer) {
+    const layer_weights *l = &m->weights.layers[layer];
+    return (block_input){ &l->attn_norm,
+                          reads_bytes(m, &l->q) && reads_bytes(m, &l->k) && reads_bytes(m, &l->v) };
+}
+
+block_input ffn_input(const dp_model *m, uint32_t layer) {
+    const layer_weights *l = &m->weights.layers[layer];
+    return (block_input){ &l->ffn_norm, reads_bytes(m, &l->gate) && reads_bytes(m, &l->up) };
+}
+
+/* ---- shapes of workgroups ------------------------------------------------------------------ */
+
+static uint32_t max_tokens(const recorder *r) {
+    return pass_rows(r->kind);
+}
+
+/* Weight rows to a team, teams to a row, lanes to a workgroup. */
+typedef struct {
+    uint32_t rows, split, wg;
+    uint32_t ahead; /* steps whose loads may come first */
+    uint32_t team;  /* found by fit */
+} project_shape;
+
+#ifndef SHAPES
+#define SHAPES                                                                              \
+    { 1, 2, 256, 1, 0 }, { 4, 1, 128, 2, 0 }, { 2, 1, 1024, 1, 0 }, { 1, 2, 1024, 2, 0 }, { \
+        1, 2, 1024, 2, 0                                                                    \
+    }
+#endif
+static const project_shape shapes_of[] = { SHAPES };
+enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD, SHAPE_ADD_LONG };
+
+static uint32_t group_rows(const project_shape *s) {
+    return s->wg / (s->split * s->team) * s->rows;
+}
+
+/* The shape as this device and this number of rows have it, with at least `least` rows of W to a
+ * workgroup (whole halves of an activation's unit). */
+static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
+    const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
+    const uint32_t rows = max_tokens(r) == 1 ? 4 : 2; /* what products.wgsl has */
+    s.team = team_lanes(r->m->gpu);
+    s.wg = min_u32(s.wg, lanes);
+    s.rows = min_u32(s.rows, rows);
+    while (s.wg < s.split * s.team || (group_rows(&s) < least && s.split > 1)) {
+        s.split /= 2;
+    }
+    while (group_rows(&s) < least && s.wg * 2 <= lanes) {
+        s.wg *= 2;
+    }
+    while (group_rows(&s) < least && s.rows * 2 <= rows) {
+        s.rows *= 2;
+    }
+    while (group_rows(&s) < least) {
+        s.team /= 2;
+    }
+    return s;
+}
+
+/* ---- operations ---------------------------------------------------------------------------- */
+
+static const gpu_fragment *act_fragment(bool q8) {
+    return q8 ? &act_q8_part : &act_f32_part;
+}
+
+static void record_ready(recorder *r, gpu_range act, bool q8, gpu_range x, uint32_t dim,
+                         const vector *w, bool pick) {
+    enum { LANES = 64 }; /* of ready.wgsl */
+    const ready_consts consts = { .dim = dim,
+                                  .weighted = w != NULL && w->source != NULL,
+                                  .pick = pick };
+    add_call(r, &ready_source, (const gpu_fragment *[]){ act_fragment(q8) }, &consts,
+             (gpu_call){
+                 .bind = { [READY_X] = x,
+                           [READY_W] = or_none(r->m, w),
+                           [READY_SQUARES] = r->m->buffers.squares,
+                           [READY_PICK] = r->m->buffers.pick,
+                           [ACT_F32_ACT] = act },
+                 .groups = { { .times = ceil_div(dim / HALF, LANES) },
+                             { .size = pick ? SIZE_OUT : SIZE_ROWS } },
+             });
+}
+
+void op_ready(recorder *r, block_input in) {
+    const buffers *b = &r->m->buffers;
+    record_ready(r, b->xn, in.q8, b->x, r->m->config.dim, in.norm, false);
+}
+
+/* W [rows of both], the second one's rows behind the first one's. */
+static void record_project(recorder *r, target y, const weight_stack w[2], gpu_range bias,
+                           gpu_range x, block_input in, project_shape s) {
+    const dp_model *m = r->m;
+    const bool two = w[1].rows > 0;
+    const uint32_t rows = w[0].rows + w[1].rows;
+    s = fit(r, s, 1);
+    const uint32_t groups = ceil_div(rows, group_rows(&s));
+    const uint32_t grid_x = min_u32(groups, GRID_MAX);
+    const project_consts consts = {
+        .m = rows,
+        .k = w[0].cols,
+        .tokens = max_tokens(r),
+        .rows = s.rows,
+        .split = s.split,
+        .ahead = s.ahead,
+        .wg = s.wg,
+        .team = s.team,
+        .normed = in.norm != NULL && in.norm->source != NULL,
+        .eps = m->config.norm_eps,
+        .bias = bias.buffer != m->buffers.none.buffer,
+        .two = two,
+        .other_first = w[0].rows,
+        .scale = y.scale != 0 ? y.scale : 1,
+        .stride = y.stride,
+        .column = y.column,
+        .grid_x = grid_x,
+        .counted = y.picked,
+    };
+    const weight_stack *other = two ? &w[1] : &w[0];
+    add_call(r, &project_source,
+             (const gpu_fragment *[]){ weight_fragment(w[0].type), weight_fragment(other->type),
+                                       in.q8 ? &inputs_q8_part : &inputs_f32_part,
+                                       reduce_fragment(m->gpu) },
+             &consts,
+             (gpu_call){
+                 .bind = { [0] = w[0].range,
+                           [GPU_SECOND_BINDING] = two ? w[1].range : m->buffers.none,
+                           [INPUTS_F32_X] = x,
+                           [PROJECT_BIAS] = bias,
+                           [PROJECT_SIZES] = m->buffers.sizes,
+                           [PROJECT_Y] = y.y,
+                           [PROJECT_SQUARES] = m->buffers.squares },
+                 .groups = { { .times = grid_x }, { .times = ceil_div(groups, grid_x) } },
+             });
+}
+
+void op_project_qkv(recorder *r, uint32_t layer) {
+    const dp_model *m = r->m;
+    const layer_weights *l = &m->weights.layers[layer];
+    weight_stack w[2];
+    gpu_range bias;
+    const bool stacked = stack_qkv(m, l, w) && stack_bias(m, l, &bias);
+    assert(stacked);
+    (void)stacked;
+    record_project(r, (target){ .y = m->buffers.qkv, .stride = w[0].rows + w[1].rows }, w, bias,
+                   m->buffers.xn, attention_input(m, layer), shapes_of[SHAPE_PLAIN]);
+}
+
+void op_project(recorder *r, target y, const weight *w, const vector *bias, gpu_range x) {
+    const weight_stack list[2] = {
+        { .range = w->parts[0].range, .type = w->type, .rows = w->rows, .cols = w->cols }
+    };
+    record_project(r, y, list, or_none(r->m, bias), x, (block_input){ NULL, reads_bytes(r->m, w) },
+                   shapes_of[SHAPE_PLAIN]);
+}
+
+bool head_is_fused(const dp_model *m) {
+    return decodes_fused(m) && m->weights.head.cols % WHOLE == 0;
+}
+
+void op_project_head(recorder *r, target y) {
+    const dp_model *m = r->m;
+    const weight *w = &m->weights.head;
+    const block_input in = { &m->weights.output_norm, reads_bytes(m, w) };
+    record_ready(r, m->buffers.out, in.q8, m->buffers.x, m->config.dim, in.norm, true);
+    for (uint32_t i = 0; i < w->n_parts; i++) {
+        const weight_part *p = &w->parts[i];
+        const weight_stack list[2] = {
+            { .range = p->range, .type = w->type, .rows = p->rows, .cols = w->cols }
+        };
+        target part = y;
+        part.column += p->first;
+        record_project(r, part, list, m->buffers.none, m->buffers.out, in, shapes_of[SHAPE_HEAD]);
+    }
+}
+
+void op_project_glu(recorder *r, uint32_t layer) {
+    const dp_model *m = r->m;
+    const config *c = &m->config;
+    const layer_weights *l = &m->weights.layers[layer];
+    const block_input in = ffn_input(m, layer);
+    weight_stack w;
+    const bool stacked = stack_gate_up(m, l, &w);
+    assert(stacked);
+    (void)stacked;
+    const project_shape s = fit(r, shapes_of[SHAPE_GLU], 2 * HALF);
+    const project_glu_consts consts = {
+        .k = w.cols,
+        .ffn = l->gate.rows,
+        .tokens = max_tokens(r),
+        .rows = s.rows,
+        .split = s.split,
+        .ahead = s.ahead,
+        .wg = s.wg,
+        .team = s.team,
+        .normed = in.norm->source != NULL,
+        .eps = c->norm_eps,
+        .act = c->activation,
+        .alpha = c->act_alpha,
+        .limit = c->act_limit,
+    };
+    add_call(
+        r, &project_glu_source,
+        (const gpu_fragment *[]){ weight_fragment(w.type), in.q8 ? &input_q8_part : &input_f32_part,
+                                  act_fragment(reads_bytes(m, &l->down)), reduce_fragment(m->gpu) },
+        &consts,
+        (gpu_call){
+            .bind = { [0] = w.range,
+                      [INPUT_F32_X] = m->buffers.xn,
+                      [PROJECT_GLU_SIZES] = m->buffers.sizes,
+                      [PROJECT_GLU_SQUARES] = m->buffers.squares,
+                      [ACT_F32_ACT] = m->buffers.h },
+            .groups = { { .times = ceil_div(l->gate.rows, group_rows(&s) / 2) } },
+        });
+}
+
+void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
+                    const block_input *next) {
+    const dp_model *m = r->m;
+    const project_shape s =
+        fit(r, shapes_of[w->cols > 2 * w->rows ? SHAPE_ADD_LONG : SHAPE_ADD], HALF);
+    const project_add_consts consts = {
+        .k = w->cols,
+        .dim = w->rows,
+        .tokens = max_tokens(r),
+        .rows = s.rows,
+        .split = s.split,
+        .ahead = s.ahead,
+        .wg = s.wg,
+        .team = s.team,
+        .bias = bias != NULL && bias->source != NULL,
+        .next = next != NULL,
+        .scale = m->config.residual_scale,
+    };
+    assert(w->rows == m->config.dim);
+    add_call(r, &project_add_source,
+             (const gpu_fragment *[]){
+                 weight_fragment(w->type), reads_bytes(m, w) ? &input_q8_part : &input_f32_part,
+                 act_fragment(next != NULL && next->q8), reduce_fragment(m->gpu) },
+             &consts,
+             (gpu_call){
+                 .bind = { [0] = w->parts[0].range,
+                           [INPUT_F32_X] = x,
+                           [PROJECT_ADD_BIAS] = or_none(m, bias),
+                           [PROJECT_ADD_SIZES] = m->buffers.sizes,
+                           [PROJECT_ADD_STREAM] = m->buffers.x,
+                           [PROJECT_ADD_W] = next != NULL ? next->norm->range : m->buffers.none,
+                           [PROJECT_ADD_SQUARES] = m->buffers.squares,
+                           [ACT_F32_ACT] = m->buffers.xn },
+                 .groups = { { .times = ceil_div(w->rows, group_rows(&s)) } },
+             });
+}
+
+gpu_range op_ready_attention(recorder *r, uint32_t layer) {
+    const config *c = &r->m->config;
+    record_ready(r, r->m->buffers.h, reads_bytes(r->m, &r->m->weights.layers[layer].o),
+                 r->m->buffers.att, c->n_heads * c->head_dim, NULL, false);
+    return r->m->buffers.h;
+}

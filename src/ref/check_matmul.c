@@ -1,0 +1,545 @@
+/* check_matmul: products of many rows: with x in floats and in signed bytes, making the bytes,
+ * adding up what was split over workgroups. */
+#include "model/model.h"
+#include "ref/check_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { UNIT = 32, HALF = 16, LANES_QUANTISE = 64, EXPERTS_TILE = 1 };
+
+/* ---- bytes of x ---------------------------------------------------------------------------- */
+
+uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact) {
+    const size_t units = ceil_div(cols, UNIT);
+    uint32_t *q = rig_alloc(r, n * 12 * units, sizeof(uint32_t));
+    for (size_t at = 0; at < n * units; at++) {
+        const size_t row = at / units, u = at % units, first = row * cols + u * UNIT;
+        const size_t count = min_u64(UNIT, cols - u * UNIT);
+        uint32_t *planes = q + row * 12 * units + 4 * u;
+        float most = 0;
+        for (size_t i = 0; i < count; i++)
+            most = fmaxf(most, fabsf(x[first + i]));
+        const float s = most / 127;
+        int sum[2] = { 0, 0 };
+        for (size_t i = 0; i < count; i++) {
+            const int b = most > 0 ? (int)lroundf(x[first + i] / most * 127) : 0;
+            planes[i / HALF * 4 * units + i % HALF / 4] |= (uint32_t)(b & 255) << i % 4 * 8;
+            sum[i / HALF] += b;
+            exact[first + i] = (double)s * b;
+        }
+        for (size_t h = 0; h < 2; h++) {
+            const float pair[2] = { s, s * (float)sum[h] };
+            memcpy(planes + 8 * units + 2 * h, pair, sizeof(pair));
+        }
+    }
+    return q;
+}
+
+typedef enum { SOURCE_X, SOURCE_NORM, SOURCE_GLU } source;
+
+typedef struct {
+    source from;
+    uint32_t cols, rows;
+    double scale;
+    bool option; /* of the norm: with mean and bias; of the gate: none */
+    const char *reason;
+} bytes_case;
+
+/* What quantise should see, and what it may be off by of its own. */
+static void source_values(rig *r, const bytes_case *c, const float *x, const float *w,
+                          const float *b, double *v, double *bound) {
+    const size_t n = c->cols, rows = c->rows;
+    const double eps = 1e-5;
+    const double *xd = rig_doubles(r, x, rows * n * (c->from == SOURCE_GLU && !c->option ? 2 : 1));
+    for (size_t t = 0; t < rows; t++) {
+        double *to = v + t * n;
+        if (c->from == SOURCE_NORM && c->option) ref_layer_norm(to, xd + t * n, w, b, 1, n, eps);
+        if (c->from == SOURCE_NORM && !c->option) ref_norm(to, xd + t * n, w, 1, n, eps);
+        for (size_t i = 0; i < n; i++) {
+            double error = 0;
+            if (c->from == SOURCE_X) to[i] = xd[t * n + i];
+            /* As check_dense.c derives it, generously: some 40 roundings of a sum of squares, the
+             * mean of a LayerNorm below 1, its own error below 40 U. */
+            if (c->from == SOURCE_NORM) error = 40 * U * (fabs(to[i]) + (c->option ? 4 : 0));
+            if (c->from == SOURCE_GLU) {
+                const double *g = xd + t * n * (c->option ? 1 : 2) + i;
+                to[i] = ref_silu(*g) * (c->option ? 1 : g[n]);
+                error = (8 + 2 * fabs(*g)) * U * fabs(to[i]); /* exp, its sum, quotient, product */
+            }
+            bound[t * n + i] = error;
+        }
+    }
+}
+
+/* One unit: the scale within the quotient's error; each byte the nearest to its value, but for
+ * the errors of inverse (2.5 U) and product (1 U) of up to 127, twice U to be safe; both sums those
+ * of the bytes that are there. */
+static void expect_unit(rig *r, const rig_output *q, size_t at, size_t units, const double *v,
+                        const double *bound, size_t count) {
+    double most = 0, error = 0;
+    for (size_t i = 0; i < count; i++) {
+        most = fmax(most, fabs(v[i]));
+        error = fmax(error, bound[i]);
+    }
+    const size_t scales = at + 8 * units;
+    const double s = (double)rig_float(q, scales);
+    for (size_t h = 0; h < 2; h++) {
+        rig_expect(r, rig_float(q, scales + 2 * h), most / 127, (error + 2.5 * U * most) / 127);
+        int sum = 0;
+        for (size_t word = 0; word < 4; word++) {
+            const uint32_t four = q->after[at + 4 * h * units + word];
+            double worst = 0;
+            for (size_t k = 0; k < 4; k++) {
+                const int b = (int8_t)(four >> 8 * k & 255);
+                const size_t i = HALF * h + 4 * word + k;
+                const double off = i < count ? fabs(v[i] - s * b) - bound[i] : b != 0 ? 1e9 : 0;
+                worst = fmax(worst, off);
+                sum += b;
+            }
+            rig_expect(r, (float)worst, 0, s * (0.5 + 127 * 8 * U));
+        }
+        const double t = s * sum;
+        rig_expect(r, rig_float(q, scales + 2 * h + 1), t, U * fabs(t));
+    }
+}
+
+static void bytes_row(rig *r, const bytes_case *c, const rig_reduce *reduce) {
+    static const gpu_fragment *const parts[] = { &source_x_part, &source_norm_part,
+                                                 &source_glu_part };
+    char kernel[96];
+    snprintf(kernel, sizeof(kernel), "quantise %s%s%s", parts[c->from]->name,
+             c->from == SOURCE_NORM ? " " : "", c->from == SOURCE_NORM ? reduce->part->name : "");
+    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, |x| %g%s", c->cols, c->rows, c->scale,
+                   !c->option               ? ""
+                   : c->from == SOURCE_NORM ? ", mean and bias"
+                                            : ", no gate")) {
+        return;
+    }
+    const size_t n = c->cols, rows = c->rows, units = ceil_div(c->cols, UNIT);
+    const size_t per_row = n * (c->from == SOURCE_GLU && !c->option ? 2 : 1);
+    float *x = rig_normals(r, rows * per_row, c->scale);
+    for (size_t i = 0; i < rows * per_row && c->reason[0] == '0'; i++) {
+        if (i / UNIT % 2 == 0) x[i] = 0;
+    }
+    const float *w = rig_normals(r, n, 1), *b = rig_normals(r, n, 1);
+    double *v = rig_alloc(r, rows * n, sizeof(double));
+    double *bound = rig_alloc(r, rows * n, sizeof(double));
+    source_values(r, c, x, w, b, v, bound);
+    rig_output *q = rig_out(r, NULL, rows * 12 * units);
+    const quantise_consts consts = {
+        .k = c->cols,
+        .eps = 1e-5f,
+        .layer = c->option,
+        .ungated = c->option,
+        .wg = LANES_QUANTISE,
+        .team = reduce->team,
+    };
+    gpu_call call = {
+        .bind = { rig_numbers(r, x, rows * per_row, per_row - 1), [QUANTISE_Q] = q->range },
+        .groups = { { .times = c->rows } },
+    };
+    if (c->from == SOURCE_NORM) {
+        call.bind[1] = rig_in(r, w, n * 4);
+        call.bind[2] = rig_in(r, b, n * 4);
+    }
+    rig_call(r, &quantise_source, (const gpu_fragment *[]){ parts[c->from], reduce->part }, &consts,
+             call);
+    if (rig_run(r)) {
+        for (size_t at = 0; at < rows * units; at++) {
+            const size_t row = at / units, u = at % units, first = row * n + u * UNIT;
+            expect_unit(r, q, row * 12 * units + 4 * u, units, v + first, bound + first,
+                        min_u64(UNIT, n - u * UNIT));
+        }
+    }
+    rig_end(r);
+}
+
+void check_quantise(rig *r) {
+    static const bytes_case cases[] = {
+        { SOURCE_X, 4, 1, 1, false, "the least" },
+        { SOURCE_X, 172, 3, 1, false, "a row ends inside a unit and inside its first half" },
+        { SOURCE_X, 2080, 2, 100, false, "one unit more than the lanes" },
+        { SOURCE_X, 128, 2, 1, false, "0 in every other unit" },
+        { SOURCE_X, 64, 2, 1e-20, false, "tiny numbers" },
+        { SOURCE_NORM, 172, 3, 10, false, "RMSNorm in front" },
+        { SOURCE_NORM, 2112, 2, 1, true, "LayerNorm in front" },
+        { SOURCE_GLU, 172, 3, 2, false, "the gate in front" },
+        { SOURCE_GLU, 64, 2, 2, true, "no gate" },
+    };
+    rig_reduce reduces[2];
+    const uint32_t n = rig_reduces(r, reduces);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        for (uint32_t j = 0; j < (cases[i].from == SOURCE_NORM ? n : 1); j++)
+            bytes_row(r, &cases[i], &reduces[j]);
+    }
+}
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+typedef struct {
+    const matmul_tile *tile;
+    const rig_format *format;
+    uint32_t cols, rows, n;
+    const char *reason;
+    bool bytes; /* matmul_q8 */
+    bool raw;   /* whose bytes the device makes too */
+    bool bias, add;
+    float scale;     /* 0: 1 */
+    uint32_t splits; /* workgroups to the columns; 0: 1 */
+    uint32_t step;   /* of matmul_q8; 0: 1 */
+    uint32_t copies; /* of its tiles in workgroup memory; 0: 1 */
+} tile_case;
+
+/* What the roundings add up to, in the order of matmul_q8.wgsl. Per unit: the terms scale i s of
+ * both halves, one rounding for each product, two sums (4 U); the low terms t (rounded before),
+ * product, sum (3 U); adding each of the two to the sum (U of what it then is). |scale byte| is |w|
+ * without a low, else at most |w| + low, low at most 3 here (rig_weights: a minimum is at most 2
+ * and 3 with its own spread). A weight itself is off by U (decode_bound of check_dense.c). Sums of
+ * splits are added one by one. */
+double rig_bytes_bound(dtype type, uint32_t cols, uint32_t split_units, const float *w,
+                       const double *x) {
+    const double least = q8_weight_of(type).low ? 3 : 0;
+    double error = 0, sum = 0, total = 0, most = 0;
+    for (uint32_t u = 0; u < ceil_div(cols, UNIT); u++) {
+        if (u > 0 && u % split_units == 0) {
+            total += sum;
+            error += U * fabs(total);
+            sum = 0;
+        }
+        double terms = 0, lows = 0;
+        for (uint32_t i = u * UNIT; i < min_u32(cols, u * UNIT + UNIT); i++) {
+            const double size = fabs((double)w[i]);
+            sum += (double)w[i] * x[i];
+            terms += (size + least) * fabs(x[i]);
+            lows += least * fabs(x[i]);
+            most += size * fabs(x[i]);
+        }
+        error += U * (4 * terms + 3 * lows + 2 * fabs(sum) + lows);
+    }
+    return error + U * (most + fabs(total + sum));
+}
+
+/* Of x in floats: as rig_product_bound has it, from anew for each split. */
+static double floats_bound(uint32_t cols, uint32_t split_units, const float *w, const double *x) {
+    const uint32_t span = split_units * UNIT;
+    double error = 0, total = 0;
+    for (uint32_t first = 0; first < cols; first += span) {
+        const uint32_t n = min_u32(span, cols - first);
+        error += rig_product_bound(1, n, w + first, x + first);
+        for (uint32_t i = first; i < first + n; i++)
+            total += (double)w[i] * x[i];
+        error += first > 0 ? U * fabs(total) : 0;
+    }
+    return error;
+}
+
+/* By what x may change the sum if each of its numbers is half a step of its unit off. */
+static double steps_bound(uint32_t cols, const float *w, const float *x) {
+    double error = 0;
+    for (uint32_t u = 0; u < ceil_div(cols, UNIT); u++) {
+        double sizes = 0, top = 0;
+        for (uint32_t i = u * UNIT; i < min_u32(cols, u * UNIT + UNIT); i++) {
+            sizes += fabs((double)w[i]);
+            top = fmax(top, fabs((double)x[i]));
+        }
+        error += sizes * top / 127 * (0.5 + 127 * 8 * U);
+    }
+    return error;
+}
+
+static uint32_t split_units(const tile_case *c) {
+    const uint32_t step = max_u32(c->step, 1);
+    return ceil_div(ceil_div(ceil_div(c->cols, UNIT), max_u32(c->splits, 1)), step) * step;
+}
+
+/* Where the product goes and with what. */
+typedef struct {
+    gpu_range w, x, bias, y;
+    const rig_output *part; /* sums of splits; NULL: none */
+    uint32_t stride, column, first;
+} tile_operands;
+
+static void call_bytes(rig *r, const tile_case *c, const matmul_q8_params *params, gpu_call call) {
+    const q8_weight shape = q8_weight_of(c->format->type);
+    const bool split = c->splits > 1;
+    const matmul_q8_consts consts = {
+        .k = c->cols,
+        .bias = c->bias && !split,
+        .add = c->add && !split,
+        .scale = c->scale == 0 || split ? 1 : c->scale,
+        .x_per = 1,
+        .halves = shape.halves,
+        .low = shape.low,
+        .pairs = shape.pairs,
+        .offset = shape.offset,
+        .split = split,
+        .step = max_u32(c->step, 1),
+        .buffers = max_u32(c->copies, 1),
+        .row_lanes = c->tile->row_lanes,
+        .token_lanes = c->tile->token_lanes,
+    };
+    call.params = params;
+    rig_call(r, &matmul_q8_source, (const gpu_fragment *[]){ c->format->part, c->tile->lanes },
+             &consts, call);
+}
+
+static void call_floats(rig *r, const tile_case *c, const matmul_q8_params *params, gpu_call call) {
+    const bool split = c->splits > 1;
+    const matmul_consts consts = {
+        .k = c->cols,
+        .bias = c->bias && !split,
+        .add = c->add && !split,
+        .scale = c->scale == 0 || split ? 1 : c->scale,
+        .x_per = 1,
+        .split = split,
+        .row_lanes = c->tile->row_lanes,
+        .token_lanes = c->tile->token_lanes,
+    };
+    _Static_assert(sizeof(matmul_params) == sizeof(matmul_q8_params) &&
+                       (int)MATMUL_Y == (int)MATMUL_Q8_Y,
+                   "the kernels bind alike");
+    call.params = params;
+    rig_call(r, &matmul_source, (const gpu_fragment *[]){ c->format->part, c->tile->lanes },
+             &consts, call);
+}
+
+static void call_tiles(rig *r, const tile_case *c, const tile_operands *o) {
+    /* n stands in different places, so that a wrong `counted` is seen. */
+    const uint32_t sizes[4] = { 77, c->n, 77, 77 };
+    const gpu_range none = rig_in(r, sizes, sizeof(sizes));
+    const matmul_q8_params params = { .rows = c->rows,
+                                      .stride = o->stride,
+                                      .column = o->column,
+                                      .bias_first = o->first,
+                                      .counted = 1,
+                                      .units = split_units(c),
+                                      .n_max = c->n + 1 };
+    const gpu_call call = {
+        .bind = { o->w, [MATMUL_X] = o->x, [MATMUL_BIAS] = o->bias,
+                  [MATMUL_SIZES] = rig_sizes(r, sizes),
+                  [MATMUL_Y] = o->part != NULL ? o->part->range : o->y, [MATMUL_ORDER] = none,
+                  [MATMUL_EXPERT_TILES] = none, [MATMUL_PLACE] = none },
+        .groups = { { .times = ceil_div(c->rows, c->tile->rows) },
+                    { .times = ceil_div(c->n, c->tile->tokens) },
+                    { .times = max_u32(c->splits, 1) } },
+    };
+    (c->bytes ? call_bytes : call_floats)(r, c, &params, call);
+    if (o->part == NULL) return;
+    rig_call(r, &matmul_sum_source, NULL,
+             &(matmul_sum_consts){ .bias = c->bias,
+                                   .add = c->add,
+                                   .scale = c->scale == 0 ? 1 : c->scale,
+                                   .splits = c->splits },
+             (gpu_call){
+                 .bind = { [MATMUL_SUM_PART] = o->part->range,
+                           [MATMUL_SUM_BIAS] = o->bias,
+                           [MATMUL_SUM_Y] = o->y },
+                 .params = &(matmul_sum_params){ .rows = c->rows,
+                                                 .stride = o->stride,
+                                                 .column = o->column,
+                                                 .bias_first = o->first,
+                                                 .n_max = c->n + 1 },
+                 .groups = { { .times = ceil_div(c->rows / 4, 64) }, { .times = c->n } },
+             });
+}
+
+static gpu_range made_bytes(rig *r, const tile_case *c, const float *x, const rig_output *q) {
+    rig_reduce reduces[2];
+    rig_reduces(r, reduces);
+    rig_call(
+        r, &quantise_source, (const gpu_fragment *[]){ &source_x_part, reduces[0].part },
+        &(quantise_consts){ .k = c->cols, .wg = LANES_QUANTISE, .team = reduces[0].team },
+        (gpu_call){ .bind = { rig_in(r, x, (size_t)c->n * c->cols * 4), [QUANTISE_Q] = q->range },
+                    .groups = { { .times = c->n } } });
+    return q->range;
+}
+
+static void tile_row(rig *r, const tile_case *c) {
+    char kernel[96];
+    snprintf(kernel, sizeof(kernel), "%s %s %s", c->bytes ? "matmul_q8" : "matmul", c->format->name,
+             c->tile->name);
+    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s%s", c->cols, c->rows,
+                   c->n, c->step > 1 ? ", long steps" : "", c->copies > 1 ? ", two copies" : "",
+                   c->bias ? ", bias" : "", c->add ? ", add" : "", c->scale == 0 ? "" : ", scaled",
+                   c->splits > 1 ? ", split" : "", c->raw ? ", x in floats" : "")) {
+        return;
+    }
+    /* A column and a stride of the kind that q, k and v have side by side, and a later part's bias.
+     */
+    tile_operands o = { .column = 3, .stride = c->rows + 5, .first = 6 };
+    const size_t k = c->cols, rows = c->rows, n = c->n;
+    const size_t words = n * 12 * ceil_div(c->cols, UNIT);
+    float *w;
+    o.w = rig_weights(r, c->format->type, rows, k, &w);
+    const float *x = rig_normals(r, n * k, 1), *bias = rig_normals(r, o.first + rows, 1);
+    const float *before = rig_normals(r, n * o.stride, 1);
+    double *xd = rig_doubles(r, x, n * k), *exact = rig_doubles(r, x, n * k);
+    const uint32_t *bytes = rig_bytes(r, x, n, c->cols, exact);
+    if (c->bytes && !c->raw) xd = exact;
+    double *want = rig_alloc(r, n * rows, sizeof(double));
+    ref_matmul(want, w, c->bias ? bias + o.first : NULL, xd, n, rows, k);
+    const rig_output *y = rig_out(r, c->add ? before : NULL, n * o.stride);
+    if (c->splits > 1) o.part = rig_out(r, NULL, c->splits * (n + 1) * rows);
+    const rig_output *q = c->raw ? rig_out(r, NULL, words) : NULL;
+    o.y = y->range;
+    o.bias = rig_in(r, bias, (o.first + rows) * 4);
+    o.x = c->raw     ? made_bytes(r, c, x, q)
+          : c->bytes ? rig_in(r, bytes, words * 4)
+                     : rig_in(r, x, n * k * 4);
+    call_tiles(r, c, &o);
+    if (rig_run(r)) {
+        const uint32_t units = split_units(c);
+        for (size_t t = 0; t < n; t++) {
+            rig_kept(r, y, t * o.stride, o.column);
+            for (size_t i = 0; i < rows; i++) {
+                const size_t at = t * o.stride + o.column + i;
+                const float *wi = w + i * k;
+                double bound =
+                    c->bytes ? rig_bytes_bound(c->format->type, c->cols, units, wi, xd + t * k)
+                             : floats_bound(c->cols, units, wi, xd + t * k);
+                if (c->raw) bound += steps_bound(c->cols, wi, x + t * k);
+                rig_expect_product(r, rig_float(y, at), want[t * rows + i], bound, c->bias,
+                                   c->scale, c->add ? &y->before[at] : NULL);
+            }
+            rig_kept(r, y, t * o.stride + o.column + rows, o.stride - o.column - rows);
+        }
+        for (uint32_t z = 0; z < c->splits && o.part != NULL; z++) {
+            rig_skip(r, n * rows); /* they are in y */
+            rig_kept(r, o.part, (z * (n + 1) + n) * rows, rows);
+        }
+        if (q != NULL) rig_skip(r, words); /* so are they */
+    }
+    rig_end(r);
+}
+
+void rig_pair_tiles(rig *r, const rig_format *f, bool bytes, const matmul_consts *how,
+                    gpu_call call) {
+    const matmul_tile *t = &matmul_tiles[EXPERTS_TILE];
+    const q8_weight shape = q8_weight_of(f->type);
+    matmul_consts floats = *how;
+    floats.row_lanes = t->row_lanes;
+    floats.token_lanes = t->token_lanes;
+    const matmul_q8_consts q8 = { .k = how->k,
+                                  .bias = how->bias,
+                                  .add = how->add,
+                                  .scale = how->scale,
+                                  .experts = how->experts,
+                                  .x_per = how->x_per,
+                                  .halves = shape.halves,
+                                  .low = shape.low,
+                                  .pairs = shape.pairs,
+                                  .offset = shape.offset,
+                                  .step = 2,
+                                  .buffers = 1,
+                                  .row_lanes = t->row_lanes,
+                                  .token_lanes = t->token_lanes };
+    call.groups[0].times = ceil_div(call.groups[0].times, t->rows);
+    rig_call(r, bytes ? &matmul_q8_source : &matmul_source,
+             (const gpu_fragment *[]){ f->part, t->lanes }, bytes ? (const void *)&q8 : &floats,
+             call);
+}
+
+static const rig_format *format_of(dtype type) {
+    for (size_t i = 0; i < RIG_FORMATS; i++) {
+        if (rig_formats[i].type == type) return &rig_formats[i];
+    }
+    assert(!"a format of the rig");
+    return NULL;
+}
+
+/* Compiling for a processor takes seconds a pipeline: there a tile that it does not use has one. */
+static bool is_software(const rig *r) {
+    return strcmp(gpu_info(r->g)->type, "cpu") == 0;
+}
+
+/* Shapes at a tile's edges, and all that may be done with a sum. */
+static void tile_edges(rig *r, const matmul_tile *t, const rig_format *f, bool bytes) {
+    const uint32_t cols = dtype_get(f->type)->block_elements == 256 ? 288 : 100;
+    tile_case c = { t,
+                    f,
+                    cols,
+                    t->rows + 1,
+                    t->tokens + 1,
+                    "one more than a tile",
+                    bytes,
+                    .bias = true,
+                    .add = true,
+                    .scale = 0.22f,
+                    .step = bytes ? 2 : 1 };
+    tile_row(r, &c);
+    c.reason = "one less than a tile";
+    c.rows -= 2;
+    c.n -= 2;
+    tile_row(r, &c);
+    c.reason = "one full tile";
+    c.rows++;
+    c.n++;
+    tile_row(r, &c);
+}
+
+void check_matmul(rig *r) {
+    const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
+    const rig_format *f32 = format_of(DTYPE_F32);
+    for (size_t i = 0; i < RIG_FORMATS; i++) {
+        const rig_format *f = &rig_formats[i];
+        const uint32_t block = dtype_get(f->type)->block_elements;
+        tile_row(r, &(tile_case){ usual, f, block == 256 ? 548 : 172, 70, 33,
+                                  .reason = "a row ends inside a unit and, in packs, a block" });
+    }
+    for (size_t i = 0; i < MATMUL_TILES; i++)
+        tile_edges(r, &matmul_tiles[i], f32, false);
+    const tile_case cases[] = {
+        { usual, f32, 172, 1, 1, .reason = "the least product" },
+        { usual, f32, 172, 200, 100, .reason = "several tiles of both" },
+        { usual, f32, 4, 70, 33, .reason = "the least row" },
+        { usual, f32, 300, 36, 33, "split", .splits = 3 },
+        { usual, f32, 300, 4, 1, "the last part is short, all at once", .bias = true, .add = true,
+          .scale = 0.22f, .splits = 4 },
+        { usual, f32, 11008, 3, 2, .reason = "a long row (Llama 2 7B)" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        tile_row(r, &cases[i]);
+}
+
+/* On a processor only the formats between which q8_weight_of differs. */
+static bool is_checked_as_bytes(const rig *r, dtype type) {
+    const q8_weight w = q8_weight_of(type);
+    if (!dtype_is_quantised(type)) return false;
+    if (!is_software(r)) return true;
+    for (size_t i = 0; rig_formats[i].type != type; i++) {
+        const q8_weight other = q8_weight_of(rig_formats[i].type);
+        if (dtype_is_quantised(rig_formats[i].type) && other.halves == w.halves &&
+            other.low == w.low && other.offset == w.offset) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void check_matmul_q8(rig *r) {
+    const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
+    const rig_format *q4_k = format_of(DTYPE_Q4_K), *q8_0 = format_of(DTYPE_Q8_0);
+    for (size_t i = 0; i < RIG_FORMATS; i++) {
+        const rig_format *f = &rig_formats[i];
+        if (!is_checked_as_bytes(r, f->type)) continue;
+        const uint32_t block = dtype_get(f->type)->block_elements;
+        tile_row(r, &(tile_case){ usual, f, block == 256 ? 548 : 100, 37, 35,
+                                  "a row ends inside a unit and, in packs, a block", true,
+                                  .step = 2 });
+    }
+    for (size_t i = 0; i < MATMUL_TILES; i++)
+        tile_edges(r, &matmul_tiles[i], q4_k, true);
+    const tile_case cases[] = {
+        { usual, q8_0, 4, 1, 1, "the least product", true, .step = 2 },
+        { usual, q4_k, 1056, 36, 33, "split in even parts", true, .splits = 3 },
+        { usual, q4_k, 1056, 36, 33, "the last part is short, all at once", true, .bias = true,
+          .add = true, .scale = 0.22f, .splits = 4, .step = 2 },
+        { usual, q8_0, 64, 4, 1, "a part without columns", true, .splits = 3 },
+        { usual, q4_k, 8192, 5, 3, "a long row", true, .step = 2 },
+        { usual, q8_0, 12, 37, 35, "bytes made by the device", true, .raw = true, .step = 2 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        tile_row(r, &cases[i]);
+}

@@ -1,0 +1,76 @@
+# shellcheck shell=sh
+# Profiles, traces and bench --ops: read by tests/cli/run, whose functions and variables it uses.
+# Only what is counted is asserted, never a time. Needs a GPU with timestamps.
+
+# True of a Python expression over `d`, the JSON of a file.
+file_json() { # name, file, expression
+    if [ -z "$python" ]; then
+        skip "$1" 'no python3'
+        return
+    fi
+    reason=$(python3 -c 'import json, sys
+try: d = json.load(open(sys.argv[1]))
+except ValueError as e: print("not JSON:", e); sys.exit()
+if not eval("(" + sys.argv[2] + ")"): print("not true:", sys.argv[2], "of", str(d)[:300])' \
+        "$2" "$3" 2>&1 | tail -n 1)
+    result "$1" "$reason"
+}
+
+fails 2 '^doppler: --trace: needs a value' run -p x --trace
+fails 6 "^doppler: $work: is not a regular file" run -p x -n 1 --profile-out "$work"
+fails 6 "^doppler: $work: is not a regular file" bench -p 1 -n 0 --trace "$work"
+fails 2 '"xml" is none of md, csv, json, jsonl' bench --ops -o xml
+fails 2 '^doppler: -d and -p take [0-9]* tokens, the context holds 2048' bench --ops -d 2040
+
+call run -p 'Once upon' -n 2 --profile --profile-out "$work/profile.json" \
+    --trace "$work/trace.json"
+same 'run --profile: exit status' "$status" 0
+for line in '^measured: reading [0-9.]* GB/s, .* taken off every call' \
+    '^prompt of [0-9]* tokens behind 0$' '^generation of 2 tokens behind [0-9]*$' \
+    '^role  *kernel .* % fma$' '^sum of the kernels ' '^the same as it always runs ' \
+    '^attn out  *.* 8\.00 ' '^sampler ' '^host a token: '; do
+    grep -q -e "$line" "$work/err"
+    same "run --profile: $line" $? 0
+done
+file_json 'run --profile-out: parts' "$work/profile.json" \
+    '[p["phase"] for p in d["parts"]] == ["prefill", "decode"] and d["parts"][1]["tokens"] == 2 and
+    all(p["step_us_per_unit"] > 0 and p["kernels"] and p["host"]["encode_us_per_unit"] > 0
+        for p in d["parts"])'
+file_json 'run --profile-out: sums' "$work/profile.json" \
+    'all(abs(sum(k["us_per_unit"] for k in p["kernels"]) - p["kernels_us_per_unit"]) <=
+        1e-6 * p["kernels_us_per_unit"] for p in d["parts"]) and
+    all(abs(k["calls_per_unit"] * k["us_each"] - k["us_per_unit"]) <= 1e-6 * k["us_per_unit"]
+        for p in d["parts"] for k in p["kernels"])'
+# The whole of the weights is read for every token, 8 layers have an output projection each.
+file_json 'run --profile-out: a token' "$work/profile.json" \
+    'sum(k["bytes"] for k in d["parts"][1]["kernels"]) > 2 * 12e6 and
+    sum(k["calls_per_unit"] for k in d["parts"][1]["kernels"] if k["role"] == "attn out") == 8'
+file_json 'run --trace: events' "$work/trace.json" \
+    'all(e["ts"] >= 0 and e["dur"] >= 0 for e in d["traceEvents"] if e["ph"] == "X") and
+    {e["args"]["name"]: e["tid"] for e in d["traceEvents"] if e["ph"] == "M"} ==
+        {"host": 1, "GPU": 2} and
+    {e["name"] for e in d["traceEvents"] if e["tid"] == 1 and e["ph"] == "X"} ==
+        {"encode", "submit", "wait"} and
+    {e["args"]["role"] for e in d["traceEvents"] if e["tid"] == 2 and "role" in e["args"]} >=
+        {"attn", "attn out", "head", "sampler"} and d["otherData"]["events_left_out"] == 0'
+# On the device one thing runs after the other; numbers are told to 1 us at least.
+file_json 'run --trace: order' "$work/trace.json" \
+    '(lambda g: len(g) > 100 and all(a["ts"] + a["dur"] <= b["ts"] + 1 for a, b in zip(g, g[1:])))(
+        sorted((e for e in d["traceEvents"] if e["ph"] == "X" and e["tid"] == 2),
+            key=lambda e: e["ts"]))'
+
+call bench -p 2 -n 1 -r 1 -d 3 --profile-out "$work/profile.json"
+same 'bench --profile-out: exit status' "$status" 0
+file_json 'bench --profile-out' "$work/profile.json" \
+    '[(p["tokens"], p["depth"]) for p in d["parts"]] == [(2, 3), (1, 3)]'
+
+json 'all(o["us"] > 0 and o["n_timed"] > 0 and o["calls"] > 0 for o in d) and
+    {o["phase"] for o in d} == {"decode", "prefill"} and
+    {(o["n_rows"], o["n_depth"]) for o in d} == {(1, 5), (17, 5)} and
+    {"attn qkv", "attn", "attn out", "ffn down", "head", "embed"} <=
+        {o["role"] for o in d if o["phase"] == "prefill"} and
+    all(o["verdict"] == "-" and o["limit_us"] is None for o in d if o["phase"] == "prefill") and
+    all(o["verdict"] == ("ok" if o["us"] <= o["limit_us"] else "over") for o in d
+        if o["phase"] == "decode") and
+    [(o["matrix_rows"], o["matrix_cols"]) for o in d if o["role"] == "head" and o["flops"]
+        and o["phase"] == "decode"] == [(4096, 256)]' bench --ops -p 17 -d 5
