@@ -1,165 +1,399 @@
-//! use kv
-// attend_decode: attention of single rows, split over keys: every workgroup takes SPAN keys of a
-// row and up to HEADS query heads that share a key head, so that each key and value is read once
+//! use kv, lanes, act
+//! with spans, turned, put_head
+// attend_decode: attention of single rows, split over keys: every workgroup takes a span of a row's
+// keys and up to HEADS query heads that share a key head, so that each key and value is read once
 // for all of them.
-//   o[s] = sum_j exp(q . k_j SCALE - m) v_j, m = max_j, l = sum_j exp(...), over the keys of span s
-//   (online softmax, Milakov and Gimelshein 2018); attend_combine joins the spans
+//   o = sum_j exp(q . k_j SCALE - m) v_j, m = max_j, l = sum_j exp(...), over the keys of the span
+//   (online softmax, Milakov and Gimelshein 2018); attend_combine joins the spans. A row of one
+//   span is finished here: act [rows, N_KV GROUP HEAD_DIM] = o / l, with the head's sink in m and l
+//   if SINKS.
 //   if SOFTCAP > 0 scores z become SOFTCAP tanh(z / SOFTCAP) (Gemma Team 2024)
-//   q [rows, N_KV * GROUP, D4] vec4f    caches as in rope
-//   o [rows, N_KV * GROUP, SPLITS, D4] vec4f    ml [rows, N_KV * GROUP, SPLITS] (m, l)
-// 64 lanes: a key each for the scores, then a quarter of the keys and D4 columns in turn for the
-// values. Grid: (N_KV * ceil(GROUP / HEADS), splits, rows). Bound by reading the cache. f32 sums.
+//   qkv f32: if FUSED the projections [rows, (N_KV GROUP + 2 N_KV) HEAD_DIM], which are normalised
+//   and turned here, and the last key and value put into the cache; else the turned queries
+//   [rows, N_KV GROUP, 8 D8], all keys being in the cache
+//   w f32: weights of the heads' norms and sinks, at p.wq, p.wk, p.sinks
+//   caches and angles as in rope
+//   spans [rows, N_KV GROUP, SPLITS, 2 D8 + 1] vec4f: o, then (m, l)
+// WG lanes: a key each for the scores, then D8 columns of 8 by WG / D8 shares of the keys for the
+// values; PRE chunks of both are under way at a time. FUSED takes one row of each sequence at most.
+// Grid: (N_KV * ceil(GROUP / HEADS), spans, rows). Bound by reading the cache. f32 sums.
 override N_KV: u32;
 override GROUP: u32;    // query heads to a key head
 override HEADS: u32;    // of them in one workgroup, at most 8
-override D4: u32;
-override SPAN: u32;     // keys to a workgroup, a multiple of 64
-override SPLITS: u32;   // spans of the whole context
+override HEAD_DIM: u32;
+override ROPE_DIM: u32;
+override FUSED: bool;
+override NORM: bool;
+override EPS: f32;
+override ONE: u32;      // of spans.wgsl
+override SPAN: u32;
+override SPLITS: u32;
 override WINDOW: u32;   // keys a query may see, itself included; 0: all
 override SCALE: f32;
 override SOFTCAP: f32;
+override SINKS: bool;
+override PLAIN: bool;   // of put_head.wgsl
 override PAGE: u32;
 override TABLE: u32;
+override WG: u32;       // a power of two, at least 64
+override TEAM: u32;
+override FOLD: u32;     // lanes of a team that have the same column
+override PRE: u32;      // at most 16
+override ROUND: u32;    // heads that are joined at a time
+override POOL: u32;     // vec4fs: max(Q_SIZE + WG H4, ROUND 2 D8 PARTS + HEADS 2 D8 + PARTS H4)
 
-const WG = 64u;
 const LOW = -1e30;
+override D8: u32 = (HEAD_DIM + 7) / 8;
+override H4: u32 = (HEADS + 3) / 4;
+override PAIR: bool = HEADS > 4;
+override PAIRS: u32 = max(ROPE_DIM / 2, 1);
 override CHUNKS: u32 = (GROUP + HEADS - 1) / HEADS;
-override Q_SIZE: u32 = HEADS * D4;
-override S_SIZE: u32 = HEADS * WG;
+override N_HEADS: u32 = N_KV * GROUP;
+override STRIDE: u32 = select(N_HEADS * 8 * D8, (N_HEADS + 2 * N_KV) * HEAD_DIM, FUSED);
+override PITCH: u32 = select(8 * D8, HEAD_DIM, FUSED); // from one head of qkv to the next
+override H16: u32 = (HEAD_DIM + 15) / 16;
+override Q_SIZE: u32 = 8 * D8 * H4;
+override OWN: u32 = 2 * D8;
+override FRESH: u32 = 16 * D8;
+override SHARE: u32 = WG / D8;                  // lanes to a column
+override KEYS: u32 = (WG + SHARE - 1) / SHARE;  // that a lane sums of a tile
+override PARTS: u32 = SHARE / FOLD;
+override EARLY: bool = PRE > 1; // a tile is read before the one in front of it is done with
 
-@group(0) @binding(2) var<storage, read> q: array<vec4f>;
-@group(0) @binding(3) var<storage, read> rows: array<vec4u>;
-@group(0) @binding(4) var<storage, read> pages: array<u32>;
-@group(0) @binding(5) var<storage, read_write> o: array<vec4f>;
-@group(0) @binding(6) var<storage, read_write> ml: array<vec2f>;
-
-var<workgroup> q_part: array<vec4f, Q_SIZE>;
-var<workgroup> score: array<f32, S_SIZE>; // [head][key of the tile]
-var<workgroup> top: array<f32, 8>;        // m so far, per head
-var<workgroup> total: array<f32, 8>;      // l so far
-var<workgroup> shrink: array<f32, 8>;     // exp(old m - new m)
-var<workgroup> partial: array<f32, WG>;
-var<workgroup> column: array<vec4f, WG>;
-
-// Where the cache holds key j of the sequence in `slot`, in vec4s.
-fn key_base(slot: u32, j: u32, kv: u32) -> u32 {
-    return ((pages[slot * TABLE + j / PAGE] * N_KV + kv) * PAGE + j % PAGE) * D4;
+struct Params {
+    wq: u32,
+    wk: u32,
+    sinks: u32,
+    key_blocks: u32,   // ceil(D8 / PRE), not a constant: such loops would be unrolled
+    value_blocks: u32, // ceil(KEYS / PRE)
+    eight: u32,
 }
 
-// Joins 8 values per head, of lanes 8 h .. 8 h + 7, by max or sum, into partial[8 h].
-fn join(lane: u32, v: f32, sum: bool) {
-    partial[lane] = v;
-    for (var step = 4u; step > 0; step >>= 1) {
-        workgroupBarrier();
-        if ((lane & 7) < step) {
-            let a = partial[lane];
-            let b = partial[lane + step];
-            partial[lane] = select(max(a, b), a + b, sum);
+@group(0) @binding(2) var<storage, read> qkv: array<f32>;
+@group(0) @binding(3) var<uniform> rows: array<vec4u, 16>;
+@group(0) @binding(4) var<storage, read> pages: array<u32>;
+@group(0) @binding(5) var<storage, read> angles: array<vec2f>;
+@group(0) @binding(6) var<storage, read> w: array<f32>;
+@group(0) @binding(7) var<storage, read_write> spans: array<vec4f>;
+@group(1) @binding(0) var<uniform> p: Params;
+
+// Queries [8 D8][H4] of four heads each, then the tile's exp(scores) [WG][H4]; at the end sums.
+var<workgroup> pool: array<vec4f, POOL>;
+var<workgroup> square: array<f32, WG>;
+var<workgroup> factor: array<f32, 16>; // of the heads' norms, the key's at 8
+var<workgroup> fresh: array<f32, FRESH>; // the new key, the new value,
+var<workgroup> own: array<Chunk, OWN>;   // as the cache has them
+
+struct Place {
+    slot: u32,
+    kv: u32,
+    low: u32,  // the first key that is seen
+    last: u32, // one past the span
+}
+
+// Chunks of a lane's key: dimensions from 8 first on.
+fn load_keys(at: Place, j: u32, first: u32, out: ptr<function, array<Chunk, 16>>) {
+    if (j < at.low || j >= at.last) {
+        return;
+    }
+    let page = pages[at.slot * TABLE + j / PAGE];
+    let base = (page * N_KV + at.kv) * D8 * PAGE + j % PAGE;
+    for (var i = 0u; i < PRE; i++) {
+        if (first + i < D8) {
+            (*out)[i] = key_chunk(base + (first + i) * PAGE);
         }
     }
+}
+
+// Chunks of a lane's column: keys tile + share + (first + i) SHARE.
+fn load_values(at: Place, tile: u32, lane: u32, first: u32,
+    out: ptr<function, array<Chunk, 16>>) {
+    for (var i = 0u; i < PRE; i++) {
+        let key = lane / D8 + (first + i) * SHARE;
+        let j = tile + key;
+        (*out)[i] = Chunk();
+        if (key < WG && j >= at.low && j < at.last && lane < SHARE * D8) {
+            let page = pages[at.slot * TABLE + j / PAGE];
+            (*out)[i] = value_chunk(((page * N_KV + at.kv) * PAGE + j % PAGE) * D8 + lane % D8);
+        }
+    }
+}
+
+// Factors of the norms of the workgroup's heads and its key.
+fn find_factors(base: u32, n_heads: u32, key: u32, lane: u32) {
+    let members = WG / 16;
+    let slot = lane / members;
+    var sum = 0.0;
+    if (slot < n_heads || slot == 8) {
+        let start = select(base + slot * HEAD_DIM, key, slot == 8);
+        for (var d = lane % members; d < HEAD_DIM; d += members) {
+            sum += qkv[start + d] * qkv[start + d];
+        }
+    }
+    square[lane] = sum;
     workgroupBarrier();
+    if (lane < 16) {
+        var total = 0.0;
+        for (var i = 0u; i < members; i++) {
+            total += square[lane * members + i];
+        }
+        factor[lane] = inverseSqrt(total / f32(HEAD_DIM) + EPS);
+    }
+    workgroupBarrier();
+}
+
+// Queries into the pool, the new key and value into `own`.
+fn prepare(row: u32, pos: u32, head: u32, n_heads: u32, kv: u32, lane: u32) {
+    let base = row * STRIDE + head * PITCH;
+    let key = row * STRIDE + (N_HEADS + kv) * HEAD_DIM;
+    if (FUSED && NORM) {
+        find_factors(base, n_heads, key, lane);
+    }
+    for (var i = lane; i < Q_SIZE; i += WG) {
+        let d = i / H4;
+        var v = vec4f();
+        for (var e = 0u; e < 4; e++) {
+            let h = (i % H4) * 4 + e;
+            if (h < n_heads && d < HEAD_DIM) {
+                if (FUSED) {
+                    v[e] = turned(base + h * HEAD_DIM, d, pos, factor[h], p.wq) * SCALE;
+                } else {
+                    v[e] = qkv[base + h * PITCH + d] * SCALE;
+                }
+            }
+        }
+        pool[i] = v;
+    }
+    if (FUSED) {
+        for (var i = lane; i < 16 * D8; i += WG) {
+            let d = i % (8 * D8);
+            var v = 0.0;
+            if (d < HEAD_DIM) {
+                if (i < 8 * D8) {
+                    v = turned(key, d, pos, factor[8], p.wk);
+                } else {
+                    v = qkv[key + N_KV * HEAD_DIM + d];
+                }
+            }
+            fresh[i] = v;
+        }
+        workgroupBarrier();
+        for (var i = lane; i < 2 * D8; i += WG) {
+            let at = 8 * i;
+            own[i] = chunk_of(vec4f(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3]),
+                vec4f(fresh[at + 4], fresh[at + 5], fresh[at + 6], fresh[at + 7]));
+        }
+    }
+}
+
+// Writes the row's result: sums of heads at `joined`, parts of their l at `ls` in the pool.
+fn finish(row: u32, head: u32, n_heads: u32, joined: u32, ls: u32, top: array<vec4f, 2>,
+    lane: u32) {
+    let halves = n_heads * H16;
+    for (var i = lane; i < halves + filler(head + n_heads); i += WG) {
+        let h = min(i / H16, n_heads - 1);
+        var l = 0.0;
+        for (var k = 0u; k < PARTS; k++) {
+            l += pool[ls + k * H4 + h / 4][h % 4];
+        }
+        let m = select(top[0][h % 4], top[1][h % 4], h >= 4);
+        var e = 1.0;
+        if (SINKS) {
+            let sink = w[p.sinks + head + h];
+            e = exp(m - max(m, sink));
+            l = l * e + exp(sink - max(m, sink));
+        }
+        var v = array<vec4f, 4>();
+        for (var c = 0u; c < 4; c++) {
+            if (i < halves && i % H16 * 4 + c < 2 * D8) {
+                v[c] = pool[joined + h * 2 * D8 + i % H16 * 4 + c] * e / l;
+            }
+        }
+        put_head(row, head * H16 + i, v);
+    }
 }
 
 @compute @workgroup_size(WG)
 fn attend_decode(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let row = rows[group.z];
     let n_keys = row.z + 1;
-    var first = group.y * SPAN;
-    let last = min(first + SPAN, n_keys);
-    if (WINDOW > 0 && n_keys > WINDOW) {
-        first = max(first, n_keys - WINDOW);
+    let part = spans_of(n_keys);
+    if (group.y >= part.n) {
+        return; // a uniform and the workgroup's id: barriers stay uniform
     }
+    let start = part.start + group.y * part.per;
     let kv = group.x / CHUNKS;
     let head0 = (group.x % CHUNKS) * HEADS; // in the group
     let n_heads = min(HEADS, GROUP - head0);
-    let q0 = group.z * N_KV * GROUP + kv * GROUP + head0; // row and head in q
+    let head = kv * GROUP + head0;
+    var at = Place(row.y, kv, 0u, min(start + part.per, n_keys));
+    if (WINDOW > 0 && n_keys > WINDOW) {
+        at.low = n_keys - WINDOW;
+    }
 
-    for (var i = lane; i < n_heads * D4; i += WG) {
-        q_part[i] = q[q0 * D4 + i] * SCALE;
+    var key = array<Chunk, 16>();
+    var value = array<Chunk, 16>();
+    if (EARLY) {
+        load_keys(at, start + lane, 0u, &key);
+        load_values(at, start, lane, 0u, &value);
     }
-    if (lane < 8) {
-        top[lane] = LOW;
-        total[lane] = 0.0;
-    }
-    var acc: array<vec4f, 8>; // one head each: lane's column, its share of the keys
-    // A lane owns column c for keys j = quarter, quarter + lanes per column, ...; D4 up to 64.
-    let share = WG / D4; // lanes to a column
-    let c = lane % D4;
-    let quarter = lane / D4;
+    prepare(group.z, row.z, head, n_heads, kv, lane);
     workgroupBarrier();
 
-    for (var tile = first; tile < last; tile += WG) {
+    let column = lane % D8;
+    var top = array<vec4f, 2>(vec4f(LOW), vec4f(LOW));
+    var acc = array<vec4f, 16>(); // of head h: 2 h, 2 h + 1
+    var total = array<vec4f, 2>();
+    for (var tile = start; tile < at.last; tile += WG) {
         let j = tile + lane;
-        var s = array<f32, 8>();
-        if (j < last) {
-            let base = key_base(row.y, j, kv);
-            for (var d = 0u; d < D4; d++) {
-                let k = key_at(base + d);
-                for (var h = 0u; h < HEADS; h++) {
-                    s[h] += dot(q_part[h * D4 + d], k);
+        let is_new = FUSED && j == row.z;
+        var s = array<vec4f, 2>();
+        for (var block = 0u; block < p.key_blocks; block++) {
+            let first = block * PRE;
+            if (!EARLY || first > 0) {
+                load_keys(at, j, first, &key);
+            }
+            for (var i = 0u; i < PRE; i++) {
+                let d = (first + i) * H4 * 8;
+                if (first + i < D8) {
+                    let k = chunk_floats(chunk_pick(key[i], own[first + i], is_new));
+                    s[0] += k[0].x * pool[d] + k[0].y * pool[d + H4] +
+                        k[0].z * pool[d + 2 * H4] + k[0].w * pool[d + 3 * H4] +
+                        k[1].x * pool[d + 4 * H4] + k[1].y * pool[d + 5 * H4] +
+                        k[1].z * pool[d + 6 * H4] + k[1].w * pool[d + 7 * H4];
+                    if (PAIR) {
+                        s[1] += k[0].x * pool[d + 1] + k[0].y * pool[d + H4 + 1] +
+                            k[0].z * pool[d + 2 * H4 + 1] + k[0].w * pool[d + 3 * H4 + 1] +
+                            k[1].x * pool[d + 4 * H4 + 1] + k[1].y * pool[d + 5 * H4 + 1] +
+                            k[1].z * pool[d + 6 * H4 + 1] + k[1].w * pool[d + 7 * H4 + 1];
+                    }
                 }
             }
         }
-        for (var h = 0u; h < HEADS; h++) {
-            var z = s[h];
+        if (EARLY && tile + WG < at.last) {
+            load_keys(at, j + WG, 0u, &key);
+        }
+        let seen = j >= at.low && j < at.last;
+        for (var h4 = 0u; h4 < H4; h4++) {
             if (SOFTCAP > 0) {
-                z = SOFTCAP * tanh(clamp(z / SOFTCAP, -15.0, 15.0));
+                s[h4] = SOFTCAP * tanh(clamp(s[h4] / SOFTCAP, vec4f(-15), vec4f(15)));
             }
-            score[h * WG + lane] = select(LOW, z, j < last);
+            s[h4] = select(vec4f(LOW), s[h4], seen);
+        }
+        let most = lanes_max(s[0], s[1], lane, p.eight);
+        for (var h4 = 0u; h4 < H4; h4++) {
+            let now = max(top[h4], most[h4]);
+            let shrink = exp(top[h4] - now);
+            top[h4] = now;
+            total[h4] *= shrink;
+            for (var e = 0u; e < 4; e++) {
+                acc[8 * h4 + 2 * e] *= shrink[e];
+                acc[8 * h4 + 2 * e + 1] *= shrink[e];
+            }
+            pool[Q_SIZE + lane * H4 + h4] = select(vec4f(), exp(s[h4] - now), seen);
         }
         workgroupBarrier();
-        // New maximum per head: 8 lanes a head scan 8 keys each.
-        let h = lane / 8;
-        var m = LOW;
-        for (var i = 0u; i < 8 && h < HEADS; i++) {
-            m = max(m, score[h * WG + (lane & 7) * 8 + i]);
-        }
-        join(lane, m, false);
-        if ((lane & 7) == 0 && h < HEADS) {
-            let was = top[h];
-            top[h] = max(was, partial[lane]);
-            shrink[h] = exp(was - top[h]);
-        }
-        workgroupBarrier();
-        var l = 0.0;
-        for (var i = 0u; i < 8 && h < HEADS; i++) {
-            let at = h * WG + (lane & 7) * 8 + i;
-            let e = select(0.0, exp(score[at] - top[h]), score[at] > LOW);
-            score[at] = e;
-            l += e;
-        }
-        join(lane, l, true);
-        if ((lane & 7) == 0 && h < HEADS) {
-            total[h] = total[h] * shrink[h] + partial[lane];
-        }
-        workgroupBarrier();
-        for (var a = 0u; a < HEADS; a++) {
-            acc[a] *= shrink[a];
-        }
-        if (quarter < share) {
-            for (var i = quarter; i < min(WG, last - tile); i += share) {
-                let v = value_at(key_base(row.y, tile + i, kv) + c);
-                for (var a = 0u; a < HEADS; a++) {
-                    acc[a] += score[a * WG + i] * v;
+        for (var block = 0u; block < p.value_blocks; block++) {
+            let first = block * PRE;
+            if (!EARLY || first > 0) {
+                load_values(at, tile, lane, first, &value);
+            }
+            for (var i = 0u; i < PRE; i++) {
+                let k = lane / D8 + (first + i) * SHARE;
+                if (k < WG && lane < SHARE * D8) {
+                    let last = FUSED && tile + k == row.z;
+                    let v = chunk_floats(chunk_pick(value[i], own[D8 + column], last));
+                    for (var h4 = 0u; h4 < H4; h4++) {
+                        let e = pool[Q_SIZE + k * H4 + h4];
+                        total[h4] += e;
+                        acc[8 * h4] += e.x * v[0];
+                        acc[8 * h4 + 1] += e.x * v[1];
+                        acc[8 * h4 + 2] += e.y * v[0];
+                        acc[8 * h4 + 3] += e.y * v[1];
+                        acc[8 * h4 + 4] += e.z * v[0];
+                        acc[8 * h4 + 5] += e.z * v[1];
+                        acc[8 * h4 + 6] += e.w * v[0];
+                        acc[8 * h4 + 7] += e.w * v[1];
+                    }
                 }
             }
+        }
+        if (EARLY && tile + WG < at.last) {
+            load_values(at, tile + WG, lane, 0u, &value);
         }
         workgroupBarrier();
     }
 
-    for (var a = 0u; a < n_heads; a++) {
-        column[lane] = acc[a];
-        workgroupBarrier();
-        if (lane < D4) {
-            var sum = vec4f();
-            for (var i = 0u; i < share; i++) {
-                sum += column[i * D4 + lane];
+    // The sums of the shares: of a team by lanes_fold, then in the pool, [part][head][2 D8], then
+    // the joined ones [HEADS][2 D8] and the parts of l.
+    for (var h = 0u; h < HEADS; h++) {
+        acc[2 * h] = lanes_fold(acc[2 * h]);
+        acc[2 * h + 1] = lanes_fold(acc[2 * h + 1]);
+    }
+    for (var h4 = 0u; h4 < H4; h4++) {
+        total[h4] = lanes_fold(total[h4]);
+    }
+    let joined = ROUND * 2 * D8 * PARTS;
+    let ls = joined + HEADS * 2 * D8;
+    let share = lane / D8;
+    let speaks = share < SHARE && share % FOLD == 0;
+    if (speaks && column == 0) {
+        for (var h4 = 0u; h4 < H4; h4++) {
+            pool[ls + share / FOLD * H4 + h4] = total[h4];
+        }
+    }
+    for (var first = 0u; first < n_heads; first += ROUND) {
+        if (speaks && ROUND == 1) { // little code
+            var x = acc[0];
+            var y = acc[1];
+            for (var h = 1u; h < HEADS; h++) {
+                x = select(x, acc[2 * h], h == first);
+                y = select(y, acc[2 * h + 1], h == first);
             }
-            o[((q0 + a) * SPLITS + group.y) * D4 + lane] = sum;
+            let to = share / FOLD * 2 * D8 + 2 * column;
+            pool[to] = x;
+            pool[to + 1] = y;
+        } else if (speaks) {
+            for (var h = 0u; h < HEADS; h++) {
+                if (h >= first && h < first + ROUND) {
+                    let to = ((share / FOLD) * ROUND + h - first) * 2 * D8 + 2 * column;
+                    pool[to] = acc[2 * h];
+                    pool[to + 1] = acc[2 * h + 1];
+                }
+            }
+        }
+        workgroupBarrier();
+        for (var i = lane; i < min(ROUND, n_heads - first) * 2 * D8; i += WG) {
+            var sum = vec4f();
+            for (var k = 0u; k < PARTS; k++) {
+                sum += pool[k * ROUND * 2 * D8 + i];
+            }
+            pool[joined + first * 2 * D8 + i] = sum;
         }
         workgroupBarrier();
     }
-    if (lane < n_heads) {
-        ml[(q0 + lane) * SPLITS + group.y] = vec2f(top[lane], total[lane]);
+    if (part.n > 1) {
+        let to = ((group.z * N_HEADS + head) * SPLITS + group.y) * (2 * D8 + 1);
+        for (var i = lane; i < n_heads * 2 * D8; i += WG) {
+            spans[to + i / (2 * D8) * SPLITS * (2 * D8 + 1) + i % (2 * D8)] = pool[joined + i];
+        }
+        for (var h = lane; h < n_heads; h += WG) {
+            var l = 0.0;
+            for (var k = 0u; k < PARTS; k++) {
+                l += pool[ls + k * H4 + h / 4][h % 4];
+            }
+            let m = select(top[0][h % 4], top[1][h % 4], h >= 4);
+            spans[to + h * SPLITS * (2 * D8 + 1) + 2 * D8] = vec4f(m, l, 0, 0);
+        }
+    } else {
+        finish(group.z, head, n_heads, joined, ls, top, lane);
+    }
+    if (FUSED && at.last == n_keys && head0 == 0 && lane < 2 * D8) {
+        let to = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
+        if (lane < D8) {
+            key_put(to + lane * PAGE + row.z % PAGE, own[lane]);
+        } else {
+            value_put(to + row.z % PAGE * D8 + lane - D8, own[lane]);
+        }
     }
 }

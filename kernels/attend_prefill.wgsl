@@ -1,7 +1,7 @@
 //! use kv
 // attend_prefill: causal attention of many rows, y = softmax(q k^T SCALE) v, in tiles that keep
 // keys and values in workgroup memory (FlashAttention-2, Dao 2023).
-//   q [rows, N_KV * GROUP, D4] vec4f    caches as in rope    y [rows, N_KV * GROUP, HEAD_DIM] f32
+//   q [rows, N_KV * GROUP, 2 D8] vec4f    caches as in rope    y [rows, N_KV * GROUP, HEAD_DIM] f32
 //   softcap and sinks as in attend_decode and attend_combine
 //   tiles [n] (first row, rows, slot, position of the first row): consecutive positions of a
 //   sequence
@@ -23,6 +23,7 @@ override BK: u32;
 const WG = 64u;
 const LOW = -1e30;
 override D4: u32 = (HEAD_DIM + 3) / 4;
+override D8: u32 = (HEAD_DIM + 7) / 8;
 override PITCH: u32 = D4 + 1; // vec4s to a tile row, one more against bank conflicts
 override Q_SIZE: u32 = BQ * PITCH;
 override KV_SIZE: u32 = BK * PITCH;
@@ -42,8 +43,17 @@ var<workgroup> top: array<f32, 16>;       // per query: m so far
 var<workgroup> total: array<f32, 16>;     // l so far
 var<workgroup> shrink: array<f32, 16>;    // exp(old m - new m)
 
-fn key_base(slot: u32, j: u32, kv: u32) -> u32 {
-    return ((pages[slot * TABLE + j / PAGE] * N_KV + kv) * PAGE + j % PAGE) * D4;
+// vec4 `d` of a key, of a value.
+fn key_at(slot: u32, j: u32, kv: u32, d: u32) -> vec4f {
+    let head = (pages[slot * TABLE + j / PAGE] * N_KV + kv) * D8 * PAGE;
+    var v = chunk_floats(key_chunk(head + d / 2 * PAGE + j % PAGE));
+    return v[d % 2];
+}
+
+fn value_at(slot: u32, j: u32, kv: u32, d: u32) -> vec4f {
+    let head = (pages[slot * TABLE + j / PAGE] * N_KV + kv) * D8 * PAGE;
+    var v = chunk_floats(value_chunk(head + j % PAGE * D8 + d / 2));
+    return v[d % 2];
 }
 
 @compute @workgroup_size(WG)
@@ -62,7 +72,7 @@ fn attend_prefill(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
         let r = i / D4;
         var v = vec4f();
         if (r < tile.y) {
-            v = q[((tile.x + r) * n_heads + head) * D4 + i % D4] * SCALE;
+            v = q[((tile.x + r) * n_heads + head) * 2 * D8 + i % D4] * SCALE;
         }
         q_tile[r * PITCH + i % D4] = v;
     }
@@ -77,7 +87,7 @@ fn attend_prefill(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
         for (var i = lane; i < BK * D4; i += WG) {
             var v = vec4f();
             if (key0 + i / D4 < n_keys) {
-                v = key_at(key_base(tile.z, key0 + i / D4, kv) + i % D4);
+                v = key_at(tile.z, key0 + i / D4, kv, i % D4);
             }
             kv_tile[(i / D4) * PITCH + i % D4] = v;
         }
@@ -119,7 +129,7 @@ fn attend_prefill(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
         for (var i = lane; i < BK * D4; i += WG) { // scores are done with the keys
             var v = vec4f();
             if (key0 + i / D4 < n_keys) {
-                v = value_at(key_base(tile.z, key0 + i / D4, kv) + i % D4);
+                v = value_at(tile.z, key0 + i / D4, kv, i % D4);
             }
             kv_tile[(i / D4) * PITCH + i % D4] = v;
         }

@@ -1,73 +1,89 @@
-//! use kvout
-// rope: turns queries and keys by their position (Su et al. 2021) and puts keys and values in the
-// cache.
+//! use kv, reduce
+//! with turned
+// rope: normalises queries and keys if NORM (RMSNorm of each head), turns them by their position
+// and puts keys and values in the cache.
 //   qkv [rows, (N_HEADS + 2 N_KV) * HEAD_DIM] f32: the projections of a row side by side
-//   angles [context, ROPE_DIM / 2] (cos, sin)    q [rows, N_HEADS, D4] vec4f
-//   caches [page, N_KV, PAGE, D4] vec4, D4 = ceil(HEAD_DIM / 4), the rest of the last one zero
-//   (a, b) -> (a cos - b sin, b cos + a sin) for the pairs (i, i + ROPE_DIM / 2)
+//   angles [context, ROPE_DIM / 2] (cos, sin)    q [rows, N_HEADS, 2 D8] vec4f
+//   w f32: weights of the heads' norms, [HEAD_DIM] at p.wq and at p.wk
+//   caches in chunks of 8 dimensions, D8 = ceil(HEAD_DIM / 8), the rest of the last one zero:
+//   keys [page, N_KV, D8, PAGE], so that neighbours in a row of chunks are keys, values
+//   [page, N_KV, PAGE, D8]
 //   Dimensions from ROPE_DIM on stay: all if it is 0, as in layers without RoPE.
-// One lane per vec4 of q, k and v. Bound by latency.
+// TEAM lanes to a head, a chunk each: grid (ceil((N_HEADS + 2 N_KV) TEAM / WG), rows). Bound by
+// latency.
 override N_HEADS: u32;
 override N_KV: u32;
 override HEAD_DIM: u32;
 override ROPE_DIM: u32;
+override NORM: bool;
+override EPS: f32;
 override PAGE: u32;   // tokens to a page of the cache
 override TABLE: u32;  // pages of a sequence
+override TEAM: u32;   // a power of two, at least D8
 
-const WG = 64u;
-override D4: u32 = (HEAD_DIM + 3) / 4;
+const WG = 128u;
+override D8: u32 = (HEAD_DIM + 7) / 8;
 override ROW: u32 = (N_HEADS + 2 * N_KV) * HEAD_DIM;
 override PAIRS: u32 = max(ROPE_DIM / 2, 1);
 
-@group(0) @binding(2) var<storage, read> qkv: array<f32>;
-@group(0) @binding(3) var<storage, read> angles: array<vec2f>;
-@group(0) @binding(4) var<storage, read> rows: array<vec4u>;
-@group(0) @binding(5) var<storage, read> pages: array<u32>;
-@group(0) @binding(6) var<storage, read_write> q: array<vec4f>;
-
-// Dimensions 4 d4 .. 4 d4 + 3 of the head that starts at `base`, turned.
-fn turned(base: u32, d4: u32, pos: u32) -> vec4f {
-    var v = vec4f();
-    for (var c = 0u; c < 4; c++) {
-        let d = d4 * 4 + c;
-        if (d < ROPE_DIM) {
-            let first = d < PAIRS;
-            let other = select(d - PAIRS, d + PAIRS, first);
-            let turn = angles[pos * PAIRS + d % PAIRS];
-            v[c] = qkv[base + d] * turn.x + select(1.0, -1.0, first) * qkv[base + other] * turn.y;
-        } else if (d < HEAD_DIM) {
-            v[c] = qkv[base + d];
-        }
-    }
-    return v;
+struct Params {
+    wq: u32,
+    wk: u32,
 }
+
+@group(0) @binding(2) var<storage, read> qkv: array<f32>;
+@group(0) @binding(3) var<storage, read> rows: array<vec4u>;
+@group(0) @binding(4) var<storage, read> pages: array<u32>;
+@group(0) @binding(5) var<storage, read> angles: array<vec2f>;
+@group(0) @binding(6) var<storage, read> w: array<f32>;
+@group(0) @binding(7) var<storage, read_write> q: array<vec4f>;
+@group(1) @binding(0) var<uniform> p: Params;
 
 @compute @workgroup_size(WG)
 fn rope(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let i = group.x * WG + lane;
-    if (i >= (N_HEADS + 2 * N_KV) * D4) {
+    let head = group.x * (WG / TEAM) + lane / TEAM;
+    let chunk = lane % TEAM;
+    let base = group.y * ROW + head * HEAD_DIM;
+    let is_query = head < N_HEADS;
+    let is_value = head >= N_HEADS + N_KV;
+    let used = head < N_HEADS + 2 * N_KV && chunk < D8;
+    var factor = 1.0;
+    if (NORM) {
+        var sum = 0.0;
+        if (used) {
+            for (var d = chunk * 8; d < min(chunk * 8 + 8, HEAD_DIM); d++) {
+                sum += qkv[base + d] * qkv[base + d];
+            }
+        }
+        factor = inverseSqrt(team_sum(sum, lane) / f32(HEAD_DIM) + EPS);
+    }
+    if (!used) {
         return;
     }
     let row = rows[group.y];
-    let head = i / D4;
-    let d4 = i % D4;
-    let base = group.y * ROW + head * HEAD_DIM;
-    if (head < N_HEADS) {
-        q[(group.y * N_HEADS + head) * D4 + d4] = turned(base, d4, row.z);
+    var v = array<vec4f, 2>();
+    for (var i = 0u; i < 8; i++) {
+        let d = chunk * 8 + i;
+        if (d < HEAD_DIM) {
+            if (is_value) {
+                v[i / 4][i % 4] = qkv[base + d];
+            } else {
+                v[i / 4][i % 4] = turned(base, d, row.z, factor, select(p.wk, p.wq, is_query));
+            }
+        }
+    }
+    if (is_query) {
+        let to = ((group.y * N_HEADS + head) * D8 + chunk) * 2;
+        q[to] = v[0];
+        q[to + 1] = v[1];
         return;
     }
     let kv = (head - N_HEADS) % N_KV;
-    let page = pages[row.y * TABLE + row.z / PAGE];
-    let at = ((page * N_KV + kv) * PAGE + row.z % PAGE) * D4 + d4;
-    if (head < N_HEADS + N_KV) {
-        key_put(at, turned(base, d4, row.z));
-        return;
+    let at = (pages[row.y * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
+    let c = chunk_of(v[0], v[1]);
+    if (is_value) {
+        value_put(at + row.z % PAGE * D8 + chunk, c);
+    } else {
+        key_put(at + chunk * PAGE + row.z % PAGE, c);
     }
-    var v = vec4f();
-    for (var c = 0u; c < 4; c++) {
-        if (d4 * 4 + c < HEAD_DIM) {
-            v[c] = qkv[base + d4 * 4 + c];
-        }
-    }
-    value_put(at, v);
 }

@@ -1,12 +1,36 @@
-//! enable f16
-// kv_f16: the paged key and value caches of a layer as half floats, to read.
-@group(0) @binding(0) var<storage, read> kc: array<vec4<f16>>;
-@group(0) @binding(1) var<storage, read> vc: array<vec4<f16>>;
+// kv_f16: the paged key and value caches of a layer as half floats, eight to a chunk.
+@group(0) @binding(0) var<storage, read_write> kc: array<vec4u>;
+@group(0) @binding(1) var<storage, read_write> vc: array<vec4u>;
 
-fn key_at(i: u32) -> vec4f {
-    return vec4f(kc[i]);
+alias Chunk = vec4u;
+
+fn chunk_floats(c: Chunk) -> array<vec4f, 2> {
+    return array<vec4f, 2>(vec4f(unpack2x16float(c.x), unpack2x16float(c.y)),
+        vec4f(unpack2x16float(c.z), unpack2x16float(c.w)));
 }
 
-fn value_at(i: u32) -> vec4f {
-    return vec4f(vc[i]);
+// As the cache keeps it: rounded.
+fn chunk_of(a: vec4f, b: vec4f) -> Chunk {
+    return vec4u(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy),
+        pack2x16float(b.zw));
+}
+
+fn chunk_pick(a: Chunk, b: Chunk, second: bool) -> Chunk {
+    return select(a, b, second);
+}
+
+fn key_chunk(i: u32) -> Chunk {
+    return kc[i];
+}
+
+fn value_chunk(i: u32) -> Chunk {
+    return vc[i];
+}
+
+fn key_put(i: u32, c: Chunk) {
+    kc[i] = c;
+}
+
+fn value_put(i: u32, c: Chunk) {
+    vc[i] = c;
 }

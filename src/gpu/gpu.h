@@ -157,7 +157,7 @@ void gpu_kernel_text(const gpu *g, const gpu_source *source, const gpu_fragment 
 
 /* What may differ from one encoding of a plan to the next: counts that size the dispatches. [0] is
  * not read: it counts as 1. */
-enum { GPU_SIZES = 8 };
+enum { GPU_SIZES = 10 };
 typedef struct {
     uint32_t n[GPU_SIZES];
 } gpu_sizes;

@@ -13,8 +13,6 @@ enum {
     CONTEXT_DEFAULT = 8192,
     SESSIONS_DEFAULT = 8,
     BATCH_DEFAULT = 512,
-    SPLITS_MAX = 256,   /* spans of a context: bounds what attend_decode writes */
-    SPAN_MIN = 64,      /* keys */
     STOPS_PLANNED = 64, /* tokens that end an answer: before it is known how many */
 };
 
@@ -26,7 +24,7 @@ typedef struct {
     bool is_cache; /* counted as KV cache */
 } buffer_size;
 
-enum { FIXED_BUFFERS = 40 };
+enum { FIXED_BUFFERS = 39 };
 
 /* Sizes of all buffers but the layers' caches. */
 static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const shapes *s,
@@ -34,7 +32,7 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
     const uint64_t batch = s->batch, out = s->n_out, slots = s->sessions, vocab = c->vocab_size;
     const uint64_t q_dim = (uint64_t)c->n_heads * c->head_dim;
     const uint64_t kv_dim = (uint64_t)c->n_kv_heads * c->head_dim;
-    const uint64_t q4 = (uint64_t)c->n_heads * s->head_vec4 * 16;
+    const uint64_t heads = c->n_heads, d8 = ceil_div(c->head_dim, 8);
     const uint64_t few = DECODE_ROWS;
     const uint64_t pairs = batch * c->n_experts_used, experts = c->n_experts;
     const uint64_t angles = (uint64_t)s->context * c->rope_dim / 2 * 8;
@@ -61,10 +59,9 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
         { "xn", offsetof(buffers, xn), batch * c->dim * 4, false },
         { "squares", offsetof(buffers, squares), few * c->dim / 4, false },
         { "qkv", offsetof(buffers, qkv), batch * (q_dim + 2 * kv_dim) * 4, false },
-        { "q", offsetof(buffers, q), batch * q4, false },
+        { "q", offsetof(buffers, q), batch * heads * d8 * 32, false },
         { "att", offsetof(buffers, att), batch * q_dim * 4, false },
-        { "spans", offsetof(buffers, spans), few * q4 * s->n_splits, false },
-        { "span_ml", offsetof(buffers, span_ml), few * c->n_heads * s->n_splits * 8, false },
+        { "spans", offsetof(buffers, spans), few * heads * s->n_splits * (2 * d8 + 1) * 16, false },
         { "gu", offsetof(buffers, gu), gu * 4, false },
         { "h", offsetof(buffers, h), h * 4, false },
         { "bytes", offsetof(buffers, bytes), s->f16 ? bytes : 0, false },
@@ -97,7 +94,8 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
 
 /* Bytes of the keys (or the values) of one layer's pool. */
 static uint64_t layer_cache_bytes(const config *c, const shapes *s) {
-    return (uint64_t)s->n_pages * KV_PAGE * c->n_kv_heads * s->head_vec4 * (s->f16 ? 8 : 16);
+    return (uint64_t)s->n_pages * KV_PAGE * c->n_kv_heads * ceil_div(c->head_dim, 8) *
+           (s->f16 ? 16 : 32);
 }
 
 static bool option_count(uint32_t *out, uint32_t asked, uint32_t fallback, uint32_t limit,
@@ -142,8 +140,7 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     s->context = c->family->learned_positions ? s->context : s->n_pages * KV_PAGE;
     s->n_out = max_u32(OUT_ROWS, s->sessions);
     s->batch = max_u32(s->batch, s->n_out);
-    s->span = max_u32(SPAN_MIN, ceil_div(ceil_div(s->context, SPLITS_MAX), SPAN_MIN) * SPAN_MIN);
-    s->n_splits = ceil_div(s->context, s->span);
+    s->n_splits = attend_splits_max(c, s->context);
     s->n_chunks = ceil_div(c->vocab_size, SAMPLE_CHUNK);
 
     buffer_size list[FIXED_BUFFERS];

@@ -64,7 +64,7 @@ static void price_layer(gpu_cost *cost, const recorder *r, const layer_weights *
 static void price_cache(gpu_cost *cost, const recorder *r, uint32_t layer, bool written) {
     const config *c = &r->m->config;
     const shapes *s = &r->m->shapes;
-    const uint64_t bytes = (uint64_t)c->n_kv_heads * s->head_vec4 * (s->f16 ? 8 : 16);
+    const uint64_t bytes = (uint64_t)c->n_kv_heads * ceil_div(c->head_dim, 8) * (s->f16 ? 16 : 32);
     if (written) {
         cost->terms[TERM_ROWS].bytes += bytes;
         return;
@@ -75,8 +75,8 @@ static void price_cache(gpu_cost *cost, const recorder *r, uint32_t layer, bool 
     keys->of = SIZE_ROWS;
     keys->flops += 2ull * c->n_heads * c->head_dim;
     if (r->kind == PASS_MANY) {
-        spans->size = SIZE_SPLITS;
-        spans->bytes += bytes * s->span;
+        spans->size = SIZE_LONGEST;
+        spans->bytes += bytes;
     } else {
         keys->bytes += bytes;
     }
@@ -119,7 +119,8 @@ gpu_cost cost_of_call(const recorder *r, const gpu_source *source,
             price_layer(&cost, r, &m->weights.layers[layer], bound);
             if (m->buffers.keys[layer].buffer == bound.buffer ||
                 m->buffers.values[layer].buffer == bound.buffer) {
-                price_cache(&cost, r, layer, access_of(source, fragments, i) == GPU_ACCESS_WRITE);
+                price_cache(&cost, r, layer,
+                          source == &rope_source && access_of(source, fragments, i) == GPU_ACCESS_WRITE);
             }
         }
     }

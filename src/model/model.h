@@ -400,10 +400,9 @@ typedef struct {
     gpu_range xn;      /* [batch, dim] normalised; the input of a fused block (ops_project.c) */
     gpu_range squares; /* [DECODE_ROWS, dim / 16] sums of squares of x, of which xn is made */
     gpu_range qkv;     /* [batch, (n_heads + 2 n_kv_heads) * head_dim] */
-    gpu_range q;       /* [batch, n_heads, ceil(head_dim / 4)] vec4f, turned */
+    gpu_range q;       /* [batch, n_heads, 2 D8] vec4f, turned; D8 = ceil(head_dim / 8) */
     gpu_range att;     /* [batch, n_heads * head_dim] */
-    gpu_range spans;   /* [DECODE_ROWS, n_heads, splits, ceil(head_dim / 4)] vec4f */
-    gpu_range span_ml; /* [DECODE_ROWS, n_heads, splits] (m, l) */
+    gpu_range spans;   /* [DECODE_ROWS, n_heads, splits, 2 D8 + 1] vec4f */
     gpu_range gu;      /* [batch, 2 ffn_dim] gate and up; or as below */
     gpu_range h;       /* [batch, ffn_dim] */
     gpu_range bytes;   /* what a product of many rows reads, as signed bytes (quantise.wgsl) or
@@ -430,8 +429,8 @@ typedef struct {
     gpu_range answer;       /* [1 + DP_STEPS_MAX, O] how many, then the tokens step by step */
     gpu_range probs;        /* [O, 1 + LOGPROBS_MAX] (token, logarithm) */
     gpu_range watched;      /* [watch_columns] sums of squares; 0 bytes without shapes.calibrate */
-    gpu_range *keys;        /* [n_layers] [page, n_kv_heads, KV_PAGE, D4] vec4 of f16 or f32 */
-    gpu_range *values;      /* the same */
+    gpu_range *keys;        /* [n_layers] [page, n_kv_heads, D8, KV_PAGE] chunks of 8 f16 or f32 */
+    gpu_range *values;      /* [n_layers] [page, n_kv_heads, KV_PAGE, D8] chunks */
 } buffers;
 
 /* Shapes that follow from config, options and device. */
@@ -442,8 +441,7 @@ typedef struct {
     uint32_t sessions, batch, n_out;
     uint32_t n_pages;   /* of the pool; also pages per sequence */
     uint32_t head_vec4; /* ceil(head_dim / 4) */
-    uint32_t span;      /* keys to a workgroup of attend_decode */
-    uint32_t n_splits;  /* spans of the context */
+    uint32_t n_splits;  /* spans of a row at most, in attend_decode */
     uint32_t n_chunks;  /* of the vocabulary */
     bool f16;           /* KV cache in half floats */
     bool int8;          /* quantised matrices meet activations as signed bytes */
@@ -547,8 +545,17 @@ const dp_token *model_stops(const dp_model *m, size_t *n);
 /* ---- operations (ops.c): each appends one dispatch (or one per part of a matrix) to a plan --- */
 
 /* What dispatches are sized by: gpu_sizes.n. */
-enum { SIZE_ONE, SIZE_ROWS, SIZE_OUT, SIZE_SPLITS, SIZE_TILES, SIZE_EXPERT_TILES,
-       SIZE_KEYS /* that all rows see together: of costs only */ };
+enum {
+    SIZE_ONE,
+    SIZE_ROWS,
+    SIZE_OUT,
+    SIZE_SPLITS,
+    SIZE_TILES,
+    SIZE_EXPERT_TILES,
+    SIZE_KEYS,    /* that all rows see together: of costs only */
+    SIZE_LONGEST, /* that the last position sees: of costs only */
+    SIZE_COMBINE, /* 0 if no row of the pass has more than one span */
+};
 
 /* Where a pass is being recorded. The first failure sticks to the plan. */
 typedef struct {
@@ -605,7 +612,6 @@ block_input attention_input(const dp_model *m, uint32_t layer);
 block_input ffn_input(const dp_model *m, uint32_t layer);
 /* Makes the input of a block; op_project_add does it by the way. */
 void op_ready(recorder *r, block_input in);
-gpu_range op_ready_attention(recorder *r, uint32_t layer);
 /* buffers.qkv of buffers.xn. */
 void op_project_qkv(recorder *r, uint32_t layer);
 /* y = scale (W x + b) */
@@ -621,6 +627,17 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
 void op_attend(recorder *r, uint32_t layer);
 /* Most rows of one entry of buffers.tiles. */
 uint32_t attend_tile_rows(uint32_t head_vec4);
+/* Spans of a row at most, for a context of so many tokens; and of a row that sees `longest` keys.
+ */
+uint32_t attend_splits_max(const config *c, uint32_t context);
+uint32_t attend_splits(const shapes *s, uint32_t longest);
+/* Fills in how attend_decode divides its work (fold, pre, round, pool) for its wg, team, heads and
+ * head_dim. False if that takes more than `memory` bytes of workgroup memory: fewer lanes take
+ * less. */
+bool attend_decode_fit(attend_decode_consts *k, uint32_t memory, bool cpu, bool subgroups,
+                       bool f16);
+/* Its parameters, when that is done; first elements of norms and sinks in binding w. */
+attend_decode_params attend_decode_blocks(const attend_decode_consts *k, const uint32_t first[3]);
 /* Entries of buffers.expert_tiles that a pass of so many rows may need. */
 uint32_t expert_tiles_of(const config *c, uint32_t rows);
 /* h [rows * times, n] = act(gate) up of gu [rows * times, 2 n], or act(gu) of [.., n] */

@@ -1,16 +1,84 @@
-/* ops_attend: attention: norms of queries and keys, RoPE and the cache's write, and the attention
- * of single rows and of many. */
+/* ops_attend: attention: norms of queries and keys, RoPE and the cache's write,
+ * and the attention of single rows and of many. */
 #include "model/ops_internal.h"
 
-enum { QK_NORM_LANES = 64 };
+enum {
+    QK_NORM_LANES = 64,
+    ROPE_LANES = 128, /* of rope.wgsl */
+    /* Up to so many keys a workgroup takes alone: what more workgroups would save
+     * is less than the dispatch that joins them costs. */
+    SPAN_ALONE = 512,
+    SPAN_LEAST = 128,
+    DECODE_GROUPS = 264, /* workgroups that fill the largest devices: two to a
+                            multiprocessor */
+    SPLITS_MAX = 64,     /* of attend_combine.wgsl */
+    ROWS_BYTES = 256,    /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
+    WORKGROUP_BYTES = 16384,
+};
 
 static const gpu_fragment *cache_fragment(const dp_model *m) {
     return m->shapes.f16 ? &kv_f16_part : &kv_f32_part;
 }
 
+/* Vectors of a layer in one binding: first elements in it. False if they are in
+ * several buffers. */
+typedef struct {
+    gpu_range range;
+    uint32_t first[3];
+} joined_vectors;
+
+static bool join_vectors(const dp_model *m, const vector *const v[3], joined_vectors *out) {
+    uint64_t low = UINT64_MAX, high = 0;
+    const gpu_range *any = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (v[i] == NULL || v[i]->source == NULL) {
+            continue;
+        }
+        if (any != NULL && any->buffer != v[i]->range.buffer) {
+            return false;
+        }
+        any = &v[i]->range;
+        low = min_u64(low, any->offset);
+        high = max_u64(high, any->offset + any->size);
+    }
+    *out = (joined_vectors){ .range = m->buffers.none };
+    if (any == NULL) {
+        return true;
+    }
+    out->range = (gpu_range){ .buffer = any->buffer, .offset = low, .size = high - low };
+    for (int i = 0; i < 3; i++) {
+        if (v[i] != NULL && v[i]->source != NULL) {
+            out->first[i] = (uint32_t)((v[i]->range.offset - low) / sizeof(float));
+        }
+    }
+    return high - low <= gpu_info(m->gpu)->max_binding;
+}
+
+/* Norms of single heads that rope or attend_decode applies itself; of others
+ * op_qk_norm did. */
+static bool join_norms(const dp_model *m, uint32_t layer, const vector *sinks,
+                       joined_vectors *out) {
+    const layer_weights *l = &m->weights.layers[layer];
+    const bool here = m->config.family->qk_norm == QK_NORM_HEAD;
+    return join_vectors(
+        m, (const vector *const[]){ here ? &l->q_norm : NULL, here ? &l->k_norm : NULL, sinks },
+        out);
+}
+
+/* Does attend_decode norm, turn and cache on its own? Of several rows one may
+ * see the key of another, which must then be in the cache before. */
+static bool is_fused(const recorder *r, uint32_t layer) {
+    joined_vectors v;
+    return r->kind == PASS_ONE && join_norms(r->m, layer, &r->m->weights.layers[layer].sinks, &v);
+}
+
 void op_qk_norm(recorder *r, const vector *wq, const vector *wk) {
     const config *c = &r->m->config;
     const bool whole = c->family->qk_norm == QK_NORM_WIDTH;
+    joined_vectors v;
+    if (!whole && join_vectors(r->m, (const vector *const[]){ wq, wk, NULL }, &v)) {
+        return; /* op_rope and op_attend do it */
+    }
     const qk_norm_consts consts = {
         .n_heads = c->n_heads,
         .n_kv = c->n_kv_heads,
@@ -30,87 +98,230 @@ void op_qk_norm(recorder *r, const vector *wq, const vector *wk) {
              });
 }
 
+static uint32_t power_above(uint32_t n) {
+    uint32_t power = 1;
+    while (power < n) {
+        power *= 2;
+    }
+    return power;
+}
+
 void op_rope(recorder *r, uint32_t layer) {
     const config *c = &r->m->config;
     const buffers *b = &r->m->buffers;
-    const shapes *s = &r->m->shapes;
     const rope_kind table = c->layer_rope[layer];
+    joined_vectors v;
+    if (is_fused(r, layer)) {
+        return;
+    }
+    const bool norms = join_norms(r->m, layer, NULL, &v);
     const rope_consts consts = {
         .n_heads = c->n_heads,
         .n_kv = c->n_kv_heads,
         .head_dim = c->head_dim,
         .rope_dim = table == ROPE_NONE ? 0 : c->rope_dim,
+        .norm = norms && c->family->qk_norm == QK_NORM_HEAD,
+        .eps = c->norm_eps,
         .page = KV_PAGE,
-        .table = s->n_pages,
+        .table = r->m->shapes.n_pages,
+        .team = power_above(ceil_div(c->head_dim, 8)),
     };
-    enum { LANES = 64 }; /* of rope.wgsl */
+    const bool fits = consts.team <= team_lanes(r->m->gpu);
     add_call(r, &rope_source,
-             (const gpu_fragment *[]){ s->f16 ? &kvout_f16_part : &kvout_f32_part }, &consts,
+             (const gpu_fragment *[]){ cache_fragment(r->m),
+                                       fits ? reduce_fragment(r->m->gpu) : &reduce_tree_part },
+             &consts,
              (gpu_call){
                  .bind = { [0] = b->keys[layer],
                            [1] = b->values[layer],
                            [ROPE_QKV] = b->qkv,
-                           [ROPE_ANGLES] = table == ROPE_NONE ? b->none : b->angles[table],
                            [ROPE_ROWS] = b->rows,
                            [ROPE_PAGES] = b->pages,
+                           [ROPE_ANGLES] = table == ROPE_NONE ? b->none : b->angles[table],
+                           [ROPE_W] = consts.norm ? v.range : b->none,
                            [ROPE_Q] = b->q },
-                 .groups = { { .times = ceil_div((c->n_heads + 2 * c->n_kv_heads) * s->head_vec4,
-                                                 LANES) },
+                 .params = &(rope_params){ .wq = v.first[0], .wk = v.first[1] },
+                 .groups = { { .times = ceil_div((c->n_heads + 2 * c->n_kv_heads) * consts.team,
+                                                 ROPE_LANES) },
                              { .size = SIZE_ROWS } },
              });
+}
+
+/* ---- single rows
+ * ---------------------------------------------------------------------------
+ */
+
+/* Query heads of one workgroup: all that share a key head, or an even part of
+ * them. */
+static uint32_t decode_heads(const config *c) {
+    const uint32_t group = c->n_heads / c->n_kv_heads;
+    return ceil_div(group, ceil_div(group, 8));
+}
+
+uint32_t attend_splits_max(const config *c, uint32_t context) {
+    const uint32_t group = c->n_heads / c->n_kv_heads;
+    const uint32_t rest = c->n_kv_heads * ceil_div(group, decode_heads(c));
+    const uint32_t fill = min_u32(max_u32(DECODE_GROUPS / rest, 4), SPLITS_MAX);
+    return min_u32(fill, ceil_div(context, SPAN_LEAST));
+}
+
+uint32_t attend_splits(const shapes *s, uint32_t longest) {
+    return longest <= SPAN_ALONE ? 1 : min_u32(ceil_div(longest, SPAN_LEAST), s->n_splits);
+}
+
+/* Bytes of workgroup memory besides the pool. */
+static uint32_t decode_fixed_bytes(const attend_decode_consts *k, bool subgroups, bool f16) {
+    const uint32_t d8 = ceil_div(k->head_dim, 8);
+    const uint32_t lanes = subgroups ? 2 * k->wg / k->team : 2 * k->wg + 16;
+    return lanes * 16 + k->wg * 4 + 64 + 2 * d8 * (f16 ? 16 : 32) + 64 * d8;
+}
+
+static bool is_cpu(const dp_device_info *info) {
+    return strcmp(info->type, "cpu") == 0;
+}
+
+bool attend_decode_fit(attend_decode_consts *k, uint32_t memory, bool cpu, bool subgroups,
+                       bool f16) {
+    const uint32_t d8 = ceil_div(k->head_dim, 8), h4 = ceil_div(k->heads, 4);
+    const bool even = (d8 & (d8 - 1)) == 0;
+    k->fold = subgroups && even && d8 < k->team ? k->team / d8 : 1;
+    /* A CPU has no loads under way to gain by, and its compiler suffers from long code. */
+    const uint32_t most = cpu ? 1 : f16 && !(k->heads > 4 && d8 > 8) ? 16 : 8;
+    k->pre = min_u32(d8, most);
+    const uint32_t parts = k->wg / d8 / k->fold;
+    const uint32_t fixed = decode_fixed_bytes(k, subgroups, f16);
+    const uint32_t least = 8 * d8 * h4 + k->wg * h4;
+    const uint32_t rest = k->heads * 2 * d8 + parts * h4; /* of the pool at the end */
+    const uint32_t room = fixed < WORKGROUP_BYTES ? (WORKGROUP_BYTES - fixed) / 16 : 0;
+    k->round = cpu ? 1 : k->heads;
+    while (k->round > 1 && k->round * 2 * d8 * parts + rest > max_u32(room, least)) {
+        k->round--;
+    }
+    k->pool = max_u32(least, k->round * 2 * d8 * parts + rest);
+    return fixed + 16 * k->pool <= memory;
+}
+
+/* What the product behind it reads: a fused one its own layout, any other plain
+ * rows. */
+static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
+    const dp_model *m = r->m;
+    if (!pass_is_fused(r) || !attention_is_fused(m, layer)) {
+        return &act_odd_part;
+    }
+    const bool bytes = m->shapes.int8 && dtype_is_quantised(m->weights.layers[layer].o.type);
+    return bytes ? &act_q8_part : &act_f32_part;
+}
+
+attend_decode_params attend_decode_blocks(const attend_decode_consts *k, const uint32_t first[3]) {
+    const uint32_t d8 = ceil_div(k->head_dim, 8), keys = ceil_div(k->wg, k->wg / d8);
+    return (attend_decode_params){
+        .wq = first[0],
+        .wk = first[1],
+        .sinks = first[2],
+        .key_blocks = ceil_div(d8, k->pre),
+        .value_blocks = ceil_div(keys, k->pre),
+        .eight = 8,
+    };
 }
 
 static void attend_rows(recorder *r, uint32_t layer) {
     const config *c = &r->m->config;
     const buffers *b = &r->m->buffers;
     const shapes *s = &r->m->shapes;
+    const dp_device_info *info = gpu_info(r->m->gpu);
+    const vector *sinks = &r->m->weights.layers[layer].sinks;
+    const rope_kind table = c->layer_rope[layer];
     const uint32_t group = c->n_heads / c->n_kv_heads;
-    const attend_decode_consts consts = {
+    const bool subgroups = info->subgroups && !is_cpu(info); /* there shuffles are loops */
+    joined_vectors v;
+    const bool fused = is_fused(r, layer);
+    if (!(fused && join_norms(r->m, layer, sinks, &v))) {
+        (void)join_vectors(r->m, (const vector *const[]){ NULL, NULL, sinks }, &v);
+    }
+    const gpu_fragment *act = output_fragment(r, layer);
+    attend_decode_consts consts = {
         .n_kv = c->n_kv_heads,
         .group = group,
-        .heads = min_u32(group, 8),
-        .d4 = s->head_vec4,
-        .span = s->span,
+        .heads = decode_heads(c),
+        .head_dim = c->head_dim,
+        .rope_dim = table == ROPE_NONE ? 0 : c->rope_dim,
+        .fused = fused,
+        .norm = fused && c->family->qk_norm == QK_NORM_HEAD,
+        .eps = c->norm_eps,
+        .one = SPAN_ALONE,
+        .span = SPAN_LEAST,
         .splits = s->n_splits,
         .window = c->layer_window[layer],
         .scale = c->attention_scale,
         .softcap = c->attention_softcap,
+        .sinks = sinks->source != NULL,
+        .plain = act == &act_odd_part,
         .page = KV_PAGE,
         .table = s->n_pages,
+        /* lanes without a key cost time only where they are computed one after
+           the other */
+        .wg = is_cpu(info) ? 64 : 256,
+        .team = team_lanes(r->m->gpu),
     };
-    add_call(r, &attend_decode_source, (const gpu_fragment *[]){ cache_fragment(r->m) }, &consts,
+    while (
+        !attend_decode_fit(&consts, info->max_workgroup_memory, is_cpu(info), subgroups, s->f16) &&
+        consts.wg > 64) {
+        consts.wg /= 2;
+    }
+    const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
+    const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= SPAN_ALONE;
+    const attend_decode_params params = attend_decode_blocks(&consts, v.first);
+    add_call(r, &attend_decode_source,
+             (const gpu_fragment *[]){ cache_fragment(r->m),
+                                       subgroups ? &lanes_subgroup_part : &lanes_tree_part, act },
+             &consts,
              (gpu_call){
                  .bind = { [0] = b->keys[layer],
                            [1] = b->values[layer],
-                           [ATTEND_DECODE_Q] = b->q,
-                           [ATTEND_DECODE_ROWS] = b->rows,
+                           [ATTEND_DECODE_QKV] = fused ? b->qkv : b->q,
+                           [ATTEND_DECODE_ROWS] = rows,
                            [ATTEND_DECODE_PAGES] = b->pages,
-                           [ATTEND_DECODE_O] = b->spans,
-                           [ATTEND_DECODE_ML] = b->span_ml },
+                           [ATTEND_DECODE_ANGLES] =
+                               fused && table != ROPE_NONE ? b->angles[table] : b->none,
+                           [ATTEND_DECODE_W] = v.range,
+                           [ATTEND_DECODE_SPANS] = b->spans,
+                           [ACT_ODD_ACT] = b->att },
+                 .params = &params,
                  .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
-                             { .size = SIZE_SPLITS },
+                             { .size = one_span ? SIZE_ONE : SIZE_SPLITS },
                              { .size = SIZE_ROWS } },
              });
-    const vector *sinks = &r->m->weights.layers[layer].sinks;
+    if (one_span) {
+        return;
+    }
     const attend_combine_consts combine = {
         .n_heads = c->n_heads,
         .head_dim = c->head_dim,
-        .span = s->span,
-        .splits = s->n_splits,
-        .sinks = sinks->source != NULL,
+        .one = consts.one,
+        .span = consts.span,
+        .splits = consts.splits,
+        .window = consts.window,
+        .page = KV_PAGE,
+        .sinks = consts.sinks,
+        .plain = consts.plain,
     };
-    add_call(r, &attend_combine_source, NULL, &combine,
-             (gpu_call){
-                 .bind = { [ATTEND_COMBINE_O] = b->spans,
-                           [ATTEND_COMBINE_ML] = b->span_ml,
-                           [ATTEND_COMBINE_ROWS] = b->rows,
-                           [ATTEND_COMBINE_SINKS] = or_none(r->m, sinks),
-                           [ATTEND_COMBINE_Y] = b->att },
-                 .groups = { { .times = c->n_heads }, { .size = SIZE_ROWS } },
-             });
+    add_call(
+        r, &attend_combine_source, (const gpu_fragment *[]){ act }, &combine,
+        (gpu_call){
+            .bind = { [ATTEND_COMBINE_SPANS] = b->spans,
+                      [ATTEND_COMBINE_ROWS] = rows,
+                      [ATTEND_COMBINE_SINKS] = or_none(r->m, sinks),
+                      [ACT_ODD_ACT] = b->att },
+            .groups = { { .times = c->n_heads }, { .size = SIZE_ROWS }, { .size = SIZE_COMBINE } },
+        });
 }
 
-/* Queries and keys to a tile so that both fit 16 KiB of workgroup memory with vec4s of 16 bytes. */
+/* ---- many rows
+ * -----------------------------------------------------------------------------
+ */
+
+/* Queries and keys to a tile so that both fit 16 KiB of workgroup memory with
+ * vec4s of 16 bytes. */
 static void prefill_tile(uint32_t head_vec4, uint32_t *bq, uint32_t *bk) {
     *bq = head_vec4 <= 16 ? 16 : head_vec4 <= 32 ? 8 : 4;
     *bk = head_vec4 <= 16 ? 32 : head_vec4 <= 48 ? 16 : 8; /* 4 by 8: half of the lanes idle */

@@ -362,10 +362,3 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
                  .groups = { { .times = ceil_div(w->rows, group_rows(&s)) } },
              });
 }
-
-gpu_range op_ready_attention(recorder *r, uint32_t layer) {
-    const config *c = &r->m->config;
-    record_ready(r, r->m->buffers.h, reads_bytes(r->m, &r->m->weights.layers[layer].o),
-                 r->m->buffers.att, c->n_heads * c->head_dim, NULL, false);
-    return r->m->buffers.h;
-}

@@ -356,7 +356,7 @@ static void check_guards(rig *r, const rig_output *o) {
 static bool submit(rig *r) {
     if (r->err.status != DP_OK || !gpu_plan_finish(r->plan, &r->err)) return false;
     gpu_encoder *e = gpu_begin(r->g);
-    gpu_encode(e, r->plan, &(gpu_sizes){ { 1, 1, 1, 1, 1, 1 } });
+    gpu_encode(e, r->plan, &(gpu_sizes){ { 1, 1, 1, 1, 1, 1, 1, 1 } });
     gpu_ticket ticket;
     if (!gpu_submit(e, &ticket, &r->err)) return false;
     gpu_wait(r->g, ticket);
