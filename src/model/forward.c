@@ -155,8 +155,7 @@ static void record_fused_attention(recorder *r, uint32_t layer) {
     op_rope(r, layer);
     op_attend(r, layer);
     r->role = "attn out";
-    fused_out(r, &l->o, &l->o_bias, r->m->buffers.att,
-              &l->post_attn_norm, follows ? &next : NULL);
+    fused_out(r, &l->o, &l->o_bias, r->m->buffers.att, &l->post_attn_norm, follows ? &next : NULL);
 }
 
 static void record_fused_ffn(recorder *r, uint32_t layer) {
