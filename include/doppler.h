@@ -233,8 +233,8 @@ typedef struct {
     uint32_t batch;    /* most rows in one prefill pass, at least 16; 0: 512 */
     bool no_verify;    /* do not hold a pack's bytes against its hashes, which is done on threads
                         * of its own while the weights travel */
-    bool plan_only;    /* the model takes its memory on the device and plans its passes, but reads no
-                        * weights: it describes itself and cannot evaluate */
+    bool plan_only;    /* the model takes its memory on the device and plans its passes, but reads
+                        * no weights: it describes itself and cannot evaluate */
     bool calibrate;    /* the pass keeps the sums that dp_calibrate needs; a little slower */
     dp_progress_fn *progress;
     void *progress_user;
@@ -417,9 +417,9 @@ DP_API DP_CHECK_RESULT bool dp_session_set_sampling(dp_session *session,
                                                     const dp_sampling *sampling, dp_error *err);
 
 /* Appends tokens[0..n) and computes the logits of the last one; n = 0 does nothing. Longer inputs
- * are cut into passes of dp_model_options.batch rows; the last may still be under way on return, and
- * what asks for its results waits. On false the session holds the tokens that it
- * held, and its logits too unless a pass had begun:
+ * are cut into passes of dp_model_options.batch rows; the last may still be under way on return,
+ * and what asks for its results waits. On false the session holds the tokens that it held, and its
+ * logits too unless a pass had begun:
  * DP_E_ARGUMENT for an id that is no token, DP_E_LIMIT over the model's context, DP_E_MEMORY if the
  * KV pool is full, DP_E_DEVICE if the GPU was lost (then only free and close are allowed),
  * DP_E_CANCELLED. */
@@ -482,8 +482,8 @@ DP_API DP_CHECK_RESULT bool dp_batch_eval(const dp_batch_item *items, size_t n, 
 
 /* Up to n_steps tokens for each of n sessions: every step samples from the logits, appends,
  * evaluates, all on the GPU, up to DP_STEPS_MAX steps to a submit, of which the next is queued
- * before the last has been read. Sessions beyond what a pass of few rows holds (16) follow one group
- * after the other. A session ends early after a token of the model's stop set unless
+ * before the last has been read. Sessions beyond what a pass of few rows holds (16) follow one
+ * group after the other. A session ends early after a token of the model's stop set unless
  * `ignore_stops`. tokens is [n, n_steps]; counts[i] says how many of row i are filled, the stop
  * token included. Every session must have logits. Afterwards a session holds all its tokens and
  * their logits, but for a stop token, which is reported and not appended. On false a session holds

@@ -5,8 +5,8 @@
  * Weights and inputs are patterns, not numbers: times do not depend on them. A time is the
  * difference between many and few repetitions in one submission, so that submitting does not count.
  * Prints microseconds and 2 n rows cols operations a second, the best of each shape marked; -a:
- * every tile, not only the best; -r: with one text of the kernel instead of another. Linked with the library's objects: its inner functions are not
- * public. */
+ * every tile, not only the best; -r: with one text of the kernel instead of another. Linked with
+ * the library's objects: its inner functions are not public. */
 #include "model/model.h"
 
 #include <stdio.h>
@@ -91,7 +91,8 @@ static void add_q8(bench *b, gpu_plan *plan, const matmul_tile *t, uint32_t step
     const uint32_t units = ceil_div(b->cols, 32);
     const matmul_q8_consts consts = {
         .k = b->cols, .scale = 1, .x_per = 1, .halves = shape.halves, .low = shape.low,
-        .offset = shape.offset, .pairs = shape.pairs, .buffers = copies, .split = splits > 1, .step = step, .row_lanes = t->row_lanes,
+        .offset = shape.offset, .pairs = shape.pairs, .buffers = copies, .split = splits > 1,
+        .step = step, .row_lanes = t->row_lanes,
         .token_lanes = t->token_lanes,
     };
     const matmul_q8_params params = { .rows = b->rows, .stride = b->rows, .n_max = b->n,

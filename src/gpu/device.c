@@ -325,7 +325,8 @@ static bool open_device(gpu *g, const dp_device_options *options, dp_error *err)
     g->stats = (dp_stats){ .device_bytes = g->stats.device_bytes,
                            .device_bytes_peak = g->stats.device_bytes };
     gpu_profile_reset(g);
-    log_line(&g->log, DP_LOG_INFO, "%s (%s, %s) through %s, f16 %s, subgroups of %u, matrices of %u", g->info.name,
+    log_line(&g->log, DP_LOG_INFO,
+             "%s (%s, %s) through %s, f16 %s, subgroups of %u, matrices of %u", g->info.name,
              g->info.type, g->info.backend, g->info.library, g->info.f16 ? "on" : "off",
              g->info.subgroup_size, g->info.matrix);
     return true;

@@ -84,8 +84,8 @@
     X(QueueSubmitForIndex)             \
     X(SetLogLevel)
 
-/* What Dawn says of matrix units, as its dawn/webgpu.h has it: one configuration multiplies [m, k] by
- * [k, n]. */
+/* What Dawn says of matrix units, as its dawn/webgpu.h has it: one configuration multiplies [m, k]
+ * by [k, n]. */
 enum {
     DAWN_FEATURE_MATRIX = 0x00050034, /* ChromiumExperimentalSubgroupMatrix */
     DAWN_STYPE_MATRIX = 0x0005003B,   /* AdapterPropertiesSubgroupMatrixConfigs */

@@ -120,7 +120,8 @@ gpu_cost cost_of_call(const recorder *r, const gpu_source *source,
             if (m->buffers.keys[layer].buffer == bound.buffer ||
                 m->buffers.values[layer].buffer == bound.buffer) {
                 price_cache(&cost, r, layer,
-                          source == &rope_source && access_of(source, fragments, i) == GPU_ACCESS_WRITE);
+                            source == &rope_source &&
+                                access_of(source, fragments, i) == GPU_ACCESS_WRITE);
             }
         }
     }

@@ -602,8 +602,8 @@ typedef struct {
     const vector *norm;
     bool q8;
 } block_input;
-/* Whether this kind of pass is recorded so: those of few rows. A software GPU spends seconds on each
- * pipeline for several rows, so there it is that of one row alone. */
+/* Whether this kind of pass is recorded so: those of few rows. A software GPU spends seconds on
+ * each pipeline for several rows, so there it is that of one row alone. */
 bool pass_is_fused(const recorder *r);
 /* Whether a layer's blocks can be recorded so; if not, the plain operations serve. */
 bool attention_is_fused(const dp_model *m, uint32_t layer);
@@ -621,7 +621,8 @@ bool head_is_fused(const dp_model *m);
 void op_project_head(recorder *r, target y);
 /* buffers.h = act(gate) up of buffers.xn. */
 void op_project_glu(recorder *r, uint32_t layer);
-/* buffers.x += residual_scale (W x + b), and buffers.xn as the input of `next` unless it is NULL. */
+/* buffers.x += residual_scale (W x + b), and buffers.xn as the input of `next` unless that is
+ * NULL. */
 void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
                     const block_input *next);
 void op_attend(recorder *r, uint32_t layer);

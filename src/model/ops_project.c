@@ -134,14 +134,14 @@ typedef struct {
     uint32_t team;  /* found by fit */
 } project_shape;
 
-#ifndef SHAPES
-#define SHAPES                                                                              \
-    { 1, 2, 256, 1, 0 }, { 4, 1, 128, 2, 0 }, { 2, 1, 1024, 1, 0 }, { 1, 2, 1024, 2, 0 }, { \
-        1, 2, 1024, 2, 0                                                                    \
-    }
-#endif
-static const project_shape shapes_of[] = { SHAPES };
-enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD, SHAPE_ADD_LONG };
+/* As measured on an H200 (docs/speed.md). */
+enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD };
+static const project_shape shapes_of[] = {
+    [SHAPE_PLAIN] = { .rows = 1, .split = 2, .wg = 256, .ahead = 1 },
+    [SHAPE_HEAD] = { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
+    [SHAPE_GLU] = { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 },
+    [SHAPE_ADD] = { .rows = 1, .split = 2, .wg = 1024, .ahead = 2 },
+};
 
 static uint32_t group_rows(const project_shape *s) {
     return s->wg / (s->split * s->team) * s->rows;
@@ -329,8 +329,7 @@ void op_project_glu(recorder *r, uint32_t layer) {
 void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
                     const block_input *next) {
     const dp_model *m = r->m;
-    const project_shape s =
-        fit(r, shapes_of[w->cols > 2 * w->rows ? SHAPE_ADD_LONG : SHAPE_ADD], HALF);
+    const project_shape s = fit(r, shapes_of[SHAPE_ADD], HALF);
     const project_add_consts consts = {
         .k = w->cols,
         .dim = w->rows,
