@@ -561,6 +561,40 @@ typedef struct {
 DP_API DP_CHECK_RESULT bool dp_generate(dp_session *session, const dp_generate_options *options,
                                         dp_generate_result *result, dp_error *err);
 
+/* ---- generations that run at the same time ------------------------------------------------- */
+
+/* Runs generations of one model together, their rows in shared passes, for programs that have a
+ * loop of their own, and for browsers, where nothing may wait. Belongs to one thread at a time. */
+typedef struct dp_scheduler dp_scheduler;
+typedef struct dp_generation dp_generation;
+
+/* `model` must outlive it. NULL: DP_E_ARGUMENT for a model without a device, DP_E_MEMORY. */
+DP_API DP_CHECK_RESULT dp_scheduler *dp_scheduler_new(dp_model *model, dp_error *err);
+/* What still runs ends as cancelled; generations are freed by themselves, before or after. */
+DP_API void dp_scheduler_free(dp_scheduler *scheduler);
+
+/* Starts what dp_generate does: the session is used for nothing else until it has ended. Options
+ * are copied; their callbacks are called by dp_scheduler_step, and may start and cancel
+ * generations but not free them. Any number may be started; those beyond 16 take turns. NULL: as
+ * dp_generate fails at its start. */
+DP_API DP_CHECK_RESULT dp_generation *dp_generation_new(dp_scheduler *scheduler,
+                                                        dp_session *session,
+                                                        const dp_generate_options *options,
+                                                        dp_error *err);
+/* One that runs is cancelled first; tokens that it has given out stay in the session. */
+DP_API void dp_generation_free(dp_generation *generation);
+
+/* Takes in what the device has finished, calls back, and queues what comes next. Without `wait` it
+ * never waits: it returns when the device is at work on what is queued; with `wait` it waits for
+ * the oldest of that first. False if nothing runs any more. A generation that fails ends, the
+ * others go on. */
+DP_API bool dp_scheduler_step(dp_scheduler *scheduler, bool wait);
+
+DP_API bool dp_generation_ended(const dp_generation *generation);
+/* As dp_generate returns, once it has ended; DP_E_ARGUMENT before. */
+DP_API DP_CHECK_RESULT bool dp_generation_result(const dp_generation *generation,
+                                                 dp_generate_result *result, dp_error *err);
+
 /* ---- converting ---------------------------------------------------------------------------- */
 
 /* How much each column of a model's matrices matters, measured on a text. */

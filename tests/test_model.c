@@ -412,6 +412,8 @@ static void a_wrong_model_is_noticed(test *t) {
 
 /* 4,000 tokens in passes of 1, 7, 128 and 512 rows: the same logits at the end, past the original
  * context of the scaled RoPE. */
+enum { LONG_TAIL = 400 };
+
 static void long_contexts_do_not_depend_on_the_batch(test *t) {
     SKIP_LESSER_TIER(t, TIER_F32);
     dp_device *device = device_of(t, TIER_F32);
@@ -434,7 +436,10 @@ static void long_contexts_do_not_depend_on_the_batch(test *t) {
         dp_session *s = m != NULL ? dp_session_new(m, &t->err) : NULL;
         if (!CHECK(t, s != NULL)) break;
         bool ok = true;
-        for (uint32_t i = 0; i < n && ok; i += chunks[c]) {
+        /* small passes for the last keys alone, which see all the others */
+        const uint32_t start = chunks[c] < 128 ? n - LONG_TAIL : 0;
+        if (start > 0) ok = CHECK(t, dp_session_eval(s, tokens, start, &t->err));
+        for (uint32_t i = start; i < n && ok; i += chunks[c]) {
             ok = CHECK(t, dp_session_eval(s, tokens + i, min_u32(chunks[c], n - i), &t->err));
         }
         if (ok && CHECK(t, dp_session_get_logits(s, got, &t->err))) {
@@ -580,7 +585,8 @@ static void check_golden(test *t, int tier) {
     static golden cases[GOLDEN_MAX];
     const uint32_t n_all = read_golden(t, m, cases);
     CHECK_U64(t, n_all, 24);
-    const uint32_t n = SANITIZED ? TOGETHER : n_all; /* the host's code is the same for all */
+    /* all once; the host's code is the same for all, and so is the arithmetic of a tier */
+    const uint32_t n = SANITIZED || tier != TIER_FULL ? TOGETHER : n_all;
     for (uint32_t i = 0; i < n; i += TOGETHER) {
         test_row(t, "cases from %u, %s", i, TIER_NAMES[tier]);
         check_golden_cases(t, m, cases + i, min_u32(TOGETHER, n - i));
@@ -622,7 +628,7 @@ static dp_session *begin_tale(test *t, dp_model *m, const char *text, const dp_s
     return s;
 }
 
-/* 256 tokens by N a submit and one by one: the same tokens, greedy and with every sampler on. */
+/* Tokens by N a submit and one by one: the same tokens, greedy and with every sampler on. */
 static void loops_equal_single_steps(test *t) {
     static const dp_sampling settings[] = {
         { 0 },
@@ -631,7 +637,7 @@ static void loops_equal_single_steps(test *t) {
         { .temperature = 1.3f, .top_k = 50, .top_p = 0.95f, .min_p = 0.02f, .repeat_penalty = 1.1f,
           .presence_penalty = 0.3f, .frequency_penalty = 0.1f, .seed = 123456789012ull },
     };
-    static const uint32_t lengths[] = { SANITIZED ? 64 : 256, 64, 64, SANITIZED ? 64 : 256 };
+    static const uint32_t lengths[] = { 96, 64, 64, 96 };
     dp_model *m = open_bundled(t, 2);
     if (!CHECK(t, m != NULL)) return;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {

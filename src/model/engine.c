@@ -261,10 +261,10 @@ void dp_model_get_memory(const dp_model *m, dp_memory_row *rows, size_t max, siz
 }
 
 bool dp_model_get_dispatch(const dp_model *m, dp_pass pass, uint32_t i, char *line, size_t size) {
-    static const pass_kind kinds[] = {
-        [DP_PASS_ONE] = PASS_ONE, [DP_PASS_FEW] = PASS_FEW, [DP_PASS_SOME] = PASS_SOME,
-        [DP_PASS_MANY] = PASS_MANY
-    };
+    static const pass_kind kinds[] = { [DP_PASS_ONE] = PASS_ONE,
+                                       [DP_PASS_FEW] = PASS_FEW,
+                                       [DP_PASS_SOME] = PASS_SOME,
+                                       [DP_PASS_MANY] = PASS_MANY };
     if (m->gpu == NULL || (size_t)pass >= ARRAY_LEN(kinds)) {
         return false;
     }
@@ -398,11 +398,16 @@ static bool finish_plans(dp_model *m, dp_error *err) {
            gpu_plan_finish(m->logprobs, err);
 }
 
+static bool name_need(const dp_model *m, dp_error *err) {
+    return err != NULL && err->status == DP_E_MEMORY &&
+           err_prefix(err, "%s: needs %llu bytes on the device in all: ", container_path(m->files),
+                      (unsigned long long)m->memory.total);
+}
+
 /* Pipelines are asked for before the weights travel, so that threads, or the implementation, make
  * them meanwhile. */
-static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+static bool prepare_device(dp_model *m, const dp_model_options *options, dp_error *err) {
     double since = clock_seconds();
-    gpu_lock(m->gpu);
     bool ok = take_host_memory(m, err) && buffers_make(m, err) &&
               (!model_pages_experts(m) || experts_open(m, err)) &&
               weights_reserve(&m->weights, m->gpu, err);
@@ -413,22 +418,40 @@ static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *
     if (ok && !m->plan_only) {
         gpu_kernels_start(m->gpu);
         tell_stage(m, "passes recorded", &since);
-        const double start = since;
-        ok = weights_upload(&m->weights, m->gpu, &m->config, m->files, options, err);
+        m->uploader = upload_begin(&m->weights, m->gpu, &m->config, m->files, options, err);
+        ok = m->uploader != NULL;
+    }
+    return ok || name_need(m, err);
+}
+
+static void end_upload(dp_model *m) {
+    upload_end(m->uploader);
+    m->uploader = NULL;
+}
+
+static bool finish_device(dp_model *m, dp_error *err) {
+    double since = clock_seconds();
+    end_upload(m);
+    const bool ok = finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_back_bytes(m), err);
+    tell_stage(m, "pipelines waited for", &since);
+    return ok || name_need(m, err);
+}
+
+static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+    gpu_lock(m->gpu);
+    bool ok = prepare_device(m, options, err);
+    if (ok && !m->plan_only) {
+        double since = clock_seconds();
+        const double start = since, bytes = (double)m->weights.bytes;
+        ok = upload_all(m->uploader, err) || name_need(m, err);
         tell_stage(m, "weights uploaded", &since);
-        const double bytes = (double)m->weights.bytes;
         log_line(&m->log, DP_LOG_DEBUG, "%s: %.2f GB of weights at %.2f GB/s",
                  container_path(m->files), 1e-9 * bytes, 1e-9 * bytes / (since - start));
+        ok = ok && finish_device(m, err);
     }
-    if (ok && !m->plan_only) {
-        ok = finish_plans(m, err) && gpu_reserve_readback(m->gpu, read_back_bytes(m), err);
-        tell_stage(m, "pipelines waited for", &since);
-    }
+    end_upload(m);
     gpu_unlock(m->gpu);
-    return ok ||
-           (err != NULL && err->status == DP_E_MEMORY &&
-            err_prefix(err, "%s: needs %llu bytes on the device in all: ", container_path(m->files),
-                       (unsigned long long)m->memory.total));
+    return ok;
 }
 
 typedef struct {
@@ -473,8 +496,8 @@ static bool open_on_device(dp_model *m, const dp_model_options *options, dp_erro
     return right;
 }
 
-dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,
-                        dp_error *err) {
+static dp_model *open_model(dp_device *device, const char *path, const dp_model_options *options,
+                            dp_error *err) {
     dp_model *m = mem_new(1, sizeof *m, "model", err);
     if (m == NULL) {
         return NULL;
@@ -484,12 +507,49 @@ dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_opti
     }
     m->gpu = device != NULL ? device->gpu : NULL;
     m->plan_only = m->gpu != NULL && options != NULL && options->plan_only;
-    if (!open_files(m, path, err) || !plan_memory(m, options, 0, err) || !describe(m, err) ||
-        (m->gpu != NULL && !open_on_device(m, options, err))) {
-        dp_model_close(m);
+    if (open_files(m, path, err) && plan_memory(m, options, 0, err) && describe(m, err)) {
+        return m;
+    }
+    dp_model_close(m);
+    return NULL;
+}
+
+dp_model *dp_model_open(dp_device *device, const char *path, const dp_model_options *options,
+                        dp_error *err) {
+    dp_model *m = open_model(device, path, options, err);
+    if (m == NULL || m->gpu == NULL || open_on_device(m, options, err)) {
+        return m;
+    }
+    dp_model_close(m);
+    return NULL;
+}
+
+dp_model *model_begin(dp_device *device, const char *path, const dp_model_options *options,
+                      dp_error *err) {
+    dp_model *m = open_model(device, path, options, err);
+    if (m == NULL) {
         return NULL;
     }
-    return m;
+    bool ok = !model_pages_experts(m) ||
+              err_set(err, DP_E_MEMORY, "%s: needs more than the device has: %llu bytes are there",
+                      path, (unsigned long long)gpu_memory_room(m->gpu));
+    if (ok) {
+        gpu_lock(m->gpu);
+        ok = prepare_device(m, options, err);
+        gpu_unlock(m->gpu);
+    }
+    if (ok) {
+        return m;
+    }
+    dp_model_close(m);
+    return NULL;
+}
+
+bool model_load_some(dp_model *m, bool *done, dp_error *err) {
+    gpu_lock(m->gpu);
+    const bool ok = upload_some(m->uploader, done, err) && (!*done || finish_device(m, err));
+    gpu_unlock(m->gpu);
+    return ok;
 }
 
 void dp_model_close(dp_model *m) {
@@ -498,6 +558,7 @@ void dp_model_close(dp_model *m) {
     }
     if (m->gpu != NULL) {
         gpu_lock(m->gpu);
+        end_upload(m);
         for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
             for (uint32_t i = 0; m->body[kind] != NULL && i < m->n_stages; i++) {
                 gpu_plan_free(m->body[kind][i]);

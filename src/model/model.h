@@ -81,12 +81,12 @@ typedef struct {
     bool layer_norm;          /* instead of RMSNorm */
     bool norm_plus_one;       /* folders store w of (1 + w) */
     bool learned_positions, ungated;
-    bool transposed;      /* folders store matrices [in, out] */
+    bool transposed;           /* folders store matrices [in, out] */
     bool fused_qkv, fused_ffn; /* how files and folders of it keep Q, K, V; gate and up */
-    bool scale_embedding; /* by sqrt(dim) */
-    bool local_rope;      /* windowed layers have a base of their own */
-    uint32_t biases;      /* BIAS_..., without which its models are not whole */
-    uint32_t bias_switches; /* those that attention_bias and mlp_bias of config.json turn on */
+    bool scale_embedding;      /* by sqrt(dim) */
+    bool local_rope;           /* windowed layers have a base of their own */
+    uint32_t biases;           /* BIAS_..., without which its models are not whole */
+    uint32_t bias_switches;    /* those that attention_bias and mlp_bias of config.json turn on */
     bool sinks, experts;
     bool expert_rows_in_turn; /* folders have rows of gate and up in turn, [in, out] if unpacked */
     bool yarn_exact;          /* YaRN's range of dimensions is not rounded */
@@ -277,7 +277,7 @@ typedef struct weight_place {
     struct weight_place *next;
 } weight_place;
 typedef struct weight_buffer {
-    gpu_buffer *buffer; /* NULL until weights_upload */
+    gpu_buffer *buffer; /* NULL until weights_reserve */
     uint64_t size;
     weight_place *places;
     struct weight_buffer *older;
@@ -318,9 +318,16 @@ static inline bool weights_page_experts(const weights *w, const config *c) {
 }
 /* Takes the device's buffers and gives every part and vector its place in them. */
 bool weights_reserve(weights *w, gpu *g, dp_error *err) CHECK_RESULT;
-/* All but the experts of a model that pages them. */
-bool weights_upload(weights *w, gpu *g, const config *c, container *files,
-                    const dp_model_options *options, dp_error *err) CHECK_RESULT;
+/* All but the experts of a model that pages them, at once by threads or piece by piece by the
+ * caller: upload_begin, then upload_all, or upload_some until *done; upload_end, also after a
+ * failure, waits for what was sent. Progress is told by the options'. upload_some that could not
+ * read its piece may be called again. */
+typedef struct uploader uploader;
+uploader *upload_begin(weights *w, gpu *g, const config *c, container *files,
+                       const dp_model_options *options, dp_error *err) CHECK_RESULT;
+bool upload_all(uploader *u, dp_error *err) CHECK_RESULT;
+bool upload_some(uploader *u, bool *done, dp_error *err) CHECK_RESULT;
+void upload_end(uploader *u); /* NULL is fine */
 void weights_free(weights *w);
 /* Rows of dp_model_get_memory for weights by role; how many there are. */
 size_t weights_describe(const weights *w, const config *c, dp_memory_row *rows, size_t max);
@@ -488,8 +495,9 @@ struct dp_model {
     weights weights;
     dp_model_info info;
     dp_memory memory;
-    gpu *gpu; /* NULL: opened to tokenise only; all below is then empty */
-    bool plan_only; /* dp_model_options.plan_only */
+    gpu *gpu;           /* NULL: opened to tokenise only; all below is then empty */
+    bool plan_only;     /* dp_model_options.plan_only */
+    uploader *uploader; /* while weights travel */
     shapes shapes;
     gpu_buffer **buffer_list; /* what `buffers` are ranges of */
     uint32_t n_buffers;
@@ -503,13 +511,13 @@ struct dp_model {
     struct {
         pass_kind kind, head;
         gpu_sizes sizes;
-    } latest;             /* pass, for dp_session_time_ops */
+    } latest;              /* pass, for dp_session_time_ops */
     bool calibrating;      /* dp_calibrate runs */
     gpu_ticket evaluating; /* of the newest pass of dp_batch_eval, perhaps under way; 0: none */
     chain *chain;          /* whose rows and logits the buffers hold; NULL: nobody's */
     double step_seconds;   /* of a step of the last chain; 0: not known */
-    slot *slots;          /* [sessions] */
-    uint32_t *free_pages; /* stack */
+    slot *slots;           /* [sessions] */
+    uint32_t *free_pages;  /* stack */
     uint32_t n_free_pages;
     /* Host side of one pass, filled and uploaded again for each. */
     uint32_t (*rows)[4];  /* [batch] */
@@ -563,7 +571,7 @@ typedef struct {
     gpu_plan *plan;
     uint32_t stage; /* of the body */
     pass_kind kind;
-    const char *role; /* of what is recorded from here on, for profiles: static text */
+    const char *role;         /* of what is recorded from here on, for profiles: static text */
     gpu_range bytes_of;       /* what buffers.bytes holds: made by a call of */
     const gpu_plan *bytes_in; /* this plan (ops_prefill.c) */
     dp_error *err;
@@ -688,6 +696,16 @@ enum { MATRIX_BLOCK = 128 };
 uint64_t prefill_input_bytes(uint64_t batch, uint64_t cols);
 uint64_t prefill_parts_bytes(uint64_t batch, uint64_t rows);
 
+/* ---- opening in steps (engine.c): where nothing may wait ------------------------------------- */
+
+/* dp_model_open on a device without the weights, and without holding a pack against its hashes; no
+ * experts are paged (DP_E_MEMORY). */
+dp_model *model_begin(dp_device *device, const char *path, const dp_model_options *options,
+                      dp_error *err) CHECK_RESULT;
+/* A piece of the weights; with the last of them, *done, the model is open. One that failed may be
+ * tried again: nothing of it counts. */
+bool model_load_some(dp_model *m, bool *done, dp_error *err) CHECK_RESULT;
+
 /* ---- passes -------------------------------------------------------------------------------- */
 
 /* Records all plans of the model (forward.c, sample.c). */
@@ -713,11 +731,11 @@ struct chain {
     dp_session *sessions[DECODE_ROWS];
     uint32_t n;
     bool ignore_stops;
-    bool live;               /* the device goes on from the last submit */
-    bool done[DECODE_ROWS];  /* met a stop token */
-    uint32_t sent, read;     /* submits */
-    uint32_t kept;           /* `saved` holds the logits behind so many submits */
-    uint32_t ahead;          /* steps sent and not read */
+    bool live;              /* the device goes on from the last submit */
+    bool done[DECODE_ROWS]; /* met a stop token */
+    uint32_t sent, read;    /* submits */
+    uint32_t kept;          /* `saved` holds the logits behind so many submits */
+    uint32_t ahead;         /* steps sent and not read */
     chain_part parts[CHAIN_PARTS];
     double last_read;
 };
@@ -741,10 +759,20 @@ bool chain_is_done(const chain *c); /* all sessions met a stop token */
  * session_take_back makes them. */
 void chain_end(chain *c);
 
+/* False with DP_E_ARGUMENT if it has none. */
+bool session_has_logits(const dp_session *s, dp_error *err) CHECK_RESULT;
+
 /* dp_session_sample with the logarithm of the drawn token's probability and those of the n best, in
- * one submit (steps.c). */
-bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_logprob *best,
-                             uint32_t n, dp_error *err) CHECK_RESULT;
+ * one submit (steps.c): queued; taken, once gpu_poll says that it is there; or given up. */
+bool session_ask_logprobs(dp_session *s, uint32_t n, gpu_ticket *ticket,
+                          dp_error *err) CHECK_RESULT;
+bool session_take_logprobs(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
+                           dp_logprob *best, dp_error *err) CHECK_RESULT;
+void session_drop_logprobs(dp_session *s, gpu_ticket ticket);
+/* dp_session_get_logits in the same way. */
+bool session_ask_logits(dp_session *s, gpu_ticket *ticket, dp_error *err) CHECK_RESULT;
+bool session_take_logits(dp_session *s, gpu_ticket ticket, float *logits,
+                         dp_error *err) CHECK_RESULT;
 
 /* Forgets the last n_tokens and the random numbers of n_draws, and evaluates the token before them
  * again if the session has not its logits, so that it goes on as if they had not been (steps.c). */

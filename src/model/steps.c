@@ -12,7 +12,7 @@
 
 /* ---- sampling ------------------------------------------------------------------------------ */
 
-static bool check_logits(const dp_session *s, dp_error *err) {
+bool session_has_logits(const dp_session *s, dp_error *err) {
     return (s->n > 0 && s->model->slots[s->slot].has_logits) ||
            err_set(err, DP_E_ARGUMENT, "the session has no logits: evaluate a token first");
 }
@@ -28,7 +28,7 @@ static void fill_steps(pass *p, dp_session *const *sessions, size_t n) {
 }
 
 static bool begin_step(pass *p, dp_session *s, dp_error *err) {
-    if (!check_logits(s, err)) {
+    if (!session_has_logits(s, err)) {
         return false;
     }
     fill_steps(p, &s, 1);
@@ -144,7 +144,7 @@ bool chain_begin(chain *c, dp_session *const *sessions, size_t n, bool ignore_st
     *c = (chain){ .m = sessions[0]->model, .n = (uint32_t)n, .ignore_stops = ignore_stops };
     for (size_t i = 0; i < n; i++) {
         dp_session *s = c->sessions[i] = sessions[i];
-        if (!check_logits(s, err)) {
+        if (!session_has_logits(s, err)) {
             return false;
         }
         if (s->pending != DP_NO_TOKEN) { /* drawn and not evaluated: it does not count */
@@ -395,15 +395,38 @@ bool dp_batch_generate(dp_session *const *sessions, size_t n, uint32_t n_steps, 
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-bool dp_session_get_logits(dp_session *s, float *logits, dp_error *err) {
+bool session_ask_logits(dp_session *s, gpu_ticket *ticket, dp_error *err) {
     dp_model *m = s->model;
-    if (!check_logits(s, err)) {
-        return false;
-    }
     gpu_lock(m->gpu);
-    const bool ok = gpu_read(m->gpu, logits_row(m->buffers.saved, m, s->slot), logits, err);
+    bool ok = session_has_logits(s, err);
+    if (ok) {
+        gpu_encoder *e = gpu_begin(m->gpu);
+        gpu_encode_read(e, logits_row(m->buffers.saved, m, s->slot));
+        ok = gpu_submit(e, ticket, err);
+    }
     gpu_unlock(m->gpu);
     return ok;
+}
+
+bool session_take_logits(dp_session *s, gpu_ticket ticket, float *logits, dp_error *err) {
+    dp_model *m = s->model;
+    gpu_lock(m->gpu);
+    const size_t bytes = m->config.vocab_size * sizeof *logits;
+    const bool ok = gpu_collect(m->gpu, ticket, logits, bytes, err);
+    gpu_unlock(m->gpu);
+    return ok;
+}
+
+bool dp_session_get_logits(dp_session *s, float *logits, dp_error *err) {
+    gpu *g = s->model->gpu;
+    gpu_ticket ticket = 0;
+    if (!session_ask_logits(s, &ticket, err)) {
+        return false;
+    }
+    gpu_lock(g);
+    gpu_wait(g, ticket);
+    gpu_unlock(g);
+    return session_take_logits(s, ticket, logits, err);
 }
 
 /* (token, bits of the logarithm) pairs as logprobs.wgsl writes them. */
@@ -413,8 +436,8 @@ static dp_logprob logprob_of(const uint32_t pair[2]) {
     return p;
 }
 
-static bool logprobs_locked(dp_session *s, dp_logprob *best, uint32_t n, dp_token *drawn,
-                            float *drawn_logprob, dp_error *err) {
+/* Queues the sampler, if `draw`, and the logarithms of the n best. */
+static bool ask_locked(dp_session *s, uint32_t n, bool draw, gpu_ticket *ticket, dp_error *err) {
     dp_model *m = s->model;
     pass p;
     if (!begin_step(&p, s, err) || !pass_upload(&p, IGNORE_STOPS, n, err)) {
@@ -423,15 +446,21 @@ static bool logprobs_locked(dp_session *s, dp_logprob *best, uint32_t n, dp_toke
     const gpu_sizes sizes = step_sizes(&p);
     gpu_encoder *e = gpu_begin(m->gpu);
     pass_restore(&p, e);
-    if (drawn != NULL) {
+    if (draw) {
         gpu_encode_clear(e, gpu_part(m->buffers.answer, 0, 4));
         gpu_encode(e, sampler_plan(&s, 1), &sizes);
     }
     gpu_encode(e, m->logprobs, &sizes);
+    gpu_encode_read(e, gpu_part(m->buffers.probs, 0, (1 + (uint64_t)n) * 8));
+    return gpu_submit(e, ticket, err);
+}
+
+/* What was asked, once it is there. */
+static bool take_locked(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
+                        dp_logprob *best, dp_error *err) {
+    dp_model *m = s->model;
     uint32_t pairs[1 + LOGPROBS_MAX][2];
-    const size_t bytes = (1 + (size_t)n) * sizeof pairs[0];
-    gpu_encode_read(e, gpu_part(m->buffers.probs, 0, bytes));
-    if (!submit_and_wait(m, e, pairs, bytes, err)) {
+    if (!gpu_collect(m->gpu, ticket, pairs, (1 + (size_t)n) * sizeof pairs[0], err)) {
         return false;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -441,11 +470,10 @@ static bool logprobs_locked(dp_session *s, dp_logprob *best, uint32_t n, dp_toke
         if (!check_answer(m, &pairs[0][0], 1, err)) {
             return false;
         }
-        *drawn = pairs[0][0];
-        *drawn_logprob = logprob_of(pairs[0]).logprob;
+        *drawn = logprob_of(pairs[0]);
         s->draws++;
         m->slots[s->slot].recount |= s->pending != DP_NO_TOKEN;
-        s->pending = *drawn;
+        s->pending = drawn->token;
     }
     return true;
 }
@@ -455,18 +483,39 @@ bool dp_session_get_logprobs(dp_session *s, dp_logprob *best, size_t n, dp_error
         return err_set(err, DP_E_ARGUMENT, "%zu logprobs: at most %u", n,
                        min_u32(LOGPROBS_MAX, s->model->config.vocab_size));
     }
+    gpu *g = s->model->gpu;
+    gpu_ticket ticket = 0;
+    gpu_lock(g);
+    bool ok = ask_locked(s, (uint32_t)n, false, &ticket, err);
+    if (ok) {
+        gpu_wait(g, ticket);
+        ok = take_locked(s, ticket, (uint32_t)n, NULL, best, err);
+    }
+    gpu_unlock(g);
+    return ok;
+}
+
+bool session_ask_logprobs(dp_session *s, uint32_t n, gpu_ticket *ticket, dp_error *err) {
     gpu_lock(s->model->gpu);
-    const bool ok = logprobs_locked(s, best, (uint32_t)n, NULL, NULL, err);
+    const bool ok = ask_locked(s, n, true, ticket, err);
     gpu_unlock(s->model->gpu);
     return ok;
 }
 
-bool session_sample_logprobs(dp_session *s, dp_token *token, float *logprob, dp_logprob *best,
-                             uint32_t n, dp_error *err) {
+bool session_take_logprobs(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
+                           dp_logprob *best, dp_error *err) {
     gpu_lock(s->model->gpu);
-    const bool ok = logprobs_locked(s, best, n, token, logprob, err);
+    const bool ok = take_locked(s, ticket, n, drawn, best, err);
     gpu_unlock(s->model->gpu);
     return ok;
+}
+
+void session_drop_logprobs(dp_session *s, gpu_ticket ticket) {
+    gpu_lock(s->model->gpu);
+    gpu_drop(s->model->gpu, ticket);
+    s->model->slots[s->slot].recount = true;
+    (void)upload_draws(s, NULL); /* the device is ahead; if it is lost no matter */
+    gpu_unlock(s->model->gpu);
 }
 
 bool session_take_back(dp_session *s, uint32_t n_tokens, uint32_t n_draws, dp_error *err) {

@@ -47,10 +47,11 @@ typedef struct {
     void *memory;
 } empty_piece;
 
-typedef struct {
+struct uploader {
     gpu *g;
     container *files;
-    const dp_model_options *options;
+    dp_progress_fn *progress;
+    void *progress_user;
     gpu_staging *staging;
     uint64_t done, total;
     upload_item *items;
@@ -72,7 +73,8 @@ typedef struct {
     bool stop;       /* nothing more begins */
     uint32_t failed; /* the first load that could not be filled; UINT32_MAX: none */
     dp_error failure;
-} uploader;
+    unsigned char *scratch; /* of the owner, if it fills pieces itself */
+};
 
 /* ---- what is to travel --------------------------------------------------------------------- */
 
@@ -321,8 +323,7 @@ static void *run_filler(void *user) {
 
 static bool report_progress(uploader *u, uint64_t bytes, dp_error *err) {
     u->done += bytes;
-    const dp_model_options *o = u->options;
-    return o == NULL || o->progress == NULL || o->progress(o->progress_user, u->done, u->total) ||
+    return u->progress == NULL || u->progress(u->progress_user, u->done, u->total) ||
            err_set(err, DP_E_CANCELLED, "%s: loading was cancelled", container_path(u->files));
 }
 
@@ -354,8 +355,8 @@ static bool offer_piece(uploader *u, uint32_t n_threads, dp_error *err) {
     return memory != NULL;
 }
 
-/* Until all is sent or something failed. Without threads `scratch` is there to fill with. */
-static bool send_all(uploader *u, uint32_t n_threads, unsigned char *scratch, dp_error *err) {
+/* Until all is sent or something failed. */
+static bool send_all(uploader *u, uint32_t n_threads, dp_error *err) {
     dp_error failed = { 0 };
     pthread_mutex_lock(&u->lock);
     for (uint32_t n_sent = 0; n_sent < u->n_loads && !u->stop;) {
@@ -376,7 +377,7 @@ static bool send_all(uploader *u, uint32_t n_threads, unsigned char *scratch, dp
         } else if (u->n_filled > 0 || u->stop) {
             continue; /* meanwhile */
         } else if (n_threads == 0) {
-            fill_next(u, scratch);
+            fill_next(u, u->scratch);
         } else {
             pthread_cond_wait(&u->wake_owner, &u->lock);
         }
@@ -387,6 +388,13 @@ static bool send_all(uploader *u, uint32_t n_threads, unsigned char *scratch, dp
     return failed.status == DP_OK || err_set(err, failed.status, "%s", failed.message);
 }
 
+static bool make_scratch(uploader *u, dp_error *err) {
+    if (u->scratch == NULL) {
+        u->scratch = mem_new(2, u->scratch_bytes, "upload buffer", err);
+    }
+    return u->scratch != NULL;
+}
+
 static bool run_upload(uploader *u, dp_error *err) {
     pthread_t threads[FILLERS_MAX];
     const uint32_t wanted = min_u32(min_u32(processors(), FILLERS_MAX), u->n_loads);
@@ -395,44 +403,83 @@ static bool run_upload(uploader *u, dp_error *err) {
     while (wanted > 1 && n < wanted && pthread_create(&threads[n], NULL, run_filler, u) == 0) {
         n++;
     }
-    unsigned char *scratch = NULL;
-    bool ok = true;
-    if (n == 0) {
-        scratch = mem_new(2, u->scratch_bytes, "upload buffer", err);
-        ok = scratch != NULL;
-    }
-    ok = ok && send_all(u, n, scratch, err);
+    bool ok = n > 0 || make_scratch(u, err);
+    ok = ok && send_all(u, n, err);
     for (uint32_t i = 0; i < n; i++) {
         pthread_join(threads[i], NULL);
     }
-    mem_free(scratch);
     return u->failed == UINT32_MAX ? ok : err_set(err, u->failure.status, "%s", u->failure.message);
 }
 
-bool weights_upload(weights *w, gpu *g, const config *c, container *files,
-                    const dp_model_options *options, dp_error *err) {
-    uploader u = {
-        .g = g, .files = files, .options = options, .scratch_bytes = 16, .failed = UINT32_MAX
-    };
-    bool ok = list_all(&u, w, c, err) && make_loads(&u, err);
-    if (ok && u.n_loads > 0) {
-        u.n_pieces = min_u32(PIECES_MAX, u.n_loads);
-        u.staging = gpu_staging_new(g, u.n_pieces, u.piece_bytes, err);
-        ok = u.staging != NULL;
+uploader *upload_begin(weights *w, gpu *g, const config *c, container *files,
+                       const dp_model_options *options, dp_error *err) {
+    uploader *u = mem_new(1, sizeof *u, "uploads", err);
+    if (u == NULL) {
+        return NULL;
     }
-    if (ok && u.n_loads > 0) {
-        pthread_mutex_init(&u.lock, NULL);
-        pthread_cond_init(&u.wake_fillers, NULL);
-        pthread_cond_init(&u.wake_owner, NULL);
-        ok = run_upload(&u, err);
-        pthread_cond_destroy(&u.wake_owner);
-        pthread_cond_destroy(&u.wake_fillers);
-        pthread_mutex_destroy(&u.lock);
+    *u = (uploader){ .g = g, .files = files, .scratch_bytes = 16, .failed = UINT32_MAX };
+    if (options != NULL) {
+        u->progress = options->progress;
+        u->progress_user = options->progress_user;
     }
-    gpu_staging_free(u.staging);
-    mem_free(u.loads);
-    mem_free(u.items);
-    return ok;
+    pthread_mutex_init(&u->lock, NULL);
+    pthread_cond_init(&u->wake_fillers, NULL);
+    pthread_cond_init(&u->wake_owner, NULL);
+    bool ok = list_all(u, w, c, err) && make_loads(u, err);
+    if (ok && u->n_loads > 0) {
+        u->n_pieces = min_u32(PIECES_MAX, u->n_loads);
+        u->staging = gpu_staging_new(g, u->n_pieces, u->piece_bytes, err);
+        ok = u->staging != NULL;
+    }
+    if (ok) {
+        return u;
+    }
+    upload_end(u);
+    return NULL;
+}
+
+bool upload_some(uploader *u, bool *done, dp_error *err) {
+    *done = u->next == u->n_loads;
+    if (*done) {
+        return true;
+    }
+    if (!make_scratch(u, err)) {
+        return false;
+    }
+    if (u->n_empty == 0) {
+        uint32_t piece = 0;
+        void *memory = gpu_staging_take(u->staging, true, &piece, err);
+        if (memory == NULL) {
+            return false;
+        }
+        u->empty[u->n_empty++] = (empty_piece){ piece, memory };
+    }
+    const empty_piece piece = u->empty[0];
+    if (!fill_piece(u, u->next, u->scratch, piece.memory, err)) {
+        return false;
+    }
+    u->n_empty = 0;
+    const filled_piece filled = { piece.piece, u->next++ };
+    *done = u->next == u->n_loads;
+    return send_load(u, filled, err);
+}
+
+bool upload_all(uploader *u, dp_error *err) {
+    return u->n_loads == 0 || run_upload(u, err);
+}
+
+void upload_end(uploader *u) {
+    if (u == NULL) {
+        return;
+    }
+    pthread_cond_destroy(&u->wake_owner);
+    pthread_cond_destroy(&u->wake_fillers);
+    pthread_mutex_destroy(&u->lock);
+    gpu_staging_free(u->staging);
+    mem_free(u->scratch);
+    mem_free(u->loads);
+    mem_free(u->items);
+    mem_free(u);
 }
 
 uint64_t weights_staging_bytes(const weights *w) {
