@@ -416,6 +416,11 @@ typedef struct {
 DP_API DP_CHECK_RESULT bool dp_session_set_sampling(dp_session *session,
                                                     const dp_sampling *sampling, dp_error *err);
 
+/* Says that the session's last n tokens are its answer, drawn one by one since the sampler was set:
+ * a session that was evaluated anew, after its device was lost, goes on as the lost one would have.
+ * DP_E_ARGUMENT if it has fewer. */
+DP_API DP_CHECK_RESULT bool dp_session_resume(dp_session *session, size_t n, dp_error *err);
+
 /* Appends tokens[0..n) and computes the logits of the last one; n = 0 does nothing. Longer inputs
  * are cut into passes of dp_model_options.batch rows; the last may still be under way on return,
  * and what asks for its results waits. On false the session holds the tokens that it held, and its
@@ -534,6 +539,9 @@ typedef struct {
     bool ignore_stops;       /* go on after end-of-generation tokens */
     bool special;            /* spell special tokens out in the text */
     uint32_t n_logprobs;     /* for on_token; at most 32; not 0: one token per submit */
+    uint32_t n_answered;     /* the session's last tokens are the answer's beginning (see
+                              * dp_session_resume): they count, and are told again, first, without
+                              * logprobs */
     const char *const *stop; /* texts that end the answer and are not part of it */
     size_t n_stop;           /* at most 16, each 1 to 256 bytes */
     dp_text_fn *on_text;

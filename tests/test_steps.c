@@ -311,7 +311,110 @@ static void submits_and_bytes_are_few(test *t) {
     dp_model_close(m);
 }
 
+/* Generations at the same time, of all kinds, begun one after the other and never waited for: each
+ * gets what it gets alone, and one that is cancelled takes nothing from the others. */
+static void generations_run_together(test *t) {
+    enum { N = 4, MANY = 24, CANCELLED = 1 };
+    dp_model *m = open_model(t);
+    if (m == NULL) return;
+    const dp_sampling *const hows[N] = { &FILTERED, &PENALISED, &GREEDY, &FILTERED };
+    static told alone[N], together[N];
+    dp_session *s[N];
+    dp_generation *g[N] = { 0 };
+    dp_generate_options options[N];
+    set_stop(t, m, DP_NO_TOKEN);
+    for (uint32_t i = 0; i < N; i++) {
+        options[i] = (dp_generate_options){ .max_tokens = 11 - i,
+                                            .steps = STEPS,
+                                            .n_logprobs = i == 3 ? 2 : 0,
+                                            .on_token = take_token,
+                                            .user = &alone[i] };
+        alone[i] = together[i] = (told){ .t = t };
+        dp_session *one = step_by_step(t, m, hows[i], 0, NULL);
+        CHECK(t, one != NULL && dp_generate(one, &options[i], NULL, &t->err));
+        dp_session_free(one);
+    }
+    dp_scheduler *all = dp_scheduler_new(m, &t->err);
+    CHECK(t, all != NULL && !dp_scheduler_step(all, true)); /* nothing runs */
+    for (uint32_t i = 0; i < N; i++) {
+        s[i] = step_by_step(t, m, hows[i], 0, NULL);
+        options[i].user = &together[i];
+        together[i].session = s[i];
+        together[i].cancel_at = i == CANCELLED ? STEPS + 1 : 0;
+        g[i] = dp_generation_new(all, s[i], &options[i], &t->err);
+        if (!CHECK(t, g[i] != NULL)) return;
+        CHECK(t, dp_generation_new(all, s[i], NULL, NULL) == NULL); /* it runs */
+        (void)dp_scheduler_step(all, i % 2 == 0);                   /* it may be done by then */
+    }
+    while (dp_scheduler_step(all, false)) {
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        test_row(t, "generation %u", i);
+        dp_generate_result r = { 0 };
+        CHECK(t, dp_generation_ended(g[i]));
+        CHECK(t, dp_generation_result(g[i], &r, &t->err));
+        CHECK(t, r.n_tokens == together[i].n);
+        if (i == CANCELLED) {
+            CHECK(t, r.finish == DP_FINISH_CANCELLED && together[i].n < alone[i].n);
+        } else {
+            CHECK(t, r.finish == DP_FINISH_LENGTH);
+            CHECK_U64(t, together[i].n, alone[i].n);
+        }
+        CHECK(t, memcmp(together[i].tokens, alone[i].tokens,
+                        together[i].n * sizeof alone[i].tokens[0]) == 0);
+        size_t n = 0;
+        (void)dp_session_tokens(s[i], &n);
+        CHECK_U64(t, n, ARRAY_LEN(PROMPT) + together[i].n);
+        dp_generation_free(g[i]);
+    }
+    /* one that is given up in the middle leaves its session usable */
+    CHECK(t, dp_session_set_sampling(s[0], &GREEDY, &t->err));
+    g[0] = dp_generation_new(all, s[0], NULL, &t->err);
+    if (CHECK(t, g[0] != NULL)) (void)dp_scheduler_step(all, false);
+    dp_generation_free(g[0]);
+    dp_scheduler_free(all);
+    dp_token next = 0;
+    CHECK(t, dp_session_sample(s[0], &next, &t->err));
+    for (uint32_t i = 0; i < N; i++)
+        dp_session_free(s[i]);
+    dp_model_close(m);
+}
+
+/* A session evaluated anew goes on as the lost one would have, in every place, and tells its answer
+ * from the beginning. */
+static void answers_go_on_in_another_session(test *t) {
+    dp_model *m = open_model(t);
+    if (m == NULL) return;
+    static const dp_sampling *const hows[] = { &GREEDY, &FILTERED, &PENALISED };
+    set_stop(t, m, DP_NO_TOKEN);
+    for (size_t h = 0; h < ARRAY_LEN(hows); h++) {
+        told whole = { .t = t };
+        dp_generate_result r = { 0 };
+        dp_session_free(answer(t, m, hows[h], LENGTH, STEPS, &whole, &r));
+        for (uint32_t held = 1; held < LENGTH; held += 3) {
+            test_row(t, "setting %zu, %u held", h, held);
+            told again = { .t = t };
+            const dp_generate_options options = {
+                .max_tokens = LENGTH, .n_answered = held, .on_token = take_token, .user = &again
+            };
+            dp_session *s = step_by_step(t, m, hows[h], 0, NULL);
+            for (uint32_t i = 0; i < held; i++)
+                CHECK(t, dp_session_eval(s, &whole.tokens[i], 1, &t->err));
+            CHECK(t, !dp_session_resume(s, 1000, NULL));
+            CHECK(t, dp_session_set_sampling(s, hows[h], &t->err));
+            CHECK(t, dp_session_resume(s, held, &t->err));
+            CHECK(t, dp_generate(s, &options, &r, &t->err));
+            CHECK(t, r.n_tokens == LENGTH && again.n == LENGTH);
+            CHECK(t, memcmp(again.tokens, whole.tokens, LENGTH * sizeof whole.tokens[0]) == 0);
+            dp_session_free(s);
+        }
+    }
+    dp_model_close(m);
+}
+
 static const test_case cases[] = {
+    { "generations run together", generations_run_together },
+    { "answers go on in another session", answers_go_on_in_another_session },
     { "stop tokens end anywhere", stop_tokens_end_anywhere },
     { "limits end anywhere", limits_end_anywhere },
     { "cancelling ends anywhere", cancelling_ends_anywhere },

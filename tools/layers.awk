@@ -14,6 +14,7 @@ BEGIN {
     may["model"] = "base format text store gpu"
     may["ref"] = "base format gpu model"
     may["app"] = "base format"
+    may["web"] = "base gpu model"
 
     owner["yyjson.h"] = "base"
     owner["openssl/sha.h"] = "format"
@@ -51,8 +52,8 @@ FNR == 1 {
         next
     }
     if (name == "ref/check.h") {
-        if (layer != "ref" && FILENAME !~ /app\/check\.c$/)
-            refuse("ref/check.h is for src/app/check.c alone")
+        if (layer != "ref" && FILENAME !~ /(app|web)\/check\.c$/)
+            refuse("ref/check.h is for src/app/check.c and src/web/check.c alone")
         next
     }
     if (split(name, part, "/") != 2) {

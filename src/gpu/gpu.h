@@ -37,6 +37,9 @@ uint64_t gpu_alignment(const gpu *g); /* of binding offsets, at least 256 */
  * software GPU; UINT64_MAX where nobody says. */
 uint64_t gpu_memory_room(const gpu *g);
 bool gpu_is_lost(const gpu *g);
+/* False where waiting is impossible (a browser): what would wait fails. Whoever needs an answer
+ * returns first and asks again later. */
+bool gpu_may_block(const gpu *g);
 void gpu_lose(gpu *g); /* test hook: destroys the device; all that follows is as after a reset */
 
 /* The one lock of a device: whoever records, submits and collects holds it. Recursive: no. */

@@ -199,8 +199,8 @@ static void fill_pass(pass *p, filling *f) {
     }
 }
 
-/* Submits one filled pass; waits for the one before it, so that at most two are under way, and for
- * this one if its logits are read. */
+/* Submits one filled pass; waits for the one before it, so that at most two are under way (where
+ * waiting is impossible the caller sees to that), and for this one if its logits are read. */
 static bool run_pass(pass *p, float **logits, dp_error *err) {
     dp_model *m = p->m;
     gpu_ticket ticket = 0;
@@ -219,7 +219,7 @@ static bool run_pass(pass *p, float **logits, dp_error *err) {
     if (!gpu_submit(e, &ticket, err)) {
         return false;
     }
-    if (m->evaluating != 0) {
+    if (m->evaluating != 0 && gpu_may_block(m->gpu)) {
         gpu_wait(m->gpu, m->evaluating);
     }
     m->evaluating = ticket;

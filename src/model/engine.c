@@ -35,6 +35,10 @@ void dp_device_close(dp_device *d) {
     }
 }
 
+gpu *device_gpu(const dp_device *d) {
+    return d->gpu;
+}
+
 void dp_device_get_info(const dp_device *d, dp_device_info *info) {
     *info = *gpu_info(d->gpu);
 }

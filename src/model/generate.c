@@ -109,7 +109,7 @@ bool generation_take(dp_generation *g, const dp_token *tokens, uint32_t n, bool 
         if (g->n_tokens++ == 0) {
             g->first_seconds = clock_seconds() - g->start;
         }
-        if (g->o.on_token != NULL && g->o.n_logprobs == 0) {
+        if (g->o.on_token != NULL && (g->o.n_logprobs == 0 || g->telling_again)) {
             g->o.on_token(g->o.user, tokens[i], 0, NULL);
         }
         if (ended && i + 1 == n) {
@@ -159,11 +159,24 @@ bool generation_init(dp_generation *g, dp_session *s, const dp_generate_options 
         return false;
     }
     const uint32_t limit = g->o.max_tokens == 0 ? UINT32_MAX : g->o.max_tokens;
-    g->room = min_u32(limit, s->model->shapes.context - s->n);
+    const uint32_t answered = g->o.n_answered;
+    if (answered > s->n || answered > limit) {
+        return err_set(err, DP_E_ARGUMENT, "%u tokens of the answer: the session has %u, %u may be",
+                       answered, s->n, limit);
+    }
+    g->room = min_u32(limit - answered, s->model->shapes.context - s->n);
     decoder_init(&g->decoder, s->model->tokenizer, g->o.special);
-    g->decoder.started = s->n > 0; /* the answer goes on from the prompt */
+    g->decoder.started = s->n > answered; /* the answer goes on from the prompt */
     buf_init(&g->text, TEXT_PIECE_MAX);
     return true;
+}
+
+bool generation_tell_again(dp_generation *g, dp_error *err) {
+    const uint32_t n = g->o.n_answered;
+    g->telling_again = true;
+    const bool ok = generation_take(g, g->s->tokens + g->s->n - n, n, false, err);
+    g->telling_again = false;
+    return ok;
 }
 
 bool dp_generation_ended(const dp_generation *g) {

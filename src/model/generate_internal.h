@@ -17,6 +17,7 @@ struct dp_generation {
     uint32_t n_tokens;
     uint32_t over_tokens, over_draws; /* made behind a stop string: to be taken back */
     bool stopped, cancelled, ended;
+    bool telling_again; /* what dp_generate_options.n_answered counts */
     dp_error failure;
     double start, first_seconds, seconds;
     /* of the scheduler */
@@ -28,6 +29,8 @@ struct dp_generation {
 /* Ready to run, or, with room 0, to end. The session is not looked at for logits. */
 bool generation_init(dp_generation *g, dp_session *s, const dp_generate_options *options,
                      dp_error *err) CHECK_RESULT;
+/* Gives out the beginning of the answer that the session holds. */
+bool generation_tell_again(dp_generation *g, dp_error *err) CHECK_RESULT;
 /* Takes the tokens of a submit in and gives their text out; the last of them is a stop token if
  * `ended`. After a stop string `stopped` is set and the session has to forget what came behind it:
  * generation_settle does that, when nothing of the session is under way. It also makes the logits

@@ -696,6 +696,8 @@ enum { MATRIX_BLOCK = 128 };
 uint64_t prefill_input_bytes(uint64_t batch, uint64_t cols);
 uint64_t prefill_parts_bytes(uint64_t batch, uint64_t rows);
 
+gpu *device_gpu(const dp_device *device);
+
 /* ---- opening in steps (engine.c): where nothing may wait ------------------------------------- */
 
 /* dp_model_open on a device without the weights, and without holding a pack against its hashes; no

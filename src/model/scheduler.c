@@ -100,6 +100,7 @@ static bool is_over(const dp_generation *g) {
 
 /* Gives up what is under way, and what ended ends. */
 static void close_chain(dp_scheduler *s) {
+    const uint32_t unread = s->steps.ahead;
     gpu_lock(s->m->gpu);
     chain_end(&s->steps);
     gpu_unlock(s->m->gpu);
@@ -107,6 +108,7 @@ static void close_chain(dp_scheduler *s) {
     for (uint32_t i = 0; i < s->n_members; i++) {
         dp_generation *g = s->members[i];
         g->member = false;
+        g->room += unread;
         const bool settled = g->failure.status != DP_OK || generation_settle(g, &g->failure);
         if (!settled || is_over(g) || g->room == 0) {
             finish(s, g);
@@ -360,7 +362,10 @@ static bool start(dp_scheduler *s, dp_generation *g, dp_error *err) {
         }
     }
     g->of = s;
-    if (g->room == 0) {
+    if (g->o.n_answered > 0 && !generation_tell_again(g, err)) {
+        return false;
+    }
+    if (g->room == 0 || is_over(g)) {
         generation_end(g);
         return true;
     }

@@ -136,6 +136,22 @@ static bool upload_draws(dp_session *s, dp_error *err) {
                      &s->draws, err);
 }
 
+bool dp_session_resume(dp_session *s, size_t n, dp_error *err) {
+    if (n > s->n) {
+        return err_set(err, DP_E_ARGUMENT, "cannot resume behind %zu tokens, the session has %u", n,
+                       s->n);
+    }
+    for (uint32_t i = s->n - (uint32_t)n; i < s->n; i++) {
+        s->answered[i] = true;
+    }
+    gpu_lock(s->model->gpu);
+    s->draws = (uint32_t)n;
+    s->model->slots[s->slot].recount = true;
+    const bool ok = upload_draws(s, err);
+    gpu_unlock(s->model->gpu);
+    return ok;
+}
+
 /* ---- chains ---------------------------------------------------------------------------------- */
 
 bool chain_begin(chain *c, dp_session *const *sessions, size_t n, bool ignore_stops,

@@ -315,7 +315,16 @@ bool rig_begin(rig *r, const char *kernel, const char *reason, const char *shape
     const char *filter = r->options->filter;
     if (r->stopped || (filter != NULL && strstr(kernel, filter) == NULL)) return false;
     if (r->options->brief && strcmp(kernel, r->last) == 0) return false;
-    *r = (rig){ .g = r->g, .options = r->options, .n = r->n, .n_failed = r->n_failed };
+    if (r->walk != NULL && r->at++ != r->walk->row) {
+        snprintf(r->last, sizeof(r->last), "%s", kernel);
+        return false;
+    }
+    *r = (rig){ .g = r->g,
+                .options = r->options,
+                .walk = r->walk,
+                .at = r->at,
+                .n = r->n,
+                .n_failed = r->n_failed };
     snprintf(r->kernel, sizeof(r->kernel), "%s", kernel);
     snprintf(r->last, sizeof(r->last), "%s", kernel);
     va_list args;
@@ -353,36 +362,99 @@ static void check_guards(rig *r, const rig_output *o) {
     }
 }
 
-static bool submit(rig *r) {
-    if (r->err.status != DP_OK || !gpu_plan_finish(r->plan, &r->err)) return false;
+static bool submit(rig *r, gpu_ticket *ticket) {
     gpu_encoder *e = gpu_begin(r->g);
     gpu_encode(e, r->plan, &(gpu_sizes){ { 1, 1, 1, 1, 1, 1, 1, 1 } });
-    gpu_ticket ticket;
-    if (!gpu_submit(e, &ticket, &r->err)) return false;
-    gpu_wait(r->g, ticket);
-    return gpu_collect(r->g, ticket, NULL, 0, &r->err);
+    return gpu_submit(e, ticket, &r->err);
 }
 
-static bool read_back(rig *r, const rig_output *o) {
-    const uint64_t front = o->range.offset;
-    if (r->options->plant == PLANT_GUARD) {
-        const gpu_range behind = { o->range.buffer, front + o->n * 4, 4 };
-        if (!gpu_write(r->g, behind, &(uint32_t){ 0 }, &r->err)) return false;
+/* What is read back of an output: its whole buffer. */
+static uint32_t *read_place(const rig_output *o) {
+    return o->after - o->range.offset / 4;
+}
+
+static bool plant_guard(rig *r, const rig_output *o) {
+    const gpu_range behind = { o->range.buffer, o->range.offset + o->n * 4, 4 };
+    return r->options->plant != PLANT_GUARD || gpu_write(r->g, behind, &(uint32_t){ 0 }, &r->err);
+}
+
+static bool run_and_wait(rig *r) {
+    gpu_ticket ticket;
+    if (!submit(r, &ticket)) return false;
+    gpu_wait(r->g, ticket);
+    bool ok = gpu_collect(r->g, ticket, NULL, 0, &r->err);
+    for (uint32_t i = 0; i < r->n_outputs && ok; i++) {
+        const rig_output *o = &r->outputs[i];
+        ok =
+            plant_guard(r, o) && gpu_read(r->g, gpu_whole(o->range.buffer), read_place(o), &r->err);
     }
-    return gpu_read(r->g, gpu_whole(o->range.buffer), o->after - front / 4, &r->err);
+    return ok;
+}
+
+/* ---- a row where nothing may wait ---------------------------------------------------------- */
+
+static bool ask_outputs(rig *r) {
+    check_walk *w = r->walk;
+    w->n_tickets = 0;
+    for (uint32_t i = 0; i < r->n_outputs; i++) {
+        const rig_output *o = &r->outputs[i];
+        if (!plant_guard(r, o)) return false;
+        gpu_encoder *e = gpu_begin(r->g);
+        gpu_encode_read(e, gpu_whole(o->range.buffer));
+        if (!gpu_submit(e, &w->tickets[w->n_tickets], &r->err)) return false;
+        w->n_tickets++;
+    }
+    return true;
+}
+
+static bool take_outputs(rig *r) {
+    check_walk *w = r->walk;
+    assert(w->n_tickets == r->n_outputs);
+    bool ok = true;
+    for (uint32_t i = 0; i < r->n_outputs; i++) {
+        const rig_output *o = &r->outputs[i];
+        const size_t size = (size_t)gpu_buffer_size(o->range.buffer);
+        ok = gpu_collect(r->g, w->tickets[i], read_place(o), size, ok ? &r->err : NULL) && ok;
+    }
+    return ok;
+}
+
+/* True when the outputs are there. */
+static bool run_stage(rig *r) {
+    switch (r->walk->stage) {
+    case CHECK_ASK:
+        return false;
+    case CHECK_QUEUE:
+        (void)(submit(r, NULL) && ask_outputs(r));
+        return false;
+    default:
+        return take_outputs(r);
+    }
 }
 
 bool rig_run(rig *r) {
-    if (!submit(r)) return false;
-    for (uint32_t i = 0; i < r->n_outputs; i++) {
-        if (!read_back(r, &r->outputs[i])) return false;
+    if (r->err.status != DP_OK || !gpu_plan_finish(r->plan, &r->err)) return false;
+    if (r->walk != NULL ? !run_stage(r) : !run_and_wait(r)) return false;
+    for (uint32_t i = 0; i < r->n_outputs; i++)
         check_guards(r, &r->outputs[i]);
-    }
     r->ran = true;
     return true;
 }
 
+static void free_row(rig *r) {
+    gpu_plan_free(r->plan);
+    for (uint32_t i = 0; i < r->n_buffers; i++)
+        gpu_buffer_free(r->buffers[i]);
+    arena_free(&r->memory);
+}
+
 void rig_end(rig *r) {
+    if (r->walk != NULL && r->err.status == DP_OK && !r->ran) { /* a stage of it to come */
+        r->walk->stage++;
+        r->stopped = true;
+        free_row(r);
+        return;
+    }
     if (r->err.status != DP_OK) {
         snprintf(r->problem, sizeof(r->problem), "%.250s", r->err.message);
     } else {
@@ -400,10 +472,12 @@ void rig_end(rig *r) {
     r->n++;
     r->n_failed += !row.ok;
     r->stopped = !r->options->row(r->options->user, &row);
-    gpu_plan_free(r->plan);
-    for (uint32_t i = 0; i < r->n_buffers; i++)
-        gpu_buffer_free(r->buffers[i]);
-    arena_free(&r->memory);
+    free_row(r);
+    if (r->walk != NULL) { /* the next row */
+        r->walk->stage = r->stopped ? CHECK_DONE : CHECK_ASK;
+        r->walk->row++;
+        r->stopped = true;
+    }
 }
 
 /* ---- comparing ----------------------------------------------------------------------------- */
@@ -461,8 +535,7 @@ void rig_require(rig *r, bool holds, const char *problem) {
 
 /* ---- the list ------------------------------------------------------------------------------ */
 
-bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
-               dp_error *err) {
+static void run_table(rig *r) {
     static void (*const all[])(rig * r) = {
         check_embed,  check_norm,         check_qk_norm,       check_softcap,
         check_matvec, check_matmul,       check_quantise,      check_matmul_q8,
@@ -473,15 +546,33 @@ bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_f
         check_halves, check_project,      check_project_add,   check_project_glu,
         check_ready,
     };
+    gpu_lock(r->g);
+    for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(r->g); i++)
+        all[i](r);
+    gpu_unlock(r->g);
+}
+
+static bool is_alive(const rig *r, dp_error *err) {
+    return !gpu_is_lost(r->g) || err_set(err, DP_E_DEVICE, "the device was lost in %s", r->kernel);
+}
+
+bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
+               dp_error *err) {
     rig r = { .g = g, .options = o };
-    gpu_lock(g);
-    for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(g); i++)
-        all[i](&r);
-    gpu_unlock(g);
+    run_table(&r);
     *n = r.n;
     *n_failed = r.n_failed;
-    if (gpu_is_lost(g)) return err_set(err, DP_E_DEVICE, "the device was lost in %s", r.kernel);
-    return true;
+    return is_alive(&r, err);
+}
+
+bool check_some(check_walk *w, dp_error *err) {
+    assert(w->stage != CHECK_DONE);
+    rig r = { .g = w->g, .options = w->options, .walk = w, .n = w->n, .n_failed = w->n_failed };
+    run_table(&r);
+    w->n = r.n;
+    w->n_failed = r.n_failed;
+    if (!r.stopped) w->stage = CHECK_DONE; /* there is no such row */
+    return is_alive(&r, err);
 }
 
 bool check_device(const dp_device_options *device, const check_options *o, dp_device_info *info,

@@ -44,7 +44,23 @@ typedef struct {
  * a row that is not ok. */
 bool check_ops(struct gpu *g, const check_options *o, uint32_t *n, uint32_t *n_failed,
                dp_error *err) CHECK_RESULT;
-/* The same with a device of its own, which *info then describes. */
+/* The same table where nothing may wait, row by row. Each row is made three times from the same
+ * random numbers: its pipelines are asked for, it is queued, its outputs are compared. `row` is
+ * called by check_some alone. Zeroed, but for the device and the options, at the start. */
+enum { CHECK_OUTPUTS = 16 };
+typedef enum { CHECK_ASK, CHECK_QUEUE, CHECK_COMPARE, CHECK_DONE } check_stage;
+typedef struct {
+    struct gpu *g;
+    const check_options *options;
+    check_stage stage; /* what comes next */
+    uint32_t row;
+    uint64_t tickets[CHECK_OUTPUTS]; /* outputs on their way */
+    uint32_t n_tickets, n, n_failed;
+} check_walk;
+/* Does what comes next, which then is: CHECK_QUEUE, once the pipelines are there; CHECK_COMPARE,
+ * once all that was queued has finished; CHECK_ASK, at once; CHECK_DONE. DP_E_DEVICE. */
+bool check_some(check_walk *w, dp_error *err) CHECK_RESULT;
+/* The same table with a device of its own, which *info then describes. */
 bool check_device(const dp_device_options *device, const check_options *o, dp_device_info *info,
                   uint32_t *n, uint32_t *n_failed, dp_error *err) CHECK_RESULT;
 

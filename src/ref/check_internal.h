@@ -35,6 +35,8 @@ typedef struct {
 typedef struct {
     gpu *g;
     const check_options *options;
+    check_walk *walk;     /* NULL: the whole table, which may wait */
+    uint32_t at;          /* rows that were begun or passed over */
     uint32_t n, n_failed; /* rows so far */
     bool stopped;
     char last[96]; /* the kernel of the row before */
