@@ -48,7 +48,8 @@ LIBS := $(CRYPTO) -lm -ldl -lpthread
 
 # --- Sources -------------------------------------------------------------------------------------
 
-LIB_SRC := $(sort $(wildcard $(patsubst %,src/%/*.c,base gpu format text store model)))
+LIB_SRC := $(filter-out %_web.c,$(sort \
+	$(wildcard $(patsubst %,src/%/*.c,base gpu format text store model))))
 APP_SRC := $(sort $(wildcard src/app/*.c))
 REF_SRC := $(sort $(wildcard src/ref/*.c))
 TEST_SRC := $(sort $(wildcard tests/*.c))
@@ -82,6 +83,7 @@ help:
 	@echo 'make test [T=name]     all tests that this machine can run, or those whose name matches'
 	@echo 'make check             what CI runs: lint, tests, tests under sanitizers, fuzzers'
 	@echo 'make lint              layers, names, symbols, headers, clang-tidy, cppcheck'
+	@echo 'make web               the page, the package, their wasm and the bundled model: build/web'
 	@echo 'make fuzz F=gguf [SECONDS=30]   one fuzzer from its seeds'
 	@echo 'make bench             the bundled model on this device, and the time of every kernel'
 	@echo 'make sizes, one, format         lines against budget; one translation unit; clang-format'
@@ -182,6 +184,9 @@ $(B)/test: $(TEST_OBJ) $(REF_OBJ) $(LIB_OBJ)
 	@echo '  LINK    $@'
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
+# The engine as wasm, and the page: `make web`.
+include web/web.mk
+
 # --- Tests ---------------------------------------------------------------------------------------
 
 # tools/step runs one step to its end, keeps its log and its "N passed, N failed, N skipped", and
@@ -194,7 +199,8 @@ export ASAN_OPTIONS ?= detect_stack_use_after_return=1:strict_string_checks=1
 export LSAN_OPTIONS ?= suppressions=$(abspath tests/lsan.supp):print_suppressions=0
 export UBSAN_OPTIONS ?= print_stacktrace=1
 # Examples are a user's programs: they are linked with the library as it is installed.
-TESTS := $(if $(RUNNER),runner) $(if $(PROGRAM),cli) $(if $(SAN),,$(if $(LIBRARIES),examples))
+TESTS := $(if $(RUNNER),runner) $(if $(PROGRAM),cli) \
+	$(if $(SAN),,$(if $(LIBRARIES),examples) $(if $(PROGRAM),web))
 totals = $(1:%=$(B)/log/%.total)
 
 $(B)/log/runner.total: $(RUNNER) $(DATA)
@@ -203,6 +209,9 @@ $(B)/log/cli.total: $(B)/doppler $(B)/random-gguf $(DATA) $(wildcard tests/cli/*
 	@$(STEP) $@ tests/cli/run $(B)/doppler
 $(B)/log/examples.total: $(LIBRARIES) $(B)/doppler $(DATA) $(wildcard examples/*)
 	@$(STEP) $@ tools/test-examples $(MAKE) $(B)
+$(B)/log/web.total: $(BUILD)/web/precache.js $(BUILD)/web/check.wasm \
+	$(wildcard tests/web/* tests/web/pages/*)
+	@$(STEP) $@ tests/web/run $(BUILD)/web
 $(B)/log/lint.total: FORCE
 	@$(STEP) $@ $(MAKE) --no-print-directory lint
 $(B)/log/sanitized.total: FORCE
@@ -279,4 +288,4 @@ install: all $(if $(PROGRAM),$(B)/doppler.1)
 	cd $(BUILD)/models && find . -type f -exec \
 		$(INSTALL) 644 '{}' '$(abspath $(to))/share/doppler/models/{}' ';'
 
--include $(wildcard $(B)/src/*/*.d $(B)/tests/*.d $(B)/tests/fuzz/*.d $(B)/gen/*.d)
+-include $(wildcard $(W)/src/*/*.d $(B)/src/*/*.d $(B)/tests/*.d $(B)/tests/fuzz/*.d $(B)/gen/*.d)

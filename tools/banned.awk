@@ -66,7 +66,7 @@ function look(list, n_list, why,    i) {
     code = code_of($0)
     if (code ~ /^[ \t]*$/) next
     look(nowhere, n_nowhere, "is banned")
-    if (layer == "app") next
+    if (layer == "app" || layer == "web") next # programs, both
     look(below, n_below, "is for src/app alone")
     if (code ~ /(^|[^A-Za-z0-9_])(stderr|stdout|environ)([^A-Za-z0-9_]|$)/) {
         printf "%s:%d: stderr, stdout and environ are for src/app alone\n", FILENAME, FNR

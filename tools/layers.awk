@@ -51,6 +51,10 @@ FNR == 1 {
             refuse(name " is for src/model, src/gpu and src/ref alone")
         next
     }
+    if (name == "tables_gen.h") {
+        if (layer != "web") refuse(name " is for src/web alone")
+        next
+    }
     if (name == "ref/check.h") {
         if (layer != "ref" && FILENAME !~ /(app|web)\/check\.c$/)
             refuse("ref/check.h is for src/app/check.c and src/web/check.c alone")

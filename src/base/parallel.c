@@ -63,9 +63,15 @@ bool parallel_run(uint32_t n_threads, uint64_t n, parallel_job *job, void *user,
     return err_set(err, w.err.status, "%s", w.err.message);
 }
 
+#ifdef __wasi__ /* has no threads */
+uint32_t processors(void) {
+    return 1;
+}
+#else
 uint32_t processors(void) {
     cpu_set_t set;
     long n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
     if (n <= 0) n = sysconf(_SC_NPROCESSORS_ONLN);
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : (uint32_t)n;
 }
+#endif

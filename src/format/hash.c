@@ -6,9 +6,13 @@
  * left, largest first, so its depth is the number of one bits in the count of chunks. The variant
  * differs in two places of the compression, marked below; no library has it, which is why BLAKE3 is
  * written here at all. */
+#ifdef __wasi__
+#include "format/format_internal.h"
+#else
 #include "format/format.h"
 
 #include <openssl/sha.h>
+#endif
 
 enum {
     BLOCK = 64, /* bytes of one compression */

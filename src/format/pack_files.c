@@ -241,7 +241,7 @@ static bool read_piece_hashes(pack_listing *l, const char *path, const json_valu
         n += pieces; /* each is a value of the document: no overflow */
     }
     l->first_piece[i] = n;
-    l->pieces = arena_new(&l->memory, n, HASH_BYTES, "hashes of pieces", err);
+    l->pieces = arena_new(&l->memory, (size_t)n, HASH_BYTES, "hashes of pieces", err);
     if (l->pieces == NULL) return false;
     unsigned char *to = l->pieces;
     for (json_iter it = json_each(shards); json_next(&it);) {

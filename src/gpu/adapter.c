@@ -158,7 +158,7 @@ static uint32_t matrix_side(gpu *g, WGPUAdapter adapter) {
 
 void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *options,
                       dp_device_info *out) {
-    static const char *const libraries[] = { "webgpu", "wgpu-native", "dawn" };
+    static const char *const libraries[] = { "webgpu", "wgpu-native", "dawn", "browser" };
     WGPUAdapterInfo info = { 0 };
     g->limits = (WGPULimits){ 0 };
     g->api.AdapterGetInfo(adapter, &info);

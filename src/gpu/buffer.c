@@ -5,7 +5,8 @@
  * through the queue, never more than UNDER_WAY_MAX of them ahead of the device: an implementation
  * keeps a copy of each until then. What is large and made by several threads goes through staging:
  * mapped buffers that are filled in place, copied from, and mapped again once the device is done.
- */
+ * Where nothing can wait (a browser) staging is one piece of plain memory that goes through the
+ * queue, and whoever calls keeps count of what is under way. */
 #include "gpu/gpu_internal.h"
 
 enum {
@@ -28,7 +29,7 @@ static bool check_room(gpu *g, uint64_t size, const char *label, dp_error *err) 
     }
     if (g->max_memory == 0) return true;
     /* What is freed and still in use by the GPU counts until it is really gone. */
-    if (g->graveyard != NULL && g->stats.device_bytes + size > g->max_memory) {
+    if (g->graveyard != NULL && g->stats.device_bytes + size > g->max_memory && gpu_may_block(g)) {
         encode_wait(g, g->submitted);
         buffers_reap(g);
     }
@@ -117,9 +118,11 @@ void gpu_buffer_free(gpu_buffer *b) {
 }
 
 void buffers_reap(gpu *g) {
+    /* A browser keeps what submitted work uses until that is done. */
+    const uint64_t done = gpu_may_block(g) ? g->completed : g->submitted;
     for (gpu_buffer **link = &g->graveyard; *link != NULL;) {
         gpu_buffer *b = *link;
-        if (b->after > g->completed && !atomic_load(&g->lost)) {
+        if (b->after > done && !atomic_load(&g->lost)) {
             link = &b->next;
             continue;
         }
@@ -168,7 +171,7 @@ bool gpu_write(gpu *g, gpu_range range, const void *bytes, dp_error *err) {
         done += n;
         g->stats.bytes_written += n;
         g->unflushed += n;
-        if (g->unflushed < UNDER_WAY_MAX / 2) continue;
+        if (g->unflushed < UNDER_WAY_MAX / 2 || !gpu_may_block(g)) continue;
         /* Half of what may be under way: send it, and wait for the half before. */
         const uint64_t before = g->flush;
         g->flush = encode_submit(g, NULL);
@@ -198,7 +201,8 @@ typedef enum { STAGE_FREE, STAGE_TAKEN, STAGE_SENT, STAGE_FAILED } stage_state;
 
 typedef struct {
     stage_state state;
-    WGPUBuffer buffer;
+    WGPUBuffer buffer; /* NULL: `memory` in its place */
+    void *memory;
     uint64_t number; /* of the submission: SENT */
     gpu_staging *of;
 } stage;
@@ -219,6 +223,10 @@ static bool make_stage(gpu_staging *s, stage *p, dp_error *err) {
                                      .size = s->size,
                                      .mappedAtCreation = true };
     p->of = s;
+    if (!gpu_may_block(g)) {
+        p->memory = mem_new((size_t)s->size, 1, "staging", err);
+        return p->memory != NULL;
+    }
     const uint32_t scopes = scope_begin(g);
     p->buffer = g->api.DeviceCreateBuffer(g->device, &d);
     if (!scope_end(g, scopes, err)) return false;
@@ -232,7 +240,7 @@ gpu_staging *gpu_staging_new(gpu *g, uint32_t n, uint64_t size, dp_error *err) {
     if (!gpu_ok(g, err)) return NULL;
     gpu_staging *s = mem_new(1, sizeof(*s), "staging", err);
     if (s == NULL) return NULL;
-    *s = (gpu_staging){ .g = g, .size = align_up(size, 16), .most = n };
+    *s = (gpu_staging){ .g = g, .size = align_up(size, 16), .most = gpu_may_block(g) ? n : 1 };
     if (make_stage(s, &s->stages[0], err)) {
         s->n = 1;
         return s;
@@ -260,7 +268,9 @@ static const stage *oldest_sent(const gpu_staging *s) {
 /* Only of a device that is there: wgpu-native aborts when a lost one is asked for memory. */
 static void *take_stage(stage *p, dp_error *err) {
     const gpu *g = p->of->g;
-    void *memory = g->api.BufferGetMappedRange(p->buffer, 0, (size_t)p->of->size);
+    void *memory = p->memory != NULL
+                       ? p->memory
+                       : g->api.BufferGetMappedRange(p->buffer, 0, (size_t)p->of->size);
     p->state = memory != NULL ? STAGE_TAKEN : STAGE_FAILED;
     if (memory == NULL) err_set(err, DP_E_DEVICE, "staging: the device maps no memory");
     return memory;
@@ -295,14 +305,25 @@ bool gpu_staging_send(gpu_staging *s, uint32_t piece, const gpu_staged *list, ui
     stage *p = &s->stages[piece];
     assert(piece < s->n && p->state == STAGE_TAKEN);
     if (!gpu_ok(g, err)) return false;
-    g->api.BufferUnmap(p->buffer);
-    WGPUCommandEncoder commands = g->api.DeviceCreateCommandEncoder(g->device, NULL);
     for (uint32_t i = 0; i < n; i++) {
         const gpu_range to = list[i].to;
         assert(to.buffer != NULL && to.buffer->g == g);
         assert(to.offset % 4 == 0 && to.size % 4 == 0 && list[i].from % 4 == 0);
         assert(to.offset <= to.buffer->size && to.size <= to.buffer->size - to.offset);
         assert(list[i].from <= s->size && to.size <= s->size - list[i].from);
+    }
+    if (p->memory != NULL) {
+        p->state = STAGE_FREE;
+        for (uint32_t i = 0; i < n; i++) {
+            if (!gpu_write(g, list[i].to, (const char *)p->memory + list[i].from, err))
+                return false;
+        }
+        return gpu_ok(g, err);
+    }
+    g->api.BufferUnmap(p->buffer);
+    WGPUCommandEncoder commands = g->api.DeviceCreateCommandEncoder(g->device, NULL);
+    for (uint32_t i = 0; i < n; i++) {
+        const gpu_range to = list[i].to;
         if (to.size == 0) continue;
         g->api.CommandEncoderCopyBufferToBuffer(commands, p->buffer, list[i].from,
                                                 to.buffer->handle, to.offset, to.size);
@@ -327,6 +348,7 @@ void gpu_staging_free(gpu_staging *s) {
         encode_block(s->g, p->number);
     for (uint32_t i = 0; i < GPU_STAGES_MAX; i++) {
         stage *p = &s->stages[i];
+        mem_free(p->memory);
         if (p->buffer == NULL) continue;
         s->g->api.BufferDestroy(p->buffer);
         s->g->api.BufferRelease(p->buffer);

@@ -72,6 +72,18 @@ bool gpu_is_lost(const gpu *g) {
     return atomic_load(&g->lost);
 }
 
+void view_copy(char *out, size_t size, WGPUStringView v) {
+    assert(size > 0);
+    size_t n = v.length;
+    if (v.data == NULL)
+        n = 0;
+    else if (n == WGPU_STRLEN)
+        n = strlen(v.data);
+    if (n >= size) n = size - 1;
+    if (n > 0) memcpy(out, v.data, n);
+    out[n] = '\0';
+}
+
 /* ---- waiting ------------------------------------------------------------------------------- */
 
 void gpu_pump(gpu *g) {
@@ -84,7 +96,16 @@ void gpu_pump(gpu *g) {
         g->api.InstanceProcessEvents(g->instance);
 }
 
+bool gpu_may_block(const gpu *g) {
+    return g->api.kind != LIBRARY_WEB;
+}
+
 void gpu_block(gpu *g, WGPUFuture future, const WGPUSubmissionIndex *index) {
+    if (!gpu_may_block(g)) {
+        gpu_fail(g, DP_E_DEVICE, "internal: the engine would wait");
+        atomic_store(&g->lost, true); /* what ends every loop that waits */
+        return;
+    }
     if (g->api.kind == LIBRARY_WGPU) {
         if (g->device != NULL)
             g->api.DevicePoll(g->device, true, index);
@@ -292,6 +313,17 @@ static bool probe_subgroups(gpu *g, dp_error *err) {
     return gpu_ok(g, err);
 }
 
+/* Where nothing waits JavaScript has run that probe before: 0 if they do not work as they say. */
+static bool find_subgroups(gpu *g, dp_error *err) {
+    if (gpu_may_block(g)) return probe_subgroups(g, err);
+    WGPUAdapterInfo info = { 0 };
+    g->api.AdapterGetInfo(g->adapter, &info);
+    g->info.subgroup_size = info.subgroupMinSize;
+    g->info.subgroups = info.subgroupMinSize > 0;
+    g->api.AdapterInfoFreeMembers(info);
+    return true;
+}
+
 static gpu *open_instance(const dp_device_options *options, dp_error *err) {
     gpu *g = mem_new(1, sizeof(*g), "a device", err);
     if (g == NULL) return NULL;
@@ -321,7 +353,7 @@ static bool open_device(gpu *g, const dp_device_options *options, dp_error *err)
     adapter_release(g, list, n);
     if (chosen < 0 || !check_limits(g, err) || !request_device(g, err)) return false;
     if (options->profile && !profile_open(g, err)) return false;
-    if (g->info.subgroups && !probe_subgroups(g, err)) return false;
+    if (g->info.subgroups && !find_subgroups(g, err)) return false;
     g->stats = (dp_stats){ .device_bytes = g->stats.device_bytes,
                            .device_bytes_peak = g->stats.device_bytes };
     gpu_profile_reset(g);
@@ -364,6 +396,7 @@ bool gpu_list(const dp_device_options *options, dp_device_info *list, size_t max
 void gpu_close(gpu *g) {
     if (g == NULL) return;
     if (g->device != NULL) {
+        if (!gpu_may_block(g)) gpu_lose(g); /* ends what is under way, which nobody can wait for */
         encode_close(g);
         plans_close(g);
         kernels_close(g);

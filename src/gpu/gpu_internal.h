@@ -1,6 +1,7 @@
 /* gpu_internal: what the files of this folder share.
  *
- * library.c opens a WebGPU library and knows the dialects; adapter.c looks for GPUs; device.c owns
+ * library.c opens a WebGPU library and knows the dialects (library_web.c stands in its place in the
+ * wasm build, over the browser's own); adapter.c looks for GPUs; device.c owns
  * the device, its errors and the one place that blocks; buffer.c, kernel.c, plan.c, encode.c and
  * profile.c build on it. Submissions are numbered from 1 and finish in order, so `completed` says
  * of every buffer, ticket and deferred destruction whether the GPU is done with it. Callbacks never
@@ -101,7 +102,8 @@ typedef struct {
     const dawn_matrix *list;
 } dawn_matrices;
 
-typedef enum { LIBRARY_OTHER, LIBRARY_WGPU, LIBRARY_DAWN } library_kind;
+/* LIBRARY_WEB: the browser's, which answers only when C has returned, so there nothing may wait. */
+typedef enum { LIBRARY_OTHER, LIBRARY_WGPU, LIBRARY_DAWN, LIBRARY_WEB } library_kind;
 
 typedef struct {
     library_kind kind;
@@ -133,8 +135,6 @@ WGPUChainedStruct *library_toggles(const gpu_api *api, toggles_stage stage, dawn
 static inline WGPUStringView view_of(const char *s) {
     return (WGPUStringView){ s, s != NULL ? strlen(s) : 0 };
 }
-/* A view as a C string, cut to size. */
-void view_copy(char *out, size_t size, WGPUStringView v);
 
 /* ---- adapters (adapter.c) ------------------------------------------------------------------ */
 
@@ -256,6 +256,9 @@ struct gpu {
     gpu_trace *trace;       /* NULL: off */
     double handed_over;     /* when the last submission was, by clock_seconds */
 };
+
+/* A view as a C string, cut to size. */
+void view_copy(char *out, size_t size, WGPUStringView v);
 
 /* Records a failure (the first one stays); true if it is the first. */
 bool gpu_fail(gpu *g, dp_status status, const char *format, ...) PRINTF_LIKE(3, 4);

@@ -21,18 +21,6 @@ static const char *const library_names[] = { "libwgpu_native.dylib",
 static const char *const library_names[] = { "libwgpu_native.so", "libwgpu_native-release.so" };
 #endif
 
-void view_copy(char *out, size_t size, WGPUStringView v) {
-    assert(size > 0);
-    size_t n = v.length;
-    if (v.data == NULL)
-        n = 0;
-    else if (n == WGPU_STRLEN)
-        n = strlen(v.data);
-    if (n >= size) n = size - 1;
-    if (n > 0) memcpy(out, v.data, n);
-    out[n] = '\0';
-}
-
 typedef struct {
     const char *name;
     size_t place; /* of the pointer in gpu_api */

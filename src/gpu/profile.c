@@ -55,6 +55,10 @@ struct gpu_profiler {
 };
 
 bool profile_open(gpu *g, dp_error *err) {
+    if (!gpu_may_block(g)) {
+        return err_set(err, DP_E_UNSUPPORTED, "%s: kernels are not timed in a browser",
+                       g->info.name);
+    }
     if (!g->info.timestamps) {
         return err_set(err, DP_E_UNSUPPORTED, "%s has no timestamps: kernels cannot be timed",
                        g->info.name);

@@ -59,7 +59,7 @@ static size_t find_stop(const dp_generation *g, size_t from) {
 static size_t held_tail(const dp_generation *g) {
     size_t longest = 0;
     for (size_t i = 0; i < g->o.n_stop; i++) {
-        for (size_t n = min_u64(g->stop[i].size - 1, g->text.size); n > longest; n--) {
+        for (size_t n = (size_t)min_u64(g->stop[i].size - 1, g->text.size); n > longest; n--) {
             if (memcmp(g->text.data + g->text.size - n, g->stop[i].data, n) == 0) {
                 longest = n;
             }

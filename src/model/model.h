@@ -515,7 +515,12 @@ struct dp_model {
     bool calibrating;      /* dp_calibrate runs */
     gpu_ticket evaluating; /* of the newest pass of dp_batch_eval, perhaps under way; 0: none */
     chain *chain;          /* whose rows and logits the buffers hold; NULL: nobody's */
-    double step_seconds;   /* of a step of the last chain; 0: not known */
+    struct {
+        double step, submit; /* seconds that a step of a chain takes, and a submit by itself; 0: not
+                              * known */
+        double part;         /* that the last submit took, and the steps in it */
+        uint32_t n;
+    } pace;
     slot *slots;           /* [sessions] */
     uint32_t *free_pages;  /* stack */
     uint32_t n_free_pages;

@@ -7,6 +7,8 @@
  * submit. dp_generate is a scheduler of one that waits. Callbacks run without the device's lock. */
 #include "model/generate_internal.h"
 
+#include <math.h>
+
 enum { STEPS_DEFAULT_MAX = 32 };
 /* Text waits for its submit to end, and no longer than twice that, as another may be in front. */
 static const double SUBMIT_SECONDS = 0.025;
@@ -153,7 +155,22 @@ static void open_chain(dp_scheduler *s) {
     }
 }
 
-/* How many tokens the next submit makes: as many as keep the text flowing. */
+/* As many steps as keep the text flowing, or, where submits cost much, as many as take as long. The
+ * first comes alone, to be early; as long as little is known, each submit has twice the steps of
+ * the one before. */
+static uint32_t choose_by_pace(const dp_scheduler *s) {
+    const double step = s->m->pace.step, submit = s->m->pace.submit;
+    double fit = 1;
+    if (s->last_part > 0) {
+        fit = step > 0 ? fmax(SUBMIT_SECONDS - submit, submit) / step : STEPS_DEFAULT_MAX;
+        if (step == 0 || submit > step) {
+            fit = fmin(fit, 2 * s->last_part);
+        }
+    }
+    return fit >= STEPS_DEFAULT_MAX ? STEPS_DEFAULT_MAX : fit < 1 ? 1 : (uint32_t)fit;
+}
+
+/* How many tokens the next submit makes. */
 static uint32_t choose_steps(const dp_scheduler *s) {
     uint32_t most = STEPS_DEFAULT_MAX, room = UINT32_MAX;
     bool chosen = false;
@@ -166,13 +183,7 @@ static uint32_t choose_steps(const dp_scheduler *s) {
         }
     }
     if (!chosen) {
-        /* the first comes alone, to be early; as long as nothing is known of the time of a step,
-         * each submit has twice the steps of the one before */
-        const double time = s->m->step_seconds;
-        const double fit = s->last_part == 0 ? 1
-                           : time > 0        ? SUBMIT_SECONDS / time
-                                             : 2 * s->last_part;
-        most = fit >= STEPS_DEFAULT_MAX ? STEPS_DEFAULT_MAX : fit < 1 ? 1 : (uint32_t)fit;
+        most = choose_by_pace(s);
     }
     return min_u32(most, room);
 }

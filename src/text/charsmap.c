@@ -292,6 +292,6 @@ void sentence_apply(encoding *e, const step *s, str in, bool at_start, buf *out)
         out->size -= width;
     }
     if (e->marks_in != NULL) {
-        e->marks_out->size = min_u64(e->marks_out->size, out->size);
+        e->marks_out->size = (size_t)min_u64(e->marks_out->size, out->size);
     }
 }

@@ -59,10 +59,10 @@ bool tokenizer_reserve(tokenizer *t, uint64_t n, dp_error *err) {
                        (unsigned long long)n - 1, VOCAB_MAX - 1);
     }
     t->n_tokens = (uint32_t)n;
-    t->spelling = arena_new(&t->memory, n, sizeof(*t->spelling), "a vocabulary", err);
-    t->piece = arena_new(&t->memory, n, sizeof(*t->piece), "a vocabulary", err);
-    t->flags = arena_new(&t->memory, n, sizeof(*t->flags), "a vocabulary", err);
-    t->ids = map_new(n, err);
+    t->spelling = arena_new(&t->memory, t->n_tokens, sizeof(*t->spelling), "a vocabulary", err);
+    t->piece = arena_new(&t->memory, t->n_tokens, sizeof(*t->piece), "a vocabulary", err);
+    t->flags = arena_new(&t->memory, t->n_tokens, sizeof(*t->flags), "a vocabulary", err);
+    t->ids = map_new(t->n_tokens, err);
     return t->spelling != NULL && t->piece != NULL && t->flags != NULL && t->ids != NULL;
 }
 
@@ -240,7 +240,7 @@ static bool add_known_stops(tokenizer *t, dp_error *err) {
 }
 
 bool tokenizer_reserve_templates(tokenizer *t, uint64_t n, dp_error *err) {
-    t->templates = arena_new(&t->memory, n + 1, sizeof(*t->templates), "chat templates", err);
+    t->templates = arena_new(&t->memory, (size_t)n + 1, sizeof(*t->templates), "chat templates", err);
     return t->templates != NULL;
 }
 
