@@ -1,0 +1,38 @@
+// The package in Node, on npm's webgpu: the same tokens as everywhere, and faults that need no
+// browser. $DOPPLER_WEB is what `make web` wrote; the GPU is the Vulkan driver that the environment
+// names (SwiftShader, under tests/web/run).
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import test from 'node:test';
+import {pathToFileURL} from 'node:url';
+
+const web = path.resolve(process.env.DOPPLER_WEB ?? 'build/web');
+const root = path.resolve(import.meta.dirname, '../..');
+const {webgpu} = await import(path.join(root, 'deps/webtest/packages.mjs'));
+const {load} = await import(pathToFileURL(path.join(web, 'lib/doppler.js')).href);
+const {create, globals} = await webgpu();
+Object.assign(globalThis, globals);
+
+test('a pack of several formats, from a folder', {timeout: 300_000}, async () => {
+    const folder = path.join(root, 'tests/vectors/packs/ours');
+    const vectors = JSON.parse(fs.readFileSync(path.join(folder, 'vectors.json'), 'utf8'));
+    const model = await load(folder, {gpu: create([]), context: 256, sessions: 2});
+    try {
+        const {tokens, finish} = await model.generate(vectors.tokens,
+            {maxTokens: vectors.greedy.length, temperature: 0, ignoreStops: true});
+        assert.deepEqual(tokens, vectors.greedy);
+        assert.equal(finish, 'length');
+        // Two at once give what each gives alone.
+        const both = await Promise.all([1, 2].map(() => model.generate(vectors.tokens,
+            {maxTokens: 8, temperature: 0, ignoreStops: true})));
+        both.forEach((each) => assert.deepEqual(each.tokens, vectors.greedy.slice(0, 8)));
+    } finally {
+        await model.close();
+    }
+});
+
+test('what is no model is refused by a sentence', async () => {
+    await assert.rejects(load(path.join(root, 'tests/vectors/templates'), {gpu: create([])}),
+        (error) => error.status === 'file' && /manifest\.json/.test(error.message));
+});
