@@ -209,6 +209,9 @@ int main(int argc, char **argv) {
     dp_device_options o = { 0 };
     bench b = { .type = DTYPE_Q4_K, .n = 512, .source = matmul_q8_source };
     bool all = false;
+    enum { TEXTS = 16 };
+    static char *texts[TEXTS]; /* of the kernel, as it was changed so far */
+    size_t n_texts = 0;
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(arg, "-a") == 0) {
@@ -218,7 +221,9 @@ int main(int argc, char **argv) {
         } else if (strcmp(arg, "--webgpu") == 0) {
             o.webgpu = value, i++;
         } else if (strcmp(arg, "-r") == 0 && i + 2 < argc) {
-            b.source.text = changed(b.source.text, argv[i + 1], argv[i + 2]), i += 2;
+            if (n_texts == TEXTS) return 2;
+            b.source.text = texts[n_texts++] = changed(b.source.text, argv[i + 1], argv[i + 2]);
+            i += 2;
         } else if (strcmp(arg, "-s") == 0) {
             n_shapes = 1, i++;
             if (sscanf(value, "%ux%u", &shapes[0][0], &shapes[0][1]) != 2) return 2;
@@ -242,5 +247,7 @@ int main(int argc, char **argv) {
     }
     gpu_unlock(b.g);
     gpu_close(b.g);
+    while (n_texts > 0)
+        free(texts[--n_texts]);
     return 0;
 }

@@ -331,7 +331,7 @@ int cmd_pull(const options *o);
 int cmd_ls(const options *o);
 int cmd_rm(const options *o);
 int cmd_bench(const options *o);
-int bench_ops(const options *o); /* bench --ops */
+int bench_ops(const options *given); /* bench --ops */
 int cmd_devices(const options *o);
 int cmd_check(const options *o); /* every kernel against its reference on this device */
 

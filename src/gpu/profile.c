@@ -181,16 +181,21 @@ static bool time_dispatch(gpu *g, uint32_t span, const gpu_cost *cost, const gpu
     return true;
 }
 
-static bool time_pass(gpu *g, WGPUPassTimestampWrites *writes) {
-    gpu_profiler *p = g->profiler;
-    for (size_t i = 0; i < LAPS && p->open == NULL && !p->left_out; i++) {
+static void open_lap(gpu_profiler *p) {
+    for (size_t i = 0; i < LAPS; i++) {
         lap *l = &p->laps[i];
         if (l->state != LAP_FREE) continue;
         l->state = LAP_OPEN;
         l->used = 0;
         l->alone = p->alone;
         p->open = l;
+        return;
     }
+}
+
+static bool time_pass(gpu *g, WGPUPassTimestampWrites *writes) {
+    gpu_profiler *p = g->profiler;
+    if (p->open == NULL && !p->left_out) open_lap(p);
     lap *l = p->open;
     if (l == NULL || l->used == LAP_QUERIES || !make_set(g, &p->lap_set, LAPS * LAP_QUERIES)) {
         p->left_out = true; /* so the submission counts for nothing */

@@ -39,9 +39,10 @@ static void add_last(dp_scheduler *s, dp_generation *g) {
 
 static void take_out(dp_scheduler *s, const dp_generation *g) {
     dp_generation **link = &s->first;
-    while (*link != g) {
+    while (*link != NULL && *link != g) {
         link = &(*link)->next;
     }
+    assert(*link == g);
     *link = g->next;
 }
 

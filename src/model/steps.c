@@ -379,7 +379,7 @@ static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_ste
     if (!chain_begin(&c, sessions, n, ignore_stops, err)) {
         return false;
     }
-    uint32_t sent = 0, part = 0, got = 0, part_counts[DECODE_ROWS];
+    uint32_t sent = 0, part = 0, got = 0, part_counts[DECODE_ROWS] = { 0 };
     bool ok = true;
     for (size_t i = 0; i < n && ok; i++) { /* all or nothing */
         ok = kv_grow(m, sessions[i]->slot, sessions[i]->n + n_steps, err);
@@ -487,7 +487,7 @@ static bool ask_locked(dp_session *s, uint32_t n, bool draw, gpu_ticket *ticket,
 static bool take_locked(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
                         dp_logprob *best, dp_error *err) {
     dp_model *m = s->model;
-    uint32_t pairs[1 + LOGPROBS_MAX][2];
+    uint32_t pairs[1 + LOGPROBS_MAX][2] = { { 0 } };
     if (!gpu_collect(m->gpu, ticket, pairs, (1 + (size_t)n) * sizeof pairs[0], err)) {
         return false;
     }

@@ -240,7 +240,8 @@ static bool add_known_stops(tokenizer *t, dp_error *err) {
 }
 
 bool tokenizer_reserve_templates(tokenizer *t, uint64_t n, dp_error *err) {
-    t->templates = arena_new(&t->memory, (size_t)n + 1, sizeof(*t->templates), "chat templates", err);
+    t->templates =
+        arena_new(&t->memory, (size_t)n + 1, sizeof(*t->templates), "chat templates", err);
     return t->templates != NULL;
 }
 

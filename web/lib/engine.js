@@ -75,6 +75,8 @@ export class Engine {
     #files = memoryFiles({});
     /** @type {any} */
     #exports = null;
+    /** @type {any} */
+    #wasi = null;
     /** @type {Map<number, {take: (event: any) => void, fail: (error: Error) => void}>} */
     #runs = new Map();
     #stepping = false;
@@ -99,7 +101,7 @@ export class Engine {
 
     /** @param {WebAssembly.Module} module @param {Object<string, any>} device */
     async #start(module, device) {
-        const wasi = serveWasi({
+        const wasi = this.#wasi = serveWasi({
             files: () => this.#files,
             log: (/** @type {string} */ line) => this.log('info', line),
         });
@@ -207,7 +209,8 @@ export class Engine {
             try {
                 return call();
             } catch (error) {
-                if (!this.#files.missing) throw error;
+                const why = this.#wasi.takeError(); // of which C knows only that there was one
+                if (!this.#files.missing) throw why ?? error;
             }
             await this.#files.arrived();
         }
