@@ -1,4 +1,5 @@
-//! use kv, lanes, act
+//! enable subgroups
+//! use kv, act
 //! with spans, turned, put_head
 // attend_decode: attention of single rows, split over keys: every workgroup takes a span of a row's
 // keys and up to HEADS query heads that share a key head, so that each key and value is read once
@@ -14,12 +15,14 @@
 //   w f32: weights of the heads' norms and sinks, at p.wq, p.wk, p.sinks
 //   caches and angles as in rope
 //   spans [rows, N_KV GROUP, SPLITS, 2 D8 + 1] vec4f: o, then (m, l)
-// WG lanes: a key each for the scores, then D8 columns of 8 by WG / D8 shares of the keys for the
-// values; PRE chunks of both are under way at a time. FUSED takes one row of each sequence at most.
+// LANES lanes share a key, 8 dimensions to each: a lane keeps its part of the queries and of o in
+// registers, scores are added up by shuffles, and the loop over keys has no barrier. WG / LANES
+// keys are looked at together, AHEAD of them by a lane, whose loads are under way at once. FUSED
+// takes one row of each sequence at most.
 // Grid: (N_KV * ceil(GROUP / HEADS), spans, rows). Bound by reading the cache. f32 sums.
 override N_KV: u32;
 override GROUP: u32;    // query heads to a key head
-override HEADS: u32;    // of them in one workgroup, at most 8
+override HEADS: u32;    // of them in one workgroup, at most 4
 override HEAD_DIM: u32;
 override ROPE_DIM: u32;
 override FUSED: bool;
@@ -35,38 +38,35 @@ override SINKS: bool;
 override PLAIN: bool;   // of put_head.wgsl
 override PAGE: u32;
 override TABLE: u32;
-override WG: u32;       // a power of two, at least 64
-override TEAM: u32;
-override FOLD: u32;     // lanes of a team that have the same column
-override PRE: u32;      // at most 16
-override ROUND: u32;    // heads that are joined at a time
-override POOL: u32;     // vec4fs: max(Q_SIZE + WG H4, ROUND 2 D8 PARTS + HEADS 2 D8 + PARTS H4)
+override WG: u32;       // a multiple of TEAM
+override TEAM: u32;     // at most the subgroup's size and 64
+override LANES: u32;    // the power of two at or above D8, at most TEAM
+override AHEAD: u32;    // 1, 2 or 4
 
-const LOW = -1e30;
+const LOW = -1e30;   // the score of a key that is not seen
+const LEAST = -5e29; // m before the first key, so that exp(LOW - m) is 0
 override D8: u32 = (HEAD_DIM + 7) / 8;
-override H4: u32 = (HEADS + 3) / 4;
-override PAIR: bool = HEADS > 4;
 override PAIRS: u32 = max(ROPE_DIM / 2, 1);
 override CHUNKS: u32 = (GROUP + HEADS - 1) / HEADS;
 override N_HEADS: u32 = N_KV * GROUP;
 override STRIDE: u32 = select(N_HEADS * 8 * D8, (N_HEADS + 2 * N_KV) * HEAD_DIM, FUSED);
 override PITCH: u32 = select(8 * D8, HEAD_DIM, FUSED); // from one head of qkv to the next
 override H16: u32 = (HEAD_DIM + 15) / 16;
-override Q_SIZE: u32 = 8 * D8 * H4;
-override OWN: u32 = 2 * D8;
-override FRESH: u32 = 16 * D8;
-override SHARE: u32 = WG / D8;                  // lanes to a column
-override KEYS: u32 = (WG + SHARE - 1) / SHARE;  // that a lane sums of a tile
-override PARTS: u32 = SHARE / FOLD;
-override EARLY: bool = PRE > 1; // a tile is read before the one in front of it is done with
+override C4: u32 = 2 * D8;
+override SLOTS: u32 = WG / LANES; // keys that the workgroup looks at together
+// Where the heads' queries are in the pool.
+override B: u32 = min(HEADS - 1, 1) * C4;
+override C: u32 = min(HEADS - 1, 2) * C4;
+override D: u32 = min(HEADS - 1, 3) * C4;
+override TILE: u32 = AHEAD * SLOTS;
+override TEAMS: u32 = WG / TEAM;
+override TURNS: u32 = (HEADS + TEAMS) / TEAMS;
+override POOL: u32 = max(HEADS + 2, TEAMS * HEADS) * C4;
 
 struct Params {
     wq: u32,
     wk: u32,
     sinks: u32,
-    key_blocks: u32,   // ceil(D8 / PRE), not a constant: such loops would be unrolled
-    value_blocks: u32, // ceil(KEYS / PRE)
-    eight: u32,
 }
 
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
@@ -77,136 +77,327 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> spans: array<vec4f>;
 @group(1) @binding(0) var<uniform> p: Params;
 
-// Queries [8 D8][H4] of four heads each, then the tile's exp(scores) [WG][H4]; at the end sums.
+// [HEADS][C4] queries, then the new key and value; at the end sums [TEAMS][HEADS][C4].
 var<workgroup> pool: array<vec4f, POOL>;
-var<workgroup> square: array<f32, WG>;
-var<workgroup> factor: array<f32, 16>; // of the heads' norms, the key's at 8
-var<workgroup> fresh: array<f32, FRESH>; // the new key, the new value,
-var<workgroup> own: array<Chunk, OWN>;   // as the cache has them
+var<workgroup> factor: array<f32, 8>; // of the heads' norms, the key's at HEADS
+var<workgroup> tops: array<vec4f, TEAMS>;
+var<workgroup> totals: array<vec4f, TEAMS>;
 
 struct Place {
     slot: u32,
     kv: u32,
+    pos: u32,  // of the query
     low: u32,  // the first key that is seen
     last: u32, // one past the span
 }
 
-// Chunks of a lane's key: dimensions from 8 first on.
-fn load_keys(at: Place, j: u32, first: u32, out: ptr<function, array<Chunk, 16>>) {
-    if (j < at.low || j >= at.last) {
-        return;
+struct Entry {
+    k: Chunk,
+    v: Chunk,
+}
+
+// Eight dimensions of up to four heads, of the queries or of o. Members, no arrays; values, no
+// pointers: what a compiler may keep in memory is slow there.
+struct Heads {
+    a0: vec4f,
+    a1: vec4f,
+    b0: vec4f,
+    b1: vec4f,
+    c0: vec4f,
+    c1: vec4f,
+    d0: vec4f,
+    d1: vec4f,
+}
+
+// The key that stands for j: keys out of the span are read as one that is in it.
+fn key_of(at: Place, j: u32) -> u32 {
+    return clamp(j, at.low, at.last - 1);
+}
+
+// Is it the new one, which the cache does not have yet?
+fn is_own(at: Place, j: u32) -> bool {
+    return key_of(at, j) == at.pos;
+}
+
+// Dimensions 8 c .. 8 c + 7 of key j and its value.
+fn entry_of(at: Place, j: u32, c: u32) -> Entry {
+    let i = key_of(at, j);
+    let base = (pages[at.slot * TABLE + i / PAGE] * N_KV + at.kv) * D8 * PAGE;
+    return Entry(key_chunk(base + c * PAGE + i % PAGE), value_chunk(base + i % PAGE * D8 + c));
+}
+
+fn entry_pick(a: Entry, b: Entry, second: bool) -> Entry {
+    return Entry(chunk_pick(a.k, b.k, second), chunk_pick(a.v, b.v, second));
+}
+
+struct Entries {
+    a: Entry,
+    b: Entry,
+    c: Entry,
+    d: Entry,
+}
+
+// The AHEAD keys from j on that a lane looks at, SLOTS apart.
+fn fetch(at: Place, j: u32, c: u32) -> Entries {
+    let first = entry_of(at, j, c);
+    var e = Entries(first, first, first, first);
+    if (AHEAD > 1) {
+        e.b = entry_of(at, j + SLOTS, c);
     }
-    let page = pages[at.slot * TABLE + j / PAGE];
-    let base = (page * N_KV + at.kv) * D8 * PAGE + j % PAGE;
-    for (var i = 0u; i < PRE; i++) {
-        if (first + i < D8) {
-            (*out)[i] = key_chunk(base + (first + i) * PAGE);
-        }
+    if (AHEAD > 2) {
+        e.c = entry_of(at, j + 2 * SLOTS, c);
+        e.d = entry_of(at, j + 3 * SLOTS, c);
+    }
+    return e;
+}
+
+// The same with the new key in its place.
+fn with_own(at: Place, j: u32, e: Entries, own: Entry) -> Entries {
+    if (!FUSED) {
+        return e;
+    }
+    return Entries(entry_pick(e.a, own, is_own(at, j)), entry_pick(e.b, own, is_own(at, j + SLOTS)),
+        entry_pick(e.c, own, is_own(at, j + 2 * SLOTS)),
+        entry_pick(e.d, own, is_own(at, j + 3 * SLOTS)));
+}
+
+// Sums over the lanes of a key; all of them get it. Of a vector no more is shuffled than there is.
+fn lanes_sum(v: f32) -> f32 {
+    var sum = v;
+    if (LANES > 32) {
+        sum += subgroupShuffleXor(sum, 32u);
+    }
+    if (LANES > 16) {
+        sum += subgroupShuffleXor(sum, 16u);
+    }
+    if (LANES > 8) {
+        sum += subgroupShuffleXor(sum, 8u);
+    }
+    if (LANES > 4) {
+        sum += subgroupShuffleXor(sum, 4u);
+    }
+    if (LANES > 2) {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    if (LANES > 1) {
+        sum += subgroupShuffleXor(sum, 1u);
+    }
+    return sum;
+}
+
+fn lanes_sum2(v: vec2f) -> vec2f {
+    var sum = v;
+    if (LANES > 32) {
+        sum += subgroupShuffleXor(sum, 32u);
+    }
+    if (LANES > 16) {
+        sum += subgroupShuffleXor(sum, 16u);
+    }
+    if (LANES > 8) {
+        sum += subgroupShuffleXor(sum, 8u);
+    }
+    if (LANES > 4) {
+        sum += subgroupShuffleXor(sum, 4u);
+    }
+    if (LANES > 2) {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    if (LANES > 1) {
+        sum += subgroupShuffleXor(sum, 1u);
+    }
+    return sum;
+}
+
+// Sum over the keys of a team, of the lanes that have the same dimensions.
+fn slots_sum(v: vec4f) -> vec4f {
+    var sum = v;
+    if (TEAM > 32 && LANES <= 32) {
+        sum += subgroupShuffleXor(sum, 32u);
+    }
+    if (TEAM > 16 && LANES <= 16) {
+        sum += subgroupShuffleXor(sum, 16u);
+    }
+    if (TEAM > 8 && LANES <= 8) {
+        sum += subgroupShuffleXor(sum, 8u);
+    }
+    if (TEAM > 4 && LANES <= 4) {
+        sum += subgroupShuffleXor(sum, 4u);
+    }
+    if (TEAM > 2 && LANES <= 2) {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    if (TEAM > 1 && LANES <= 1) {
+        sum += subgroupShuffleXor(sum, 1u);
+    }
+    return sum;
+}
+
+// o of a head over the keys of a team, which its first lanes put into the pool.
+fn put_sums(o0: vec4f, o1: vec4f, head: u32, lane: u32, c: u32) {
+    let x = slots_sum(o0);
+    let y = slots_sum(o1);
+    if (lane % TEAM < D8) { // at most LANES: the team's first key
+        pool[head * C4 + c] = x;
+        pool[head * C4 + c + 1] = y;
     }
 }
 
-// Chunks of a lane's column: keys tile + share + (first + i) SHARE.
-fn load_values(at: Place, tile: u32, lane: u32, first: u32,
-    out: ptr<function, array<Chunk, 16>>) {
-    for (var i = 0u; i < PRE; i++) {
-        let key = lane / D8 + (first + i) * SHARE;
-        let j = tile + key;
-        (*out)[i] = Chunk();
-        if (key < WG && j >= at.low && j < at.last && lane < SHARE * D8) {
-            let page = pages[at.slot * TABLE + j / PAGE];
-            (*out)[i] = value_chunk(((page * N_KV + at.kv) * PAGE + j % PAGE) * D8 + lane % D8);
-        }
+// The largest of a team, of each component.
+fn team_max(v: vec4f) -> vec4f {
+    var top = v;
+    for (var step = TEAM / 2; step >= LANES; step >>= 1) {
+        top = max(top, subgroupShuffleXor(top, step));
     }
+    return top;
+}
+
+// Scores of key j for the heads; q and k are a lane's eight dimensions.
+fn scores_of(at: Place, j: u32, q: Heads, k: Chunk) -> vec4f {
+    let x = chunk_floats(k);
+    var s = vec4f(dot(q.a0, x[0]) + dot(q.a1, x[1]), dot(q.b0, x[0]) + dot(q.b1, x[1]),
+        dot(q.c0, x[0]) + dot(q.c1, x[1]), dot(q.d0, x[0]) + dot(q.d1, x[1]));
+    if (HEADS == 1) {
+        s = vec4f(lanes_sum(s.x));
+    } else if (HEADS == 2) {
+        s = lanes_sum2(s.xy).xyxy;
+    } else {
+        s = vec4f(lanes_sum2(s.xy), lanes_sum2(s.zw));
+    }
+    if (SOFTCAP > 0) {
+        s = SOFTCAP * tanh(clamp(s / SOFTCAP, vec4f(-15), vec4f(15)));
+    }
+    return select(vec4f(LOW), s, j >= at.low && j < at.last);
+}
+
+// o times a factor for each head.
+fn scaled_heads(o: Heads, by: vec4f) -> Heads {
+    return Heads(o.a0 * by.x, o.a1 * by.x, o.b0 * by.y, o.b1 * by.y, o.c0 * by.z, o.c1 * by.z,
+        o.d0 * by.w, o.d1 * by.w);
+}
+
+// o and a value times a factor for each head.
+fn add_value(o: Heads, e: vec4f, v: Chunk) -> Heads {
+    let x = chunk_floats(v);
+    return Heads(o.a0 + e.x * x[0], o.a1 + e.x * x[1], o.b0 + e.y * x[0], o.b1 + e.y * x[1],
+        o.c0 + e.z * x[0], o.c1 + e.z * x[1], o.d0 + e.w * x[0], o.d1 + e.w * x[1]);
+}
+
+// What the heads have of the keys so far.
+struct State {
+    m: vec4f,
+    l: vec4f,
+    o: Heads,
+}
+
+// The same for a larger m.
+fn raised(s: State, most: vec4f) -> State {
+    let m = max(s.m, most);
+    let by = exp(s.m - m);
+    return State(m, s.l * by, scaled_heads(s.o, by));
+}
+
+// With the AHEAD keys from j on.
+fn attended(s: State, at: Place, j: u32, q: Heads, e: Entries) -> State {
+    let s0 = scores_of(at, j, q, e.a.k);
+    var s1 = s0;
+    var s2 = s0;
+    var s3 = s0;
+    if (AHEAD > 1) {
+        s1 = scores_of(at, j + SLOTS, q, e.b.k);
+    }
+    if (AHEAD > 2) {
+        s2 = scores_of(at, j + 2 * SLOTS, q, e.c.k);
+        s3 = scores_of(at, j + 3 * SLOTS, q, e.d.k);
+    }
+    var t = raised(s, max(max(s0, s1), max(s2, s3)));
+    let e0 = exp(s0 - t.m);
+    t.l += e0;
+    t.o = add_value(t.o, e0, e.a.v);
+    if (AHEAD > 1) {
+        let e1 = exp(s1 - t.m);
+        t.l += e1;
+        t.o = add_value(t.o, e1, e.b.v);
+    }
+    if (AHEAD > 2) {
+        let e2 = exp(s2 - t.m);
+        let e3 = exp(s3 - t.m);
+        t.l += e2 + e3;
+        t.o = add_value(add_value(t.o, e2, e.c.v), e3, e.d.v);
+    }
+    return t;
 }
 
 // Factors of the norms of the workgroup's heads and its key.
 fn find_factors(base: u32, n_heads: u32, key: u32, lane: u32) {
-    let members = WG / 16;
-    let slot = lane / members;
-    var sum = 0.0;
-    if (slot < n_heads || slot == 8) {
-        let start = select(base + slot * HEAD_DIM, key, slot == 8);
-        for (var d = lane % members; d < HEAD_DIM; d += members) {
-            sum += qkv[start + d] * qkv[start + d];
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let h = turn * TEAMS + lane / TEAM;
+        var sum = 0.0;
+        if (h < n_heads || h == HEADS) {
+            let start = select(base + h * HEAD_DIM, key, h == HEADS);
+            for (var d = lane % TEAM; d < HEAD_DIM; d += TEAM) {
+                sum += qkv[start + d] * qkv[start + d];
+            }
         }
-    }
-    square[lane] = sum;
-    workgroupBarrier();
-    if (lane < 16) {
-        var total = 0.0;
-        for (var i = 0u; i < members; i++) {
-            total += square[lane * members + i];
+        for (var step = TEAM / 2; step > 0; step >>= 1) {
+            sum += subgroupShuffleXor(sum, step);
         }
-        factor[lane] = inverseSqrt(total / f32(HEAD_DIM) + EPS);
+        if (lane % TEAM == 0 && h <= HEADS) {
+            factor[h] = inverseSqrt(sum / f32(HEAD_DIM) + EPS);
+        }
     }
     workgroupBarrier();
 }
 
-// Queries into the pool, the new key and value into `own`.
+// Queries, the new key and the new value into the pool.
 fn prepare(row: u32, pos: u32, head: u32, n_heads: u32, kv: u32, lane: u32) {
     let base = row * STRIDE + head * PITCH;
     let key = row * STRIDE + (N_HEADS + kv) * HEAD_DIM;
     if (FUSED && NORM) {
         find_factors(base, n_heads, key, lane);
     }
-    for (var i = lane; i < Q_SIZE; i += WG) {
-        let d = i / H4;
+    for (var i = lane; i < select(HEADS, HEADS + 2, FUSED) * C4; i += WG) {
+        let h = i / C4;
         var v = vec4f();
         for (var e = 0u; e < 4; e++) {
-            let h = (i % H4) * 4 + e;
-            if (h < n_heads && d < HEAD_DIM) {
-                if (FUSED) {
-                    v[e] = turned(base + h * HEAD_DIM, d, pos, factor[h], p.wq) * SCALE;
-                } else {
-                    v[e] = qkv[base + h * PITCH + d] * SCALE;
+            let d = i % C4 * 4 + e;
+            if (d < HEAD_DIM) {
+                if (h < n_heads) {
+                    if (FUSED) {
+                        v[e] = turned(base + h * HEAD_DIM, d, pos, factor[h], p.wq) * SCALE;
+                    } else {
+                        v[e] = qkv[base + h * PITCH + d] * SCALE;
+                    }
+                } else if (h == HEADS) {
+                    v[e] = turned(key, d, pos, factor[h], p.wk);
+                } else if (h > HEADS) {
+                    v[e] = qkv[key + N_KV * HEAD_DIM + d];
                 }
             }
         }
         pool[i] = v;
     }
-    if (FUSED) {
-        for (var i = lane; i < 16 * D8; i += WG) {
-            let d = i % (8 * D8);
-            var v = 0.0;
-            if (d < HEAD_DIM) {
-                if (i < 8 * D8) {
-                    v = turned(key, d, pos, factor[8], p.wk);
-                } else {
-                    v = qkv[key + N_KV * HEAD_DIM + d];
-                }
-            }
-            fresh[i] = v;
-        }
-        workgroupBarrier();
-        for (var i = lane; i < 2 * D8; i += WG) {
-            let at = 8 * i;
-            own[i] = chunk_of(vec4f(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3]),
-                vec4f(fresh[at + 4], fresh[at + 5], fresh[at + 6], fresh[at + 7]));
-        }
-    }
+    workgroupBarrier();
 }
 
-// Writes the row's result: sums of heads at `joined`, parts of their l at `ls` in the pool.
-fn finish(row: u32, head: u32, n_heads: u32, joined: u32, ls: u32, top: array<vec4f, 2>,
-    lane: u32) {
+// Writes the row's result: o of the heads in the pool, with their m.
+fn finish(row: u32, head: u32, n_heads: u32, m: vec4f, lane: u32) {
     let halves = n_heads * H16;
     for (var i = lane; i < halves + filler(head + n_heads); i += WG) {
         let h = min(i / H16, n_heads - 1);
         var l = 0.0;
-        for (var k = 0u; k < PARTS; k++) {
-            l += pool[ls + k * H4 + h / 4][h % 4];
+        for (var k = 0u; k < TEAMS; k++) {
+            l += totals[k][h];
         }
-        let m = select(top[0][h % 4], top[1][h % 4], h >= 4);
         var e = 1.0;
         if (SINKS) {
             let sink = w[p.sinks + head + h];
-            e = exp(m - max(m, sink));
-            l = l * e + exp(sink - max(m, sink));
+            e = exp(m[h] - max(m[h], sink));
+            l = l * e + exp(sink - max(m[h], sink));
         }
         var v = array<vec4f, 4>();
         for (var c = 0u; c < 4; c++) {
-            if (i < halves && i % H16 * 4 + c < 2 * D8) {
-                v[c] = pool[joined + h * 2 * D8 + i % H16 * 4 + c] * e / l;
+            if (i < halves && i % H16 * 4 + c < C4) {
+                v[c] = pool[h * C4 + i % H16 * 4 + c] * e / l;
             }
         }
         put_head(row, head * H16 + i, v);
@@ -226,174 +417,93 @@ fn attend_decode(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
     let head0 = (group.x % CHUNKS) * HEADS; // in the group
     let n_heads = min(HEADS, GROUP - head0);
     let head = kv * GROUP + head0;
-    var at = Place(row.y, kv, 0u, min(start + part.per, n_keys));
+    var at = Place(row.y, kv, row.z, 0u, min(start + part.per, n_keys));
     if (WINDOW > 0 && n_keys > WINDOW) {
         at.low = n_keys - WINDOW;
     }
 
-    var key = array<Chunk, 16>();
-    var value = array<Chunk, 16>();
-    if (EARLY) {
-        load_keys(at, start + lane, 0u, &key);
-        load_values(at, start, lane, 0u, &value);
-    }
+    // The first keys are asked for before the queries are made.
+    let c = min(lane % LANES, D8 - 1);
+    let slot = lane / LANES;
+    var entries = fetch(at, start + slot, c);
     prepare(group.z, row.z, head, n_heads, kv, lane);
+
+    // Dimensions that there are not add nothing.
+    let live = select(0.0, 1.0, lane % LANES < D8);
+    let low = 2 * c;
+    let q = scaled_heads(Heads(pool[low], pool[low + 1], pool[B + low], pool[B + low + 1],
+        pool[C + low], pool[C + low + 1], pool[D + low], pool[D + low + 1]), vec4f(live));
+    var own = entries.a; // as the cache will have it
+    if (FUSED) {
+        let key = HEADS * C4 + low;
+        own = Entry(chunk_of(pool[key], pool[key + 1]),
+            chunk_of(pool[key + C4], pool[key + C4 + 1]));
+    }
+
+    let none = vec4f();
+    var s = State(vec4f(LEAST), none, Heads(none, none, none, none, none, none, none, none));
+    for (var tile = start; tile < at.last; tile += TILE) {
+        entries = with_own(at, tile + slot, entries, own);
+        s = attended(s, at, tile + slot, q, entries);
+        if (tile + TILE < at.last) {
+            entries = fetch(at, tile + TILE + slot, c);
+        }
+    }
+
+    // The keys' parts joined: of a team by shuffles, then of the teams in the pool.
+    let team = lane / TEAM;
+    let top = team_max(s.m);
+    if (lane % TEAM == 0) {
+        tops[team] = top;
+    }
     workgroupBarrier();
-
-    let column = lane % D8;
-    var top = array<vec4f, 2>(vec4f(LOW), vec4f(LOW));
-    var acc = array<vec4f, 16>(); // of head h: 2 h, 2 h + 1
-    var total = array<vec4f, 2>();
-    for (var tile = start; tile < at.last; tile += WG) {
-        let j = tile + lane;
-        let is_new = FUSED && j == row.z;
-        var s = array<vec4f, 2>();
-        for (var block = 0u; block < p.key_blocks; block++) {
-            let first = block * PRE;
-            if (!EARLY || first > 0) {
-                load_keys(at, j, first, &key);
-            }
-            for (var i = 0u; i < PRE; i++) {
-                let d = (first + i) * H4 * 8;
-                if (first + i < D8) {
-                    let k = chunk_floats(chunk_pick(key[i], own[first + i], is_new));
-                    s[0] += k[0].x * pool[d] + k[0].y * pool[d + H4] +
-                        k[0].z * pool[d + 2 * H4] + k[0].w * pool[d + 3 * H4] +
-                        k[1].x * pool[d + 4 * H4] + k[1].y * pool[d + 5 * H4] +
-                        k[1].z * pool[d + 6 * H4] + k[1].w * pool[d + 7 * H4];
-                    if (PAIR) {
-                        s[1] += k[0].x * pool[d + 1] + k[0].y * pool[d + H4 + 1] +
-                            k[0].z * pool[d + 2 * H4 + 1] + k[0].w * pool[d + 3 * H4 + 1] +
-                            k[1].x * pool[d + 4 * H4 + 1] + k[1].y * pool[d + 5 * H4 + 1] +
-                            k[1].z * pool[d + 6 * H4 + 1] + k[1].w * pool[d + 7 * H4 + 1];
-                    }
-                }
-            }
-        }
-        if (EARLY && tile + WG < at.last) {
-            load_keys(at, j + WG, 0u, &key);
-        }
-        let seen = j >= at.low && j < at.last;
-        for (var h4 = 0u; h4 < H4; h4++) {
-            if (SOFTCAP > 0) {
-                s[h4] = SOFTCAP * tanh(clamp(s[h4] / SOFTCAP, vec4f(-15), vec4f(15)));
-            }
-            s[h4] = select(vec4f(LOW), s[h4], seen);
-        }
-        let most = lanes_max(s[0], s[1], lane, p.eight);
-        for (var h4 = 0u; h4 < H4; h4++) {
-            let now = max(top[h4], most[h4]);
-            let shrink = exp(top[h4] - now);
-            top[h4] = now;
-            total[h4] *= shrink;
-            for (var e = 0u; e < 4; e++) {
-                acc[8 * h4 + 2 * e] *= shrink[e];
-                acc[8 * h4 + 2 * e + 1] *= shrink[e];
-            }
-            pool[Q_SIZE + lane * H4 + h4] = select(vec4f(), exp(s[h4] - now), seen);
-        }
-        workgroupBarrier();
-        for (var block = 0u; block < p.value_blocks; block++) {
-            let first = block * PRE;
-            if (!EARLY || first > 0) {
-                load_values(at, tile, lane, first, &value);
-            }
-            for (var i = 0u; i < PRE; i++) {
-                let k = lane / D8 + (first + i) * SHARE;
-                if (k < WG && lane < SHARE * D8) {
-                    let last = FUSED && tile + k == row.z;
-                    let v = chunk_floats(chunk_pick(value[i], own[D8 + column], last));
-                    for (var h4 = 0u; h4 < H4; h4++) {
-                        let e = pool[Q_SIZE + k * H4 + h4];
-                        total[h4] += e;
-                        acc[8 * h4] += e.x * v[0];
-                        acc[8 * h4 + 1] += e.x * v[1];
-                        acc[8 * h4 + 2] += e.y * v[0];
-                        acc[8 * h4 + 3] += e.y * v[1];
-                        acc[8 * h4 + 4] += e.z * v[0];
-                        acc[8 * h4 + 5] += e.z * v[1];
-                        acc[8 * h4 + 6] += e.w * v[0];
-                        acc[8 * h4 + 7] += e.w * v[1];
-                    }
-                }
-            }
-        }
-        if (EARLY && tile + WG < at.last) {
-            load_values(at, tile + WG, lane, 0u, &value);
-        }
-        workgroupBarrier();
+    var m = tops[0];
+    for (var k = 1u; k < TEAMS; k++) {
+        m = max(m, tops[k]);
     }
-
-    // The sums of the shares: of a team by lanes_fold, then in the pool, [part][head][2 D8], then
-    // the joined ones [HEADS][2 D8] and the parts of l.
-    for (var h = 0u; h < HEADS; h++) {
-        acc[2 * h] = lanes_fold(acc[2 * h]);
-        acc[2 * h + 1] = lanes_fold(acc[2 * h + 1]);
+    s = raised(s, m);
+    let l = slots_sum(s.l);
+    if (lane % TEAM == 0) {
+        totals[team] = l;
     }
-    for (var h4 = 0u; h4 < H4; h4++) {
-        total[h4] = lanes_fold(total[h4]);
+    put_sums(s.o.a0, s.o.a1, team * HEADS, lane, 2 * c);
+    if (HEADS > 1) {
+        put_sums(s.o.b0, s.o.b1, team * HEADS + 1, lane, 2 * c);
     }
-    let joined = ROUND * 2 * D8 * PARTS;
-    let ls = joined + HEADS * 2 * D8;
-    let share = lane / D8;
-    let speaks = share < SHARE && share % FOLD == 0;
-    if (speaks && column == 0) {
-        for (var h4 = 0u; h4 < H4; h4++) {
-            pool[ls + share / FOLD * H4 + h4] = total[h4];
-        }
+    if (HEADS > 2) {
+        put_sums(s.o.c0, s.o.c1, team * HEADS + 2, lane, 2 * c);
     }
-    for (var first = 0u; first < n_heads; first += ROUND) {
-        if (speaks && ROUND == 1) { // little code
-            var x = acc[0];
-            var y = acc[1];
-            for (var h = 1u; h < HEADS; h++) {
-                x = select(x, acc[2 * h], h == first);
-                y = select(y, acc[2 * h + 1], h == first);
-            }
-            let to = share / FOLD * 2 * D8 + 2 * column;
-            pool[to] = x;
-            pool[to + 1] = y;
-        } else if (speaks) {
-            for (var h = 0u; h < HEADS; h++) {
-                if (h >= first && h < first + ROUND) {
-                    let to = ((share / FOLD) * ROUND + h - first) * 2 * D8 + 2 * column;
-                    pool[to] = acc[2 * h];
-                    pool[to + 1] = acc[2 * h + 1];
-                }
-            }
+    if (HEADS > 3) {
+        put_sums(s.o.d0, s.o.d1, team * HEADS + 3, lane, 2 * c);
+    }
+    workgroupBarrier();
+    let to = ((group.z * N_HEADS + head) * SPLITS + group.y) * (C4 + 1);
+    for (var i = lane; i < n_heads * C4; i += WG) {
+        var sum = pool[i];
+        for (var k = 1u; k < TEAMS; k++) {
+            sum += pool[k * HEADS * C4 + i];
         }
-        workgroupBarrier();
-        for (var i = lane; i < min(ROUND, n_heads - first) * 2 * D8; i += WG) {
-            var sum = vec4f();
-            for (var k = 0u; k < PARTS; k++) {
-                sum += pool[k * ROUND * 2 * D8 + i];
-            }
-            pool[joined + first * 2 * D8 + i] = sum;
+        if (part.n > 1) {
+            spans[to + i / C4 * SPLITS * (C4 + 1) + i % C4] = sum;
+        } else {
+            pool[i] = sum; // which no other lane reads before the barrier
         }
-        workgroupBarrier();
     }
     if (part.n > 1) {
-        let to = ((group.z * N_HEADS + head) * SPLITS + group.y) * (2 * D8 + 1);
-        for (var i = lane; i < n_heads * 2 * D8; i += WG) {
-            spans[to + i / (2 * D8) * SPLITS * (2 * D8 + 1) + i % (2 * D8)] = pool[joined + i];
-        }
-        for (var h = lane; h < n_heads; h += WG) {
-            var l = 0.0;
-            for (var k = 0u; k < PARTS; k++) {
-                l += pool[ls + k * H4 + h / 4][h % 4];
+        if (lane < n_heads) {
+            var sum = 0.0;
+            for (var k = 0u; k < TEAMS; k++) {
+                sum += totals[k][lane];
             }
-            let m = select(top[0][h % 4], top[1][h % 4], h >= 4);
-            spans[to + h * SPLITS * (2 * D8 + 1) + 2 * D8] = vec4f(m, l, 0, 0);
+            spans[to + lane * SPLITS * (C4 + 1) + C4] = vec4f(m[lane], sum, 0, 0);
         }
     } else {
-        finish(group.z, head, n_heads, joined, ls, top, lane);
+        workgroupBarrier();
+        finish(group.z, head, n_heads, m, lane);
     }
-    if (FUSED && at.last == n_keys && head0 == 0 && lane < 2 * D8) {
-        let to = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
-        if (lane < D8) {
-            key_put(to + lane * PAGE + row.z % PAGE, own[lane]);
-        } else {
-            value_put(to + row.z % PAGE * D8 + lane - D8, own[lane]);
-        }
+    if (FUSED && at.last == n_keys && head0 == 0 && lane < D8) {
+        let base = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
+        key_put(base + lane * PAGE + row.z % PAGE, own.k);
+        value_put(base + row.z % PAGE * D8 + lane, own.v);
     }
 }

@@ -641,17 +641,21 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
 void op_attend(recorder *r, uint32_t layer);
 /* Most rows of one entry of buffers.tiles. */
 uint32_t attend_tile_rows(uint32_t head_vec4);
-/* Spans of a row at most, for a context of so many tokens; and of a row that sees `longest` keys.
+/* Spans of a row at most, for the context and head of `s`; and of a row that sees `longest` keys.
  */
-uint32_t attend_splits_max(const config *c, uint32_t context);
+uint32_t attend_splits_max(const shapes *s, const config *c);
 uint32_t attend_splits(const shapes *s, uint32_t longest);
-/* Fills in how attend_decode divides its work (fold, pre, round, pool) for its wg, team, heads and
- * head_dim. False if that takes more than `memory` bytes of workgroup memory: fewer lanes take
- * less. */
-bool attend_decode_fit(attend_decode_consts *k, uint32_t memory, bool cpu, bool subgroups,
-                       bool f16);
-/* Its parameters, when that is done; first elements of norms and sinks in binding w. */
-attend_decode_params attend_decode_blocks(const attend_decode_consts *k, const uint32_t first[3]);
+/* Fills in the lanes of a key for attend_decode's team, heads and head_dim, and lowers wg until it
+ * takes at most `memory` bytes of workgroup memory. False if a team has too few lanes or the memory
+ * is too small: then attend_decode_tree has to do. */
+bool attend_in_teams(attend_decode_consts *k, uint32_t memory);
+/* How attend_decode_tree divides the same work; with fewer lanes, down to 64, if it takes more than
+ * `memory` bytes. */
+attend_decode_tree_consts attend_in_tree(const attend_decode_consts *k, uint32_t memory, bool cpu,
+                                         bool f16);
+/* Its parameters; first elements of norms and sinks in binding w. */
+attend_decode_tree_params attend_tree_blocks(const attend_decode_tree_consts *k,
+                                             const uint32_t first[3]);
 /* Entries of buffers.expert_tiles that a pass of so many rows may need. */
 uint32_t expert_tiles_of(const config *c, uint32_t rows);
 /* h [rows * times, n] = act(gate) up of gu [rows * times, 2 n], or act(gu) of [.., n] */

@@ -4,12 +4,8 @@
 
 enum {
     QK_NORM_LANES = 64,
-    ROPE_LANES = 128, /* of rope.wgsl */
-    /* Up to so many keys a workgroup takes alone: what more workgroups would save
-     * is less than the dispatch that joins them costs. */
-    SPAN_ALONE = 512,
-    SPAN_LEAST = 128,
-    DECODE_GROUPS = 264, /* workgroups that fill the largest devices: two to a
+    ROPE_LANES = 128,    /* of rope.wgsl */
+    DECODE_GROUPS = 528, /* workgroups that fill the largest devices: four to a
                             multiprocessor */
     SPLITS_MAX = 64,     /* of attend_combine.wgsl */
     ROWS_BYTES = 256,    /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
@@ -151,54 +147,90 @@ void op_rope(recorder *r, uint32_t layer) {
  * ---------------------------------------------------------------------------
  */
 
-/* Query heads of one workgroup: all that share a key head, or an even part of
- * them. */
+/* Query heads of one workgroup. Measured on an H200: with 4, keys are read once less, and registers
+ * leave room for fewer workgroups to a multiprocessor. */
 static uint32_t decode_heads(const config *c) {
-    const uint32_t group = c->n_heads / c->n_kv_heads;
-    return ceil_div(group, ceil_div(group, 8));
+    return min_u32(c->n_heads / c->n_kv_heads, 2);
 }
 
-uint32_t attend_splits_max(const config *c, uint32_t context) {
-    const uint32_t group = c->n_heads / c->n_kv_heads;
-    const uint32_t rest = c->n_kv_heads * ceil_div(group, decode_heads(c));
-    const uint32_t fill = min_u32(max_u32(DECODE_GROUPS / rest, 4), SPLITS_MAX);
-    return min_u32(fill, ceil_div(context, SPAN_LEAST));
+/* Keys of a span at least: two rounds of a workgroup of 128 lanes with four keys to a lane. Up to
+ * twice as many a workgroup takes alone: what more workgroups would save is less than the dispatch
+ * that joins them costs. */
+static uint32_t span_least(uint32_t head_vec4) {
+    return max_u32(1024 / power_above(ceil_div(head_vec4, 2)), KV_PAGE);
+}
+
+uint32_t attend_splits_max(const shapes *s, const config *c) {
+    const uint32_t chunks = ceil_div(c->n_heads / c->n_kv_heads, decode_heads(c));
+    const uint32_t fill = min_u32(max_u32(DECODE_GROUPS / (c->n_kv_heads * chunks), 4), SPLITS_MAX);
+    return min_u32(fill, ceil_div(s->context, span_least(s->head_vec4)));
 }
 
 uint32_t attend_splits(const shapes *s, uint32_t longest) {
-    return longest <= SPAN_ALONE ? 1 : min_u32(ceil_div(longest, SPAN_LEAST), s->n_splits);
-}
-
-/* Bytes of workgroup memory besides the pool. */
-static uint32_t decode_fixed_bytes(const attend_decode_consts *k, bool subgroups, bool f16) {
-    const uint32_t d8 = ceil_div(k->head_dim, 8);
-    const uint32_t lanes = subgroups ? 2 * k->wg / k->team : 2 * k->wg + 16;
-    return lanes * 16 + k->wg * 4 + 64 + 2 * d8 * (f16 ? 16 : 32) + 64 * d8;
+    const uint32_t least = span_least(s->head_vec4);
+    return longest <= 2 * least ? 1 : min_u32(ceil_div(longest, least), s->n_splits);
 }
 
 static bool is_cpu(const dp_device_info *info) {
     return strcmp(info->type, "cpu") == 0;
 }
 
-bool attend_decode_fit(attend_decode_consts *k, uint32_t memory, bool cpu, bool subgroups,
-                       bool f16) {
-    const uint32_t d8 = ceil_div(k->head_dim, 8), h4 = ceil_div(k->heads, 4);
-    const bool even = (d8 & (d8 - 1)) == 0;
-    k->fold = subgroups && even && d8 < k->team ? k->team / d8 : 1;
-    /* A CPU has no loads under way to gain by, and its compiler suffers from long code. */
-    const uint32_t most = cpu ? 1 : f16 && !(k->heads > 4 && d8 > 8) ? 16 : 8;
-    k->pre = min_u32(d8, most);
-    const uint32_t parts = k->wg / d8 / k->fold;
-    const uint32_t fixed = decode_fixed_bytes(k, subgroups, f16);
-    const uint32_t least = 8 * d8 * h4 + k->wg * h4;
-    const uint32_t rest = k->heads * 2 * d8 + parts * h4; /* of the pool at the end */
-    const uint32_t room = fixed < WORKGROUP_BYTES ? (WORKGROUP_BYTES - fixed) / 16 : 0;
-    k->round = cpu ? 1 : k->heads;
-    while (k->round > 1 && k->round * 2 * d8 * parts + rest > max_u32(room, least)) {
-        k->round--;
+bool attend_in_teams(attend_decode_consts *k, uint32_t memory) {
+    const uint32_t d8 = ceil_div(k->head_dim, 8);
+    k->lanes = power_above(d8);
+    for (; k->lanes <= k->team && k->wg >= k->team; k->wg /= 2) {
+        const uint32_t teams = k->wg / k->team;
+        const uint32_t pool = max_u32(k->heads + 2, teams * k->heads) * 2 * d8;
+        if (16 * (pool + 2 * teams) + 32 <= memory) return true;
     }
-    k->pool = max_u32(least, k->round * 2 * d8 * parts + rest);
-    return fixed + 16 * k->pool <= memory;
+    return false;
+}
+
+attend_decode_tree_consts attend_in_tree(const attend_decode_consts *k, uint32_t memory, bool cpu,
+                                         bool f16) {
+    attend_decode_tree_consts t = {
+        .n_kv = k->n_kv,
+        .group = k->group,
+        .heads = k->heads,
+        .head_dim = k->head_dim,
+        .rope_dim = k->rope_dim,
+        .fused = k->fused,
+        .norm = k->norm,
+        .eps = k->eps,
+        .one = k->one,
+        .span = k->span,
+        .splits = k->splits,
+        .window = k->window,
+        .scale = k->scale,
+        .softcap = k->softcap,
+        .sinks = k->sinks,
+        .plain = k->plain,
+        .page = k->page,
+        .table = k->table,
+        .wg = k->wg,
+    };
+    const uint32_t d8 = ceil_div(k->head_dim, 8);
+    /* A CPU has no loads under way to gain by, and its compiler suffers from long code. */
+    t.pre = cpu ? 1 : min_u32(d8, 8);
+    for (;; t.wg /= 2) {
+        const uint32_t share = t.wg / d8;
+        const uint32_t pool = max_u32(8 * d8 + t.wg, (share + t.heads) * 2 * d8 + share);
+        const uint32_t own = 2 * d8 * (f16 ? 16 : 32) + 64 * d8;
+        if (t.wg <= 64 || 16 * (pool + t.wg + 8) + 4 * t.wg + 64 + own <= memory) return t;
+    }
+}
+
+attend_decode_tree_params attend_tree_blocks(const attend_decode_tree_consts *k,
+                                             const uint32_t first[3]) {
+    const uint32_t d8 = ceil_div(k->head_dim, 8), keys = ceil_div(k->wg, k->wg / d8);
+    return (attend_decode_tree_params){
+        .wq = first[0],
+        .wk = first[1],
+        .sinks = first[2],
+        .key_blocks = ceil_div(d8, k->pre),
+        .value_blocks = ceil_div(keys, k->pre),
+        .eight = 8,
+    };
 }
 
 /* What the product behind it reads: a fused one its own layout, any other plain
@@ -212,18 +244,6 @@ static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
     return bytes ? &act_q8_part : &act_f32_part;
 }
 
-attend_decode_params attend_decode_blocks(const attend_decode_consts *k, const uint32_t first[3]) {
-    const uint32_t d8 = ceil_div(k->head_dim, 8), keys = ceil_div(k->wg, k->wg / d8);
-    return (attend_decode_params){
-        .wq = first[0],
-        .wk = first[1],
-        .sinks = first[2],
-        .key_blocks = ceil_div(d8, k->pre),
-        .value_blocks = ceil_div(keys, k->pre),
-        .eight = 8,
-    };
-}
-
 static void attend_rows(recorder *r, uint32_t layer) {
     const config *c = &r->m->config;
     const buffers *b = &r->m->buffers;
@@ -232,7 +252,6 @@ static void attend_rows(recorder *r, uint32_t layer) {
     const vector *sinks = &r->m->weights.layers[layer].sinks;
     const rope_kind table = c->layer_rope[layer];
     const uint32_t group = c->n_heads / c->n_kv_heads;
-    const bool subgroups = info->subgroups && !is_cpu(info); /* there shuffles are loops */
     joined_vectors v;
     const bool fused = is_fused(r, layer);
     if (!(fused && join_norms(r->m, layer, sinks, &v))) {
@@ -248,8 +267,8 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .fused = fused,
         .norm = fused && c->family->qk_norm == QK_NORM_HEAD,
         .eps = c->norm_eps,
-        .one = SPAN_ALONE,
-        .span = SPAN_LEAST,
+        .one = 2 * span_least(s->head_vec4),
+        .span = span_least(s->head_vec4),
         .splits = s->n_splits,
         .window = c->layer_window[layer],
         .scale = c->attention_scale,
@@ -258,39 +277,40 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .plain = act == &act_odd_part,
         .page = KV_PAGE,
         .table = s->n_pages,
-        /* lanes without a key cost time only where they are computed one after
-           the other */
-        .wg = is_cpu(info) ? 64 : 256,
+        /* lanes without a key cost time only where they are computed one after the other */
+        .wg = is_cpu(info) ? 64 : 128,
         .team = team_lanes(r->m->gpu),
+        .ahead = 4,
     };
-    while (
-        !attend_decode_fit(&consts, info->max_workgroup_memory, is_cpu(info), subgroups, s->f16) &&
-        consts.wg > 64) {
-        consts.wg /= 2;
-    }
     const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
-    const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= SPAN_ALONE;
-    const attend_decode_params params = attend_decode_blocks(&consts, v.first);
-    add_call(r, &attend_decode_source,
-             (const gpu_fragment *[]){ cache_fragment(r->m),
-                                       subgroups ? &lanes_subgroup_part : &lanes_tree_part, act },
-             &consts,
-             (gpu_call){
-                 .bind = { [0] = b->keys[layer],
-                           [1] = b->values[layer],
-                           [ATTEND_DECODE_QKV] = fused ? b->qkv : b->q,
-                           [ATTEND_DECODE_ROWS] = rows,
-                           [ATTEND_DECODE_PAGES] = b->pages,
-                           [ATTEND_DECODE_ANGLES] =
-                               fused && table != ROPE_NONE ? b->angles[table] : b->none,
-                           [ATTEND_DECODE_W] = v.range,
-                           [ATTEND_DECODE_SPANS] = b->spans,
-                           [ACT_ODD_ACT] = b->att },
-                 .params = &params,
-                 .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
-                             { .size = one_span ? SIZE_ONE : SIZE_SPLITS },
-                             { .size = SIZE_ROWS } },
-             });
+    const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= consts.one;
+    /* the bindings of both kernels are the same */
+    gpu_call call = {
+        .bind = { [0] = b->keys[layer],
+                  [1] = b->values[layer],
+                  [ATTEND_DECODE_QKV] = fused ? b->qkv : b->q,
+                  [ATTEND_DECODE_ROWS] = rows,
+                  [ATTEND_DECODE_PAGES] = b->pages,
+                  [ATTEND_DECODE_ANGLES] = fused && table != ROPE_NONE ? b->angles[table] : b->none,
+                  [ATTEND_DECODE_W] = v.range,
+                  [ATTEND_DECODE_SPANS] = b->spans,
+                  [ACT_ODD_ACT] = b->att },
+        .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
+                    { .size = one_span ? SIZE_ONE : SIZE_SPLITS },
+                    { .size = SIZE_ROWS } },
+    };
+    const gpu_fragment *const parts[] = { cache_fragment(r->m), act };
+    if (info->subgroups && !is_cpu(info) && /* there shuffles are loops */
+        attend_in_teams(&consts, info->max_workgroup_memory)) {
+        call.params = &(attend_decode_params){ v.first[0], v.first[1], v.first[2] };
+        add_call(r, &attend_decode_source, parts, &consts, call);
+    } else {
+        const attend_decode_tree_consts tree =
+            attend_in_tree(&consts, info->max_workgroup_memory, is_cpu(info), s->f16);
+        const attend_decode_tree_params blocks = attend_tree_blocks(&tree, v.first);
+        call.params = &blocks;
+        add_call(r, &attend_decode_tree_source, parts, &tree, call);
+    }
     if (one_span) {
         return;
     }

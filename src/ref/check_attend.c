@@ -285,8 +285,8 @@ typedef struct {
     bool fused, norm;
     uint32_t rope_dim, wg, splits; /* 0: -, 64, as many as fit */
     output_kind out;
-    bool gpu;      /* laid out as for a GPU on a CPU too, and */
-    bool shuffled; /* with subgroups: what takes seconds to compile there */
+    bool gpu;       /* attend_decode_tree laid out as for a GPU on a CPU too */
+    uint32_t ahead; /* of attend_decode; 0: 4 */
 } attend_case;
 
 /* Sinks among the scores, far above them, far below, above but not by far, so
@@ -586,15 +586,14 @@ static void expect_decoded(rig *r, const attend_case *a, const decode_rig *x) {
 
 /* The binding of norms and sinks, one behind the other. */
 static gpu_range put_vectors(rig *r, const attend_case *a, const raw_rows *w,
-                             const attend_decode_consts *k, attend_decode_params *p) {
+                             uint32_t first[3]) {
     uint32_t n_sinks;
     const float *sinks = new_sinks(r, a, &n_sinks);
     const size_t n_weights = a->fused ? 2 * (size_t)a->head_dim : 0;
     float *all = rig_alloc(r, n_weights + n_sinks, 4);
     if (n_weights > 0) memcpy(all, w->weights, n_weights * 4);
     memcpy(all + n_weights, sinks, n_sinks * 4);
-    const uint32_t first[] = { 0, a->head_dim, (uint32_t)n_weights };
-    *p = attend_decode_blocks(k, first);
+    first[0] = 0, first[1] = a->head_dim, first[2] = (uint32_t)n_weights;
     return rig_in(r, all, (n_weights + n_sinks) * 4);
 }
 
@@ -623,8 +622,8 @@ static void decode_row(rig *r, const attend_case *a, bool f16, bool subgroups) {
     rig_reduce reduces[2];
     const uint32_t n_reduces = rig_reduces(r, reduces);
     begin_shape(a, shape, sizeof(shape));
-    snprintf(kernel, sizeof(kernel), "attend_decode %s %s", f16 ? "f16" : "f32",
-             subgroups ? "subgroup" : "tree");
+    snprintf(kernel, sizeof(kernel), "attend_decode%s %s", subgroups ? "" : "_tree",
+             f16 ? "f16" : "f32");
     if (!rig_begin(r, kernel, a->reason, "%s", shape)) return;
     uint32_t longest = 0, used = 1;
     for (uint32_t i = 0; i < a->n; i++)
@@ -634,6 +633,7 @@ static void decode_row(rig *r, const attend_case *a, bool f16, bool subgroups) {
     x.splits = a->splits > 0 ? a->splits : ceil_div(longest, a->span) + 1;
     for (uint32_t i = 0; i < a->n; i++)
         used = max_u32(used, spans_of(a, x.splits, a->rows[i][1] + 1));
+    x.h = new_history(r, a, f16, longest);
     attend_decode_consts consts = {
         .n_kv = a->n_kv,
         .group = a->group,
@@ -652,16 +652,18 @@ static void decode_row(rig *r, const attend_case *a, bool f16, bool subgroups) {
         .sinks = a->sinks,
         .plain = a->out == OUT_PLAIN,
         .page = PAGE,
+        .table = x.h.cache.table,
         .wg = a->wg > 0 ? a->wg : 64,
         .team = reduces[subgroups ? n_reduces - 1 : 0].team,
+        .ahead = a->ahead > 0 ? a->ahead : 4,
     };
     const dp_device_info *info = gpu_info(r->g);
     const bool cpu = strcmp(info->type, "cpu") == 0 && !a->gpu;
-    rig_require(r, attend_decode_fit(&consts, info->max_workgroup_memory, cpu, subgroups, f16),
-                "too much workgroup memory");
-    x.h = new_history(r, a, f16, longest);
-    const gpu_range queries = put_queries(r, a, &x, consts.wg);
-    consts.table = x.h.cache.table;
+    const attend_decode_tree_consts tree =
+        attend_in_tree(&consts, info->max_workgroup_memory, cpu, f16);
+    rig_require(r, !subgroups || attend_in_teams(&consts, info->max_workgroup_memory),
+                "too few lanes or too much workgroup memory");
+    const gpu_range queries = put_queries(r, a, &x, tree.wg);
     const size_t words = f16 ? x.h.cache.n / 2 : x.h.cache.n;
     if (a->fused) {
         x.keys = rig_out(r, x.h.key_bytes, words);
@@ -676,13 +678,13 @@ static void decode_row(rig *r, const attend_case *a, bool f16, bool subgroups) {
         rows[i][1] = a->rows[i][0], rows[i][2] = a->rows[i][1];
     const gpu_range row_list = rig_in(r, rows, a->n * sizeof(*rows));
     static const gpu_fragment *const outs[] = { &act_odd_part, &act_f32_part, &act_q8_part };
-    attend_decode_params params;
-    const gpu_range vectors = put_vectors(r, a, &x.raw, &consts, &params);
-    rig_call(r, &attend_decode_source,
-             (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part,
-                                       subgroups ? &lanes_subgroup_part : &lanes_tree_part,
-                                       outs[a->out] },
-             &consts,
+    uint32_t first[3];
+    const gpu_range vectors = put_vectors(r, a, &x.raw, first);
+    const attend_decode_tree_params blocks = attend_tree_blocks(&tree, first);
+    const attend_decode_params params = { first[0], first[1], first[2] };
+    rig_call(r, subgroups ? &attend_decode_source : &attend_decode_tree_source,
+             (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part, outs[a->out] },
+             subgroups ? (const void *)&consts : &tree,
              (gpu_call){
                  .bind = { a->fused ? x.keys->range : rig_in(r, x.h.key_bytes, words * 4),
                            a->fused ? x.values->range : rig_in(r, x.h.value_bytes, words * 4),
@@ -693,7 +695,7 @@ static void decode_row(rig *r, const attend_case *a, bool f16, bool subgroups) {
                                                            a->fused ? x.raw.n_angles * 4 : 4),
                            [ATTEND_DECODE_W] = vectors, [ATTEND_DECODE_SPANS] = x.spans->range,
                            [ACT_ODD_ACT] = x.y->range },
-                 .params = &params,
+                 .params = subgroups ? (const void *)&params : &blocks,
                  .groups = { { .times = a->n_kv * ceil_div(a->group, a->heads) },
                              { .times = used },
                              { .times = a->n } },
@@ -725,13 +727,6 @@ static void decode_row(rig *r, const attend_case *a, bool f16, bool subgroups) {
     rig_end(r);
 }
 
-/* Cases take turns: 2 if the cache is half floats, plus 1 if lanes are joined by shuffles. */
-static int variant_of(const rig *r, const attend_case *a, size_t i) {
-    const dp_device_info *info = gpu_info(r->g);
-    const bool f16 = info->f16 && i % 2 == 1, cpu = strcmp(info->type, "cpu") == 0;
-    return 2 * f16 + (info->subgroups && (cpu ? a->shuffled : i / 2 % 2 == 1));
-}
-
 void check_decode(rig *r) {
     /* Lengths round the tile of 64 keys, the page and the span, in one dispatch:
      * rows are independent. Fused, they are of different sequences. */
@@ -750,10 +745,10 @@ void check_decode(rig *r) {
         { 2, 3, 3, 64, 64, 64, 0, 1, ROWS(edges), .reason = "SmolLM2's group of 3" },
         { 2, 4, 4, 128, 128, 128, 0, 1, ROWS(edges), .reason = "Llama 3: two tiles to a span",
           .out = OUT_F32 },
-        { 1, 8, 8, 80, 64, 64, 0, 1, ROWS(few), .reason = "D8 10 does not divide 64: idle lanes",
+        { 1, 8, 4, 80, 64, 64, 0, 1, ROWS(few), .reason = "D8 10 does not divide 64: idle lanes",
           .out = OUT_F32 },
-        { 2, 9, 5, 64, 64, 64, 0, 1, ROWS(few), .reason = "a group in parts of 5 and 4" },
-        { 1, 16, 8, 96, 64, 64, 0, 1, ROWS(few), .reason = "a group in two full parts, D8 12",
+        { 2, 9, 3, 64, 64, 64, 0, 1, ROWS(few), .reason = "a group in three parts" },
+        { 1, 16, 4, 96, 64, 64, 0, 1, ROWS(few), .reason = "a group in four full parts, D8 12",
           .out = OUT_Q8 },
         { 3, 1, 1, 6, 64, 64, 0, 1, ROWS(few), .reason = "zeros at the end of a head" },
         { 1, 2, 2, 100, 64, 64, 0, 1, ROWS(few), .reason = "a head of 6 times 16 and 4" },
@@ -764,23 +759,25 @@ void check_decode(rig *r) {
         { 1, 4, 4, 64, 64, 32, 0, 1, ROWS(longer), .reason = "the most spans", .splits = 64,
           .out = OUT_F32 },
         { 1, 2, 2, 64, 512, 512, 0, 8, ROWS(longer), .reason = "peaked: tiles rescale" },
-        { 1, 5, 5, 128, 512, 128, 0, 1, ROWS(few), .reason = "as on a GPU, two blocks of a key",
+        { 1, 5, 3, 128, 512, 128, 0, 1, ROWS(few), .reason = "as on a GPU, two blocks of a key",
           .wg = 128, .gpu = true },
-        { 1, 2, 2, 32, 64, 64, 0, 1, ROWS(edges), .reason = "as on a GPU, shares of a team",
-          .gpu = true, .shuffled = true },
+        { 1, 4, 4, 64, 512, 128, 0, 1, ROWS(deep), .reason = "two keys to a lane at a time",
+          .ahead = 2 },
+        { 1, 2, 2, 32, 64, 64, 0, 1, ROWS(edges), .reason = "one key to a lane at a time",
+          .ahead = 1 },
         { 2, 2, 2, 64, 64, 64, 1, 1, ROWS(edges), .reason = "a window of the token itself" },
         { 1, 3, 3, 64, 64, 64, 70, 1, ROWS(edges), .reason = "a window over a span's edge" },
         { 1, 2, 2, 32, 64, 128, 130, 4, ROWS(longer), .reason = "whole pages before the window" },
         { 2, 2, 2, 64, 64, 64, 0, 40, ROWS(edges), .reason = "Gemma 2's soft cap", .softcap = 50 },
         { 1, 3, 3, 256, 64, 64, 70, 15, ROWS(few), .reason = "scores far above the cap, a window",
           .softcap = 5 },
-        { 1, 5, 5, 64, 64, 64, 0, 1, ROWS(edges), .reason = "sinks among, above and below",
+        { 1, 5, 3, 64, 64, 64, 0, 1, ROWS(edges), .reason = "sinks among, above and below",
           .sinks = true },
-        { 2, 8, 8, 64, 64, 64, 70, 4, ROWS(edges), .reason = "GPT-OSS: sinks and a window",
+        { 2, 8, 4, 64, 64, 64, 70, 4, ROWS(edges), .reason = "GPT-OSS: sinks and a window",
           .sinks = true },
         { 1, 3, 3, 32, 128, 128, 130, 8, ROWS(longer), .reason = "sinks, spans, a window",
           .sinks = true, .out = OUT_F32 },
-        { 1, 9, 5, 6, 64, 64, 40, 30, ROWS(edges), .reason = "all at once", .softcap = 20,
+        { 1, 9, 3, 6, 64, 64, 40, 30, ROWS(edges), .reason = "all at once", .softcap = 20,
           .sinks = true },
         { 2, 3, 3, 64, 512, 128, 0, 1, ROWS(starts), .reason = "SmolLM2, the first keys",
           .fused = true, .rope_dim = 64 },
@@ -788,13 +785,13 @@ void check_decode(rig *r) {
           .fused = true, .norm = true, .rope_dim = 128, .out = OUT_F32 },
         { 1, 4, 4, 256, 64, 64, 70, 1, ROWS(tiles), .reason = "Gemma 3, the new key in a span",
           .fused = true, .norm = true, .rope_dim = 256, .out = OUT_Q8 },
-        { 1, 9, 5, 64, 64, 64, 0, 1, ROWS(tiles), .reason = "two workgroups to a key head",
+        { 1, 9, 3, 64, 64, 64, 0, 1, ROWS(tiles), .reason = "three workgroups to a key head",
           .fused = true, .rope_dim = 32, .out = OUT_F32 },
         { 2, 1, 1, 6, 64, 64, 0, 1, ROWS(starts), .reason = "a head of no whole chunk",
           .fused = true, .norm = true, .rope_dim = 4 },
         { 1, 2, 2, 64, 512, 128, 1, 1, ROWS(tiles), .reason = "the token itself alone",
           .fused = true, .rope_dim = 64 },
-        { 2, 8, 8, 64, 512, 128, 40, 1, ROWS(starts), .reason = "GPT-OSS", .fused = true,
+        { 2, 8, 4, 64, 512, 128, 40, 1, ROWS(starts), .reason = "GPT-OSS", .fused = true,
           .rope_dim = 64, .sinks = true, .out = OUT_F32 },
         { 2, 2, 2, 80, 512, 128, 0, 10, ROWS(tiles), .reason = "no RoPE, a soft cap", .fused = true,
           .softcap = 50, .out = OUT_F32 },
@@ -802,12 +799,15 @@ void check_decode(rig *r) {
           .fused = true, .norm = true, .rope_dim = 64, .wg = 256, .out = OUT_Q8, .gpu = true },
     };
 #undef ROWS
+    /* Cases take turns with half floats; those a team has lanes for go through both kernels. */
+    rig_reduce reduces[2];
+    const uint32_t team = reduces[rig_reduces(r, reduces) - 1].team;
     for (int f16 = 0; f16 < (gpu_info(r->g)->f16 ? 2 : 1); f16++) {
-        for (int shuffled = 0; shuffled < 2; shuffled++) {
-            for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-                if (variant_of(r, &cases[i], i) == 2 * f16 + shuffled)
-                    decode_row(r, &cases[i], f16 != 0, shuffled != 0);
-            }
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+            if ((gpu_info(r->g)->f16 ? i % 2 : 0) != (size_t)f16) continue;
+            decode_row(r, &cases[i], f16 != 0, false);
+            if (gpu_info(r->g)->subgroups && cases[i].head_dim <= 8 * team)
+                decode_row(r, &cases[i], f16 != 0, true);
         }
     }
 }
