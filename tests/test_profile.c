@@ -400,8 +400,8 @@ static void costs_follow_from_shapes(test *t) {
         sizes.n[SIZE_KEYS] = 7;
         const gpu_cost_term keys = plan_cost(body, &sizes);
         CHECK_U64(t, keys.flops - rows.flops, 7 * 4ull * c->n_heads * c->head_dim * c->n_layers);
-        const uint64_t key =
-            2ull * c->n_layers * c->n_kv_heads * m->shapes.head_vec4 * (m->shapes.f16 ? 8 : 16);
+        const uint64_t key = 2ull * c->n_layers * c->n_kv_heads * ceil_div(c->head_dim, 4) *
+                             (m->shapes.f16 ? 8 : 16);
         if (kind != PASS_MANY) {
             CHECK_U64(t, keys.bytes - rows.bytes, 7 * key);
         } else {

@@ -22,7 +22,7 @@ void pass_add_row(pass *p, dp_token token, uint32_t place, uint32_t pos) {
     /* the row goes to the tile before it if that is the same sequence and has room */
     uint32_t *tile = p->n_tiles > 0 ? p->m->tiles[p->n_tiles - 1] : NULL;
     if (tile != NULL && tile[2] == place && tile[3] + tile[1] == pos &&
-        tile[1] < attend_tile_rows(p->m->shapes.head_vec4)) {
+        tile[1] < p->m->shapes.tile_rows) {
         tile[1]++;
         return;
     }

@@ -117,7 +117,7 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
                  const dp_model_options *options, uint64_t max_binding, bool f16, dp_error *err) {
     static const dp_model_options defaults = { 0 };
     const dp_model_options *o = options != NULL ? options : &defaults;
-    *s = (shapes){ .f16 = f16, .head_vec4 = ceil_div(c->head_dim, 4), .calibrate = o->calibrate };
+    *s = (shapes){ .f16 = f16, .calibrate = o->calibrate };
     if (!option_count(&s->sessions, o->sessions, SESSIONS_DEFAULT, SESSIONS_MAX, "sessions", err) ||
         !option_count(&s->batch, o->batch, BATCH_DEFAULT, BATCH_MAX, "batch", err) ||
         !option_count(&s->context, o->context, default_context(c), CONTEXT_MAX, "context", err)) {
@@ -140,6 +140,7 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     s->context = c->family->learned_positions ? s->context : s->n_pages * KV_PAGE;
     s->n_out = max_u32(OUT_ROWS, s->sessions);
     s->batch = max_u32(s->batch, s->n_out);
+    s->span = attend_span(c);
     s->n_splits = attend_splits_max(s, c);
     s->n_chunks = ceil_div(c->vocab_size, SAMPLE_CHUNK);
 

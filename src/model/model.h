@@ -447,8 +447,9 @@ typedef struct {
     uint32_t rope_context; /* as it was asked for: which factors of scaled RoPE hold */
     uint32_t sessions, batch, n_out;
     uint32_t n_pages;   /* of the pool; also pages per sequence */
-    uint32_t head_vec4; /* ceil(head_dim / 4) */
-    uint32_t n_splits;  /* spans of a row at most, in attend_decode */
+    uint32_t span;      /* keys of a span of attend_decode, at least */
+    uint32_t n_splits;  /* spans of a row at most */
+    uint32_t tile_rows; /* at most, of an entry of buffers.tiles */
     uint32_t n_chunks;  /* of the vocabulary */
     bool f16;           /* KV cache in half floats */
     bool int8;          /* quantised matrices meet activations as signed bytes */
@@ -521,8 +522,8 @@ struct dp_model {
         double part;         /* that the last submit took, and the steps in it */
         uint32_t n;
     } pace;
-    slot *slots;           /* [sessions] */
-    uint32_t *free_pages;  /* stack */
+    slot *slots;          /* [sessions] */
+    uint32_t *free_pages; /* stack */
     uint32_t n_free_pages;
     /* Host side of one pass, filled and uploaded again for each. */
     uint32_t (*rows)[4];  /* [batch] */
@@ -639,10 +640,15 @@ void op_project_glu(recorder *r, uint32_t layer);
 void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
                     const block_input *next);
 void op_attend(recorder *r, uint32_t layer);
-/* Most rows of one entry of buffers.tiles. */
-uint32_t attend_tile_rows(uint32_t head_vec4);
-/* Spans of a row at most, for the context and head of `s`; and of a row that sees `longest` keys.
- */
+/* shapes.tile_rows, of a model whose description and device are there. */
+uint32_t attend_tile_rows(const dp_model *m);
+/* Whether the device can run attend_prefill in tiles of bq, bk, rows and parts: its memory and
+ * lanes, and chunks of the cache that a lane may have under way. */
+bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *info,
+                         bool subgroups);
+/* Keys of a span at least; spans of a row at most, for the context and span of `s`; and of a row
+ * that sees `longest` keys. */
+uint32_t attend_span(const config *c);
 uint32_t attend_splits_max(const shapes *s, const config *c);
 uint32_t attend_splits(const shapes *s, uint32_t longest);
 /* Fills in the lanes of a key for attend_decode's team, heads and head_dim, and lowers wg until it

@@ -156,19 +156,18 @@ static uint32_t decode_heads(const config *c) {
 /* Keys of a span at least: two rounds of a workgroup of 128 lanes with four keys to a lane. Up to
  * twice as many a workgroup takes alone: what more workgroups would save is less than the dispatch
  * that joins them costs. */
-static uint32_t span_least(uint32_t head_vec4) {
-    return max_u32(1024 / power_above(ceil_div(head_vec4, 2)), KV_PAGE);
+uint32_t attend_span(const config *c) {
+    return max_u32(1024 / power_above(ceil_div(c->head_dim, 8)), KV_PAGE);
 }
 
 uint32_t attend_splits_max(const shapes *s, const config *c) {
     const uint32_t chunks = ceil_div(c->n_heads / c->n_kv_heads, decode_heads(c));
     const uint32_t fill = min_u32(max_u32(DECODE_GROUPS / (c->n_kv_heads * chunks), 4), SPLITS_MAX);
-    return min_u32(fill, ceil_div(s->context, span_least(s->head_vec4)));
+    return min_u32(fill, ceil_div(s->context, s->span));
 }
 
 uint32_t attend_splits(const shapes *s, uint32_t longest) {
-    const uint32_t least = span_least(s->head_vec4);
-    return longest <= 2 * least ? 1 : min_u32(ceil_div(longest, least), s->n_splits);
+    return longest <= 2 * s->span ? 1 : min_u32(ceil_div(longest, s->span), s->n_splits);
 }
 
 static bool is_cpu(const dp_device_info *info) {
@@ -267,8 +266,8 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .fused = fused,
         .norm = fused && c->family->qk_norm == QK_NORM_HEAD,
         .eps = c->norm_eps,
-        .one = 2 * span_least(s->head_vec4),
-        .span = span_least(s->head_vec4),
+        .one = 2 * s->span,
+        .span = s->span,
         .splits = s->n_splits,
         .window = c->layer_window[layer],
         .scale = c->attention_scale,
@@ -340,17 +339,62 @@ static void attend_rows(recorder *r, uint32_t layer) {
  * -----------------------------------------------------------------------------
  */
 
-/* Queries and keys to a tile so that both fit 16 KiB of workgroup memory with
- * vec4s of 16 bytes. */
-static void prefill_tile(uint32_t head_vec4, uint32_t *bq, uint32_t *bk) {
-    *bq = head_vec4 <= 16 ? 16 : head_vec4 <= 32 ? 8 : 4;
-    *bk = head_vec4 <= 16 ? 32 : head_vec4 <= 48 ? 16 : 8; /* 4 by 8: half of the lanes idle */
+/* Tiles of attend_prefill in the order of preference: the first one that the device has the
+ * memory and the lanes for is taken. rows 0: so many that scores take no more lanes than the
+ * output. */
+typedef struct {
+    uint32_t bq, bk, rows, parts;
+} prefill_tile;
+
+static const prefill_tile prefill_tiles[] = {
+    { 64, 64, 0, 2 }, { 48, 64, 0, 2 }, { 32, 64, 0, 2 }, { 32, 32, 0, 1 }, { 16, 64, 0, 4 },
+    { 16, 32, 0, 2 }, { 16, 16, 0, 1 }, { 8, 16, 0, 4 },  { 8, 4, 0, 1 },
+};
+
+/* Of a device whose lanes are computed one after the other. */
+static const prefill_tile prefill_cpu_tiles[] = {
+    { 32, 32, 8, 1 }, { 16, 16, 4, 1 }, { 8, 16, 4, 2 }, { 8, 8, 2, 2 }, { 8, 4, 2, 1 },
+};
+
+static bool joins_by_shuffles(const gpu *g, uint32_t bk) {
+    const dp_device_info *info = gpu_info(g);
+    return info->subgroups && !is_cpu(info) && bk / 4 <= team_lanes(g);
 }
 
-uint32_t attend_tile_rows(uint32_t head_vec4) {
-    uint32_t bq, bk;
-    prefill_tile(head_vec4, &bq, &bk);
-    return bq;
+bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *info,
+                         bool subgroups) {
+    const uint32_t d8 = ceil_div(k->head_dim, 8), cols = k->bk / 4;
+    const uint32_t lanes = max_u32(cols * k->bq / k->rows, 2 * d8 * k->bq / 8);
+    const uint32_t chunks = max_u32(k->bk * ceil_div(d8, k->parts), k->bk / k->parts * d8);
+    const uint32_t vec4s = k->bq * (2 * d8 + 1) + 2 * chunks + k->bq * (cols | 1);
+    const uint32_t floats = k->bq + (subgroups ? 0 : k->bq * (cols + 1));
+    return lanes <= min_u32(info->max_workgroup_lanes, 256) && chunks <= 4 * lanes &&
+           16 * vec4s + 4 * floats <= info->max_workgroup_memory;
+}
+
+static void choose_prefill(const dp_model *m, attend_prefill_consts *k) {
+    const dp_device_info *info = gpu_info(m->gpu);
+    const bool cpu = is_cpu(info);
+    const prefill_tile *tiles = cpu ? prefill_cpu_tiles : prefill_tiles;
+    const size_t n = cpu ? ARRAY_LEN(prefill_cpu_tiles) : ARRAY_LEN(prefill_tiles);
+    k->head_dim = m->config.head_dim;
+    k->heads = decode_heads(&m->config);
+    for (size_t i = 0; i < n; i++) {
+        k->bq = tiles[i].bq;
+        k->bk = tiles[i].bk;
+        const uint32_t even = power_above(ceil_div(tiles[i].bk, ceil_div(k->head_dim, 8)));
+        k->rows = tiles[i].rows > 0 ? tiles[i].rows : max_u32(min_u32(even, 8), 2);
+        k->parts = tiles[i].parts;
+        if (attend_prefill_fits(k, info, joins_by_shuffles(m->gpu, k->bk))) {
+            return;
+        }
+    }
+}
+
+uint32_t attend_tile_rows(const dp_model *m) {
+    attend_prefill_consts k = { 0 };
+    choose_prefill(m, &k);
+    return k.bq / k.heads;
 }
 
 static void attend_tiles(recorder *r, uint32_t layer) {
@@ -358,19 +402,23 @@ static void attend_tiles(recorder *r, uint32_t layer) {
     const buffers *b = &r->m->buffers;
     const shapes *s = &r->m->shapes;
     const vector *sinks = &r->m->weights.layers[layer].sinks;
+    const uint32_t group = c->n_heads / c->n_kv_heads;
     attend_prefill_consts consts = {
         .sinks = sinks->source != NULL,
         .n_kv = c->n_kv_heads,
-        .group = c->n_heads / c->n_kv_heads,
-        .head_dim = c->head_dim,
+        .group = group,
         .window = c->layer_window[layer],
         .scale = c->attention_scale,
         .softcap = c->attention_softcap,
         .page = KV_PAGE,
         .table = s->n_pages,
     };
-    prefill_tile(s->head_vec4, &consts.bq, &consts.bk);
-    add_call(r, &attend_prefill_source, (const gpu_fragment *[]){ cache_fragment(r->m) }, &consts,
+    choose_prefill(r->m, &consts);
+    add_call(r, &attend_prefill_source,
+             (const gpu_fragment *[]){ cache_fragment(r->m), joins_by_shuffles(r->m->gpu, consts.bk)
+                                                                 ? &join_subgroup_part
+                                                                 : &join_tree_part },
+             &consts,
              (gpu_call){
                  .bind = { [0] = b->keys[layer],
                            [1] = b->values[layer],
@@ -379,7 +427,8 @@ static void attend_tiles(recorder *r, uint32_t layer) {
                            [ATTEND_PREFILL_PAGES] = b->pages,
                            [ATTEND_PREFILL_SINKS] = or_none(r->m, sinks),
                            [ATTEND_PREFILL_Y] = b->att },
-                 .groups = { { .times = c->n_heads }, { .size = SIZE_TILES } },
+                 .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
+                             { .size = SIZE_TILES } },
              });
 }
 

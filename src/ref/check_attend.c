@@ -278,7 +278,7 @@ typedef struct {
                                   position) ... */
     const uint32_t *n_rows;    /* ... and rows of each tile */
     uint32_t n;
-    uint32_t bq, bk;
+    uint32_t bq, bk, q_rows, parts; /* prefill */
     const char *reason;
     double softcap;
     bool sinks;
@@ -399,15 +399,13 @@ static float *new_queries(rig *r, const attend_case *a, uint32_t n) {
  *
  * Error of a score: its dot product has head_dim products; each is rounded,
  * scaled, and goes through at most head_dim / 4 + 7 additions (attend_decode
- * adds 8 to a chunk, then chunks; attend_prefill vec4s): (head_dim / 4 + 9) U
- * sum |q k| scale, and what q and k are off, =: ds. It moves exp(s - m) by that
- * share, exp itself by (3 + 2 |s - m|) U and the subtraction by |s - m| U; m
- * cancels. Joining tiles and spans multiplies by exp of differences that add up
- * to at most the range of the scores. Sums of n terms: n U more. So |dy| <= sum
- * p_j e_j (|v_j| + |y|) + p_j dv_j. A soft cap has its own bound
- * (rig_softcap_bound); a sink is one more score, exact and with the value 0.
- * What exp or a product makes smaller than the least normal number may become
- * 0: FLT_MIN |v_j|. */
+ * adds 8 to a chunk, then chunks) or head_dim of them (attend_prefill, one behind
+ * the other), n in all: (n + 2) U sum |q k| scale, and what q and k are off, =: ds. It moves exp(s
+ * - m) by that share, exp itself by (3 + 2 |s - m|) U and the subtraction by |s - m| U; m cancels.
+ * Joining tiles and spans multiplies by exp of differences that add up to at most the range of the
+ * scores. Sums of n terms: n U more. So |dy| <= sum p_j e_j (|v_j| + |y|) + p_j dv_j. A soft cap
+ * has its own bound (rig_softcap_bound); a sink is one more score, exact and with the value 0. What
+ * exp or a product makes smaller than the least normal number may become 0: FLT_MIN |v_j|. */
 static void find_head(rig *r, const attend_case *a, const history *h, const double *q,
                       const double *q_error, uint32_t place, uint32_t pos, uint32_t head,
                       double *want, double *bound) {
@@ -426,6 +424,7 @@ static void find_head(rig *r, const attend_case *a, const history *h, const doub
     double *p = rig_alloc(r, n, sizeof(double));
     ref_attend(want, q, &keys, p);
 
+    const double additions = a->bk > 0 ? (double)hd : (double)ceil_div(a->head_dim, 4) + 7;
     double low = INFINITY, high = -INFINITY, most = 0;
     double *s = rig_alloc(r, n, sizeof(double));
     for (size_t j = keys.first; j < n; j++) {
@@ -438,7 +437,7 @@ static void find_head(rig *r, const attend_case *a, const history *h, const doub
             magnitude += fabs(q[d] * k) * scale;
             inherited += (fabs(q[d]) * dk + dq * (fabs(k) + dk)) * scale;
         }
-        double error = ((double)ceil_div(a->head_dim, 4) + 9) * magnitude + inherited / U;
+        double error = (additions + 2) * magnitude + inherited / U;
         if (a->softcap > 0) {
             error = rig_softcap_bound(s[j], a->softcap, U * error) / U;
             ref_softcap(&s[j], 1, a->softcap);
@@ -448,7 +447,7 @@ static void find_head(rig *r, const attend_case *a, const history *h, const doub
         most = fmax(most, error);
     }
     if (keys.sink != NULL) high = fmax(high, (double)*keys.sink);
-    const double seen = (double)(n - keys.first), tiles = seen / 16 + 2;
+    const double seen = (double)(n - keys.first), tiles = seen / (a->bk > 0 ? a->bk : 16) + 2;
     const double same = most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16;
     double sunk = 1; /* the sink's share */
     for (size_t d = 0; d < hd; d++)
@@ -816,11 +815,30 @@ void check_decode(rig *r) {
  * -----------------------------------------------------------------------------
  */
 
-static void prefill_row(rig *r, const attend_case *a, bool f16) {
-    char shape[160];
+static void prefill_row(rig *r, const attend_case *a, bool f16, bool shuffled) {
+    const bool subgroups = shuffled && a->bk / 4 <= gpu_info(r->g)->subgroup_size;
+    char shape[160], kernel[96];
     begin_shape(a, shape, sizeof(shape));
-    if (!rig_begin(r, f16 ? "attend_prefill f16" : "attend_prefill f32", a->reason,
-                   "%s, tiles %ux%u", shape, a->bq, a->bk)) {
+    snprintf(kernel, sizeof(kernel), "attend_prefill %s %s", f16 ? "f16" : "f32",
+             subgroups ? "subgroup" : "tree");
+    attend_prefill_consts consts = {
+        .n_kv = a->n_kv,
+        .group = a->group,
+        .heads = a->heads,
+        .head_dim = a->head_dim,
+        .window = a->window,
+        .scale = 1.0f / sqrtf((float)a->head_dim),
+        .softcap = (float)a->softcap,
+        .sinks = a->sinks,
+        .page = PAGE,
+        .bq = a->bq,
+        .bk = a->bk,
+        .rows = a->q_rows,
+        .parts = a->parts,
+    };
+    if (!attend_prefill_fits(&consts, gpu_info(r->g), subgroups) ||
+        !rig_begin(r, kernel, a->reason, "%s, tiles %ux%u, %u rows, %u parts", shape, a->bq, a->bk,
+                   a->q_rows, a->parts)) {
         return;
     }
     uint32_t longest = 0, n_rows = 0;
@@ -830,41 +848,32 @@ static void prefill_row(rig *r, const attend_case *a, bool f16) {
         tiles[i][2] = a->rows[i][0], tiles[i][3] = a->rows[i][1];
         n_rows += a->n_rows[i];
         longest = max_u32(longest, a->rows[i][1] + a->n_rows[i]);
-        assert(a->n_rows[i] <= a->bq);
+        assert(a->n_rows[i] <= a->bq / a->heads);
     }
     const uint32_t n_heads = a->n_kv * a->group, wide = ceil_div(a->head_dim, 8) * 8;
     const history h = new_history(r, a, f16, longest);
     const float *q = new_queries(r, a, n_rows);
     rig_output *y = rig_out(r, NULL, (size_t)n_rows * n_heads * a->head_dim);
-    const attend_prefill_consts consts = {
-        .n_kv = a->n_kv,
-        .group = a->group,
-        .head_dim = a->head_dim,
-        .window = a->window,
-        .scale = 1.0f / sqrtf((float)a->head_dim),
-        .softcap = (float)a->softcap,
-        .sinks = a->sinks,
-        .page = PAGE,
-        .table = h.cache.table,
-        .bq = a->bq,
-        .bk = a->bk,
-    };
+    consts.table = h.cache.table;
     uint32_t n_sinks;
     const float *sinks = new_sinks(r, a, &n_sinks);
     const size_t bytes = h.cache.n * (f16 ? 2 : 4);
-    rig_call(r, &attend_prefill_source,
-             (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part }, &consts,
-             (gpu_call){
-                 .bind = { rig_in(r, h.key_bytes, bytes), rig_in(r, h.value_bytes, bytes),
-                           [ATTEND_PREFILL_Q] = rig_numbers(r, q, (size_t)n_rows * n_heads * wide,
-                                                            (size_t)(n_rows - 1) * n_heads * wide),
-                           [ATTEND_PREFILL_TILES] = rig_in(r, tiles, a->n * sizeof(*tiles)),
-                           [ATTEND_PREFILL_PAGES] =
-                               rig_in(r, h.cache.pages, (size_t)SLOTS * h.cache.table * 4),
-                           [ATTEND_PREFILL_SINKS] = rig_in(r, sinks, n_sinks * 4),
-                           [ATTEND_PREFILL_Y] = y->range },
-                 .groups = { { .times = n_heads }, { .times = a->n } },
-             });
+    rig_call(
+        r, &attend_prefill_source,
+        (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part,
+                                  subgroups ? &join_subgroup_part : &join_tree_part },
+        &consts,
+        (gpu_call){
+            .bind = { rig_in(r, h.key_bytes, bytes), rig_in(r, h.value_bytes, bytes),
+                      [ATTEND_PREFILL_Q] = rig_numbers(r, q, (size_t)n_rows * n_heads * wide,
+                                                       (size_t)(n_rows - 1) * n_heads * wide),
+                      [ATTEND_PREFILL_TILES] = rig_in(r, tiles, a->n * sizeof(*tiles)),
+                      [ATTEND_PREFILL_PAGES] =
+                          rig_in(r, h.cache.pages, (size_t)SLOTS * h.cache.table * 4),
+                      [ATTEND_PREFILL_SINKS] = rig_in(r, sinks, n_sinks * 4),
+                      [ATTEND_PREFILL_Y] = y->range },
+            .groups = { { .times = a->n_kv * ceil_div(a->group, a->heads) }, { .times = a->n } },
+        });
     if (rig_run(r)) {
         const uint32_t width = n_heads * a->head_dim;
         double *want = rig_alloc(r, width, sizeof(double)), *bound = rig_alloc(r, width, 8);
@@ -892,44 +901,69 @@ void check_prefill(rig *r) {
     static const uint32_t small[] = { 3, 4, 4, 2, 1 };
     static const uint32_t start[][2] = { { 1, 0 }, { 1, 16 }, { 1, 32 }, { 0, 100 }, { 0, 116 } };
     static const uint32_t full[] = { 16, 16, 5, 16, 1 };
-    static const uint32_t at8[][2] = { { 1, 0 }, { 1, 8 }, { 0, 90 } };
-    static const uint32_t full8[] = { 8, 8, 7 };
+    static const uint32_t start10[][2] = { { 1, 0 }, { 1, 10 }, { 0, 100 }, { 0, 110 } };
+    static const uint32_t full10[] = { 10, 3, 10, 1 };
+    static const uint32_t start64[][2] = { { 1, 0 }, { 1, 64 }, { 0, 90 } };
+    static const uint32_t full64[] = { 64, 9, 33 };
+    static const uint32_t two[][2] = { { 1, 0 }, { 2, 2 }, { 0, 90 }, { 0, 92 } };
+    static const uint32_t full2[] = { 2, 2, 2, 1 };
     static const uint32_t far[][2] = { { 2, 993 } };
     static const uint32_t seven[] = { 7 };
 #define TILES(list, counts) .rows = list, .n_rows = counts, .n = ARRAY_LEN(list)
     const attend_case cases[] = {
-        { 1, 1, 1, 2, 0, 0, 0, 1, TILES(at, small), 16, 32,
+        { 1, 1, 1, 2, 0, 0, 0, 1, TILES(at, small), 16, 16, 2, 1,
           "the least head, rows do not fill tiles" },
-        { 3, 1, 1, 6, 0, 0, 0, 1, TILES(start, full), 16, 32, "zeros at the end of a head" },
-        { 2, 3, 3, 64, 0, 0, 0, 1, TILES(start, full), 16, 32, "full tiles and a single row" },
-        { 1, 4, 4, 80, 0, 0, 0, 1, TILES(at8, full8), 8, 16, "D4 20" },
-        { 1, 2, 2, 128, 0, 0, 0, 1, TILES(at8, full8), 8, 16, "Llama 3" },
-        { 2, 1, 1, 192, 0, 0, 0, 1, TILES(at, small), 4, 16, "D4 48: the most for 16 keys a tile" },
-        { 1, 4, 4, 256, 0, 0, 0, 1, TILES(at, small), 4, 8, "the largest head" },
-        { 1, 2, 2, 64, 0, 0, 0, 8, TILES(far, seven), 16, 32, "long and peaked: tiles rescale" },
-        { 1, 2, 2, 64, 0, 0, 1, 1, TILES(start, full), 16, 32, "a window of the token itself" },
-        { 1, 2, 2, 64, 0, 0, 40, 1, TILES(start, full), 16, 32, "a window over tile edges" },
-        { 1, 2, 2, 128, 0, 0, 17, 4, TILES(far, seven), 8, 16, "whole tiles before the window" },
-        { 1, 2, 2, 64, 0, 0, 0, 40, TILES(start, full), 16, 32, "Gemma 2's soft cap",
+        { 3, 1, 1, 6, 0, 0, 0, 1, TILES(start, full), 32, 32, 4, 2, "zeros at the end of a head" },
+        { 2, 3, 3, 64, 0, 0, 0, 1, TILES(start10, full10), 32, 32, 8, 1,
+          "SmolLM2: 30 rows of 32 and a single query" },
+        { 2, 4, 4, 64, 0, 0, 0, 1, TILES(start, full), 64, 64, 8, 2,
+          "Llama 3.2: full tiles and a single query" },
+        { 3, 1, 1, 32, 0, 0, 0, 1, TILES(start64, full64), 64, 32, 4, 1, "no head shares a key" },
+        { 2, 4, 4, 16, 0, 0, 0, 1, TILES(start, full), 64, 64, 8, 2, "16 lanes to a row" },
+        { 1, 3, 3, 32, 0, 0, 0, 1, TILES(start, full), 48, 64, 8, 2, "6 rows of lanes" },
+        { 1, 2, 2, 64, 0, 0, 0, 1, TILES(start, full), 32, 64, 8, 2, "4 chunks to a lane" },
+        { 1, 4, 4, 80, 0, 0, 0, 1, TILES(at, small), 16, 32, 2, 2,
+          "lanes without scores, a chunk to 40 dimensions" },
+        { 1, 4, 4, 80, 0, 0, 0, 1, TILES(at, small), 16, 64, 2, 4,
+          "parts of 3, 3, 3 and 1 chunks of a key" },
+        { 1, 5, 5, 100, 0, 0, 0, 1, TILES(two, full2), 16, 32, 4, 2, "half a chunk at the end" },
+        { 1, 2, 2, 128, 0, 0, 0, 1, TILES(at, small), 8, 16, 2, 2, "Llama 3" },
+        { 1, 4, 4, 128, 0, 0, 0, 1, TILES(at, small), 16, 64, 2, 4, "the same in larger tiles" },
+        { 2, 1, 1, 192, 0, 0, 0, 1, TILES(at, small), 8, 8, 2, 1, "two columns of lanes" },
+        { 1, 4, 4, 256, 0, 0, 0, 1, TILES(two, full2), 8, 4, 2, 1, "the largest head" },
+        { 1, 4, 4, 256, 0, 0, 0, 1, TILES(two, full2), 8, 16, 2, 4, "the largest head in parts" },
+        { 1, 9, 5, 16, 0, 0, 0, 1, TILES(at, small), 32, 16, 4, 1, "a group in parts of 5 and 4" },
+        { 1, 2, 2, 64, 0, 0, 0, 8, TILES(far, seven), 16, 32, 4, 2,
+          "long and peaked: tiles rescale" },
+        { 1, 2, 2, 64, 0, 0, 1, 1, TILES(start, full), 32, 32, 4, 1,
+          "a window of the token itself" },
+        { 1, 2, 2, 64, 0, 0, 40, 1, TILES(start, full), 32, 32, 4, 1, "a window over tile edges" },
+        { 1, 2, 2, 128, 0, 0, 17, 4, TILES(far, seven), 16, 16, 2, 2,
+          "whole tiles before the window" },
+        { 1, 2, 2, 64, 0, 0, 0, 40, TILES(start, full), 32, 32, 8, 2, "Gemma 2's soft cap",
           .softcap = 50 },
-        { 1, 2, 2, 128, 0, 0, 17, 15, TILES(far, seven), 8, 16,
+        { 1, 2, 2, 128, 0, 0, 17, 15, TILES(far, seven), 16, 16, 2, 1,
           "scores far above the cap, a window", .softcap = 5 },
-        { 1, 1, 1, 256, 0, 0, 0, 1, TILES(at, small), 4, 8, "scores far below the cap",
+        { 1, 1, 1, 256, 0, 0, 0, 1, TILES(at, small), 8, 8, 2, 2, "scores far below the cap",
           .softcap = 50 },
-        { 1, 5, 5, 64, 0, 0, 0, 1, TILES(start, full), 16, 32, "sinks among, above and below",
+        { 1, 5, 5, 64, 0, 0, 0, 1, TILES(two, full2), 16, 16, 2, 1, "sinks among, above and below",
           .sinks = true },
-        { 2, 4, 4, 64, 0, 0, 40, 4, TILES(start, full), 16, 32, "GPT-OSS: sinks and a window",
+        { 2, 4, 4, 64, 0, 0, 40, 4, TILES(start, full), 64, 32, 4, 1, "GPT-OSS: sinks, a window",
           .sinks = true },
-        { 1, 3, 3, 128, 0, 0, 17, 8, TILES(far, seven), 8, 16,
+        { 1, 3, 3, 128, 0, 0, 17, 8, TILES(far, seven), 32, 32, 4, 2,
           "sinks, whole tiles before the window", .sinks = true },
-        { 1, 2, 2, 64, 0, 0, 1, 1, TILES(at, small), 16, 32, "sinks beside the token itself",
+        { 1, 2, 2, 64, 0, 0, 1, 1, TILES(at, small), 16, 16, 2, 1, "sinks beside the token itself",
           .sinks = true },
-        { 1, 3, 3, 6, 0, 0, 40, 30, TILES(start, full), 16, 32, "all at once", .softcap = 20,
+        { 1, 9, 5, 6, 0, 0, 40, 30, TILES(at, small), 32, 32, 8, 1, "all at once", .softcap = 20,
           .sinks = true },
     };
 #undef TILES
     for (int f16 = 0; f16 < (gpu_info(r->g)->f16 ? 2 : 1); f16++) {
-        for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-            prefill_row(r, &cases[i], f16 != 0);
+        for (int shuffled = 0; shuffled < (gpu_info(r->g)->subgroups ? 2 : 1); shuffled++) {
+            for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+                if (gpu_info(r->g)->subgroups && i % 2 != (size_t)(shuffled ^ f16)) continue;
+                prefill_row(r, &cases[i], f16 != 0, shuffled != 0);
+            }
+        }
     }
 }
