@@ -42,6 +42,8 @@ export class World {
         this.evaluated = 0; // tokens
         this.closedFiles = 0;
         this.prefetched = 0;
+        this.finished = 0; // files whose rest was asked for
+        this.finishGate = null; // which waits for this promise
         this.running = 0; // generations
         this.mostRunning = 0;
         this.failOpen = []; // errors that the next Engine.open throw
@@ -82,6 +84,10 @@ export class World {
                     notes: ['a note'],
                     files: {
                         prefetch: () => world.prefetched++,
+                        finish: async () => {
+                            world.finished++;
+                            await world.finishGate;
+                        },
                         close: () => world.closedFiles++,
                     },
                 };

@@ -203,6 +203,24 @@ const takesAServerAsItIs = async (t) => {
     return error ? error.message.slice(0, 120) : 'hashes decide where the tag changes';
 };
 
+const letsGoOfTheFiles = async (t) => {
+    const page = await openPage(t);
+    const got = await page.evaluate(async (source) => {
+        const loaded = await load('read', source, {worker: '/test/reader-worker.js'});
+        const left = async () => (await navigator.locks.query()).held
+            .filter(({name}) => name.startsWith('doppler:')).length;
+        for (let n = 0; n < 100 && await left() > 0; n++) {
+            await new Promise((done) => setTimeout(done, 50));
+        }
+        const removed = await outcome(doppler.cache.purge());
+        return {loaded, locks: await left(), removed, list: await doppler.cache.list()};
+    }, MODEL);
+    whole(t, got.loaded);
+    t.equal(got.locks, 0, 'locks that an open model holds');
+    t.ok(!got.removed.error, `removing it: ${got.removed.error?.message}`);
+    t.equal(got.list, [], 'the cache after that');
+};
+
 export default [
     {name: 'a second load needs no network, a removed model does', run: keepsWhatItLoaded},
     {name: 'the network is cut at 30% and comes back', run: resumesAfterACut},
@@ -213,5 +231,6 @@ export default [
     {name: 'the page is reloaded in the middle', run: survivesAReload},
     {name: 'the worker is killed in the middle', run: survivesAKilledWorker},
     {name: 'two tabs at once', run: servesTwoTabs},
+    {name: 'a model that was loaded can be removed', run: letsGoOfTheFiles},
     {name: 'errors, no ranges, a changing tag', run: takesAServerAsItIs},
 ];

@@ -344,7 +344,7 @@ export interface CacheEntry {
 
 export interface Cache {
     list(): Promise<CacheEntry[]>;
-    /** By name, id or source. FileError if there is none or it is in use. */
+    /** By name, id or source. FileError if there is none or it is being loaded. */
     remove(name: string): Promise<{ removed: number; bytes: number }>;
     /** Everything. */
     purge(): Promise<{ removed: number; bytes: number }>;

@@ -205,6 +205,26 @@ export class Life {
         });
         this.notes = Array.from(opened.notes ?? [], String).slice(0, 64);
         progress({ phase: 'ready', loaded: total, total });
+        this.letGo(live);
+    }
+
+    /**
+     * The engine has read all that it will. Open files hold memory and keep the model from being
+     * removed, so they are closed as soon as what is kept is whole; answers do not wait for that.
+     * @param {Live} live
+     */
+    async letGo(live) {
+        const { files } = live;
+        try {
+            await files.finish?.();
+        } catch (error) {
+            // Not if it was put away meanwhile, which ends what is still being brought.
+            if (live.files) {
+                this.log('warning', `the model is not kept whole: ${asError(error).message}`);
+            }
+        }
+        live.files = null;
+        await closeQuietly(files);
     }
 
     /**
