@@ -3,6 +3,7 @@
 // names (SwiftShader, under tests/web/run).
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import {pathToFileURL} from 'node:url';
@@ -17,8 +18,11 @@ Object.assign(globalThis, globals);
 test('a pack of several formats, from a folder', {timeout: 300_000}, async () => {
     const folder = path.join(root, 'tests/vectors/packs/ours');
     const vectors = JSON.parse(fs.readFileSync(path.join(folder, 'vectors.json'), 'utf8'));
-    const model = await load(folder, {gpu: create([]), context: 256, sessions: 2});
+    const lines = [];
+    const model = await load(folder, {gpu: create([]), context: 256, sessions: 2,
+        onLog: (level, line) => lines.push(line)});
     try {
+        assert.ok(!lines.some((line) => line.includes('self-test')), lines.join('\n'));
         const {tokens, finish} = await model.generate(vectors.tokens,
             {maxTokens: vectors.greedy.length, temperature: 0, ignoreStops: true});
         assert.deepEqual(tokens, vectors.greedy);
@@ -29,6 +33,24 @@ test('a pack of several formats, from a folder', {timeout: 300_000}, async () =>
         both.forEach((each) => assert.deepEqual(each.tokens, vectors.greedy.slice(0, 8)));
     } finally {
         await model.close();
+    }
+});
+
+test('a device that computes wrongly is named', {timeout: 300_000}, async () => {
+    // The package with other logits to hold the device to: in a folder of its own, for modules are
+    // known by their place.
+    const copy = fs.mkdtempSync(path.join(os.tmpdir(), 'doppler-web-'));
+    try {
+        for (const part of ['lib', 'selftest', 'doppler.wasm']) {
+            fs.cpSync(path.join(web, part), path.join(copy, part), {recursive: true});
+        }
+        const logits = path.join(copy, 'selftest/vectors.f32');
+        fs.writeFileSync(logits, fs.readFileSync(logits).reverse());
+        const wrong = await import(pathToFileURL(path.join(copy, 'lib/doppler.js')).href);
+        await assert.rejects(wrong.load(path.join(root, 'tests/vectors/packs/ours'),
+            {gpu: create([])}), {status: 'device', message: /computes wrongly: logits of a prompt/});
+    } finally {
+        fs.rmSync(copy, {recursive: true});
     }
 });
 

@@ -1,11 +1,15 @@
 // @ts-check
 /**
  * When the self-test runs: once for each device, driver, tier and version, as its kernels have to
- * be compiled for it. That it passed is remembered in the browser's storage, and only that.
+ * be compiled for it. That it passed is remembered in the browser's storage, and only that; where
+ * there is none (Node, private windows), as long as this thread lives.
  */
 import { VERSION } from './protocol.js';
 
 const FOLDER = 'doppler-selftest';
+
+/** What was passed since this thread began, by name. @type {Set<string>} */
+const passed = new Set();
 
 /** @param {any} engine @returns {Promise<string>} a name for what would be tested */
 async function nameOf(engine) {
@@ -26,26 +30,32 @@ async function openFolder() {
     }
 }
 
-/** @param {string} file @param {URL} base */
+/**
+ * Its bytes, which have their buffer to themselves.
+ * @param {string} file @param {URL} base @returns {Promise<Uint8Array>}
+ */
 async function bring(file, base) {
-    const response = await fetch(new URL(file, base));
+    const url = new URL(file, base);
+    if (url.protocol === 'file:') { // Node's fetch does not read them
+        const { readFile } = await import(/* webpackIgnore: true */ 'node:fs/promises');
+        return new Uint8Array(await readFile(url));
+    }
+    const response = await fetch(url);
     if (!response.ok) throw new Error(`${file}: the server answers ${response.status}`);
-    return response;
+    return new Uint8Array(await response.arrayBuffer());
 }
 
 /** @param {URL} base */
 async function fetchVector(base) {
-    const [about, logits, model] = await Promise.all([
-        bring('vectors.json', base).then((response) => response.json()),
-        bring('vectors.f32', base).then((response) => response.arrayBuffer()),
-        bring('model.gguf', base).then((response) => response.arrayBuffer()),
-    ]);
+    const [about, logits, model] = await Promise.all(
+        ['vectors.json', 'vectors.f32', 'model.gguf'].map((file) => bring(file, base)));
+    const { tokens, positions, vocab } = JSON.parse(new TextDecoder().decode(about));
     return {
-        model: new Uint8Array(model),
-        tokens: about.tokens,
-        positions: about.positions,
-        vocab: about.vocab,
-        logits: new Float32Array(logits),
+        model,
+        tokens,
+        positions,
+        vocab,
+        logits: new Float32Array(logits.buffer),
     };
 }
 
@@ -58,6 +68,7 @@ async function fetchVector(base) {
 export async function selfTest(engine, log) {
     const folder = await openFolder();
     const name = await nameOf(engine);
+    if (passed.has(name)) return;
     try {
         await folder.getFileHandle(name);
         return;
@@ -72,5 +83,6 @@ export async function selfTest(engine, log) {
         return;
     }
     await engine.selfTest(vector);
+    passed.add(name);
     await folder?.getFileHandle(name, { create: true }).catch(() => {});
 }
