@@ -209,7 +209,7 @@ $(B)/log/cli.total: $(B)/doppler $(B)/random-gguf $(DATA) $(wildcard tests/cli/*
 	@$(STEP) $@ tests/cli/run $(B)/doppler
 $(B)/log/examples.total: $(LIBRARIES) $(B)/doppler $(DATA) $(wildcard examples/*)
 	@$(STEP) $@ tools/test-examples $(MAKE) $(B)
-$(B)/log/web.total: $(BUILD)/web/precache.js $(BUILD)/web/check.wasm \
+$(B)/log/web.total: $(BUILD)/npm/package.json $(BUILD)/web/check.wasm \
 	$(wildcard tests/web/* tests/web/pages/*)
 	@$(STEP) $@ tests/web/run $(BUILD)/web
 $(B)/log/lint.total: FORCE

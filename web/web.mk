@@ -27,10 +27,18 @@ WEB_LIB_OBJ := $(call web_objects,$(filter-out $(WEB_CHECK),$(WEB_SRC)) $(WEB_DE
 
 .PHONY: web wasm
 wasm: $(BUILD)/web/doppler.wasm
-web: $(BUILD)/web/precache.js
+web: $(BUILD)/web/precache.js $(BUILD)/npm/package.json
 $(BUILD)/web/precache.js: $(BUILD)/web/doppler.wasm $(PACKS) \
 	$(wildcard web/lib/* web/site/* bench/prompts/*.txt)
 	$(Q)web/site/publish $(BUILD)/web $(BUILD)/models/tale-8m
+# The package as npm packs it: `npm pack` there. Scripts are for the tree.
+WEB_LICENSES := pcre2/LICENCE.md utf8proc/LICENSE.md yyjson/LICENSE
+$(BUILD)/npm/package.json: web/package.json web/README.md LICENSE $(BUILD)/web/precache.js \
+	$(WEB_LICENSES:%=deps/%)
+	@rm -rf $(@D) && mkdir -p $(@D)/licenses
+	@cp -r $(BUILD)/web/lib $(BUILD)/web/selftest $(BUILD)/web/doppler.wasm web/README.md LICENSE $(@D)
+	@for file in $(WEB_LICENSES); do cp deps/$$file $(@D)/licenses/$${file%%/*}.txt; done
+	$(Q)sed '/^    "scripts"/,/^    }/d' $< >$@
 $(W)/flags: FORCE | deps/stamp deps/zig/zig
 	$(call remember,$(WEB_COMMON) $(value WEB_OPTIMISE) $(WEB_WARNINGS) $(INCLUDES) $(WEB_DEFINES))
 $(W)/%.o: %.c $(W)/flags | $(GENERATED)

@@ -268,8 +268,8 @@ export function memoryFiles(files) {
  * @returns {Promise<{files: Files, path: string}>} `path` is the model's place in the tree
  */
 export async function nodeFiles(place) {
-    const [fs, { basename, dirname, join }] = await Promise.all([import('node:fs'),
-        import('node:path')]);
+    const fs = await import(/* webpackIgnore: true */ 'node:fs');
+    const { basename, dirname, join } = await import(/* webpackIgnore: true */ 'node:path');
     const isFolder = fs.statSync(place).isDirectory();
     const folder = isFolder ? place : dirname(place);
     /** @type {number[]} */

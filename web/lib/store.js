@@ -1672,8 +1672,8 @@ function isNodePath(source) {
 
 /** @param {string | URL} source @returns {Promise<OpenedSource>} */
 async function openPath(source) {
-    const { fileURLToPath } = await import('node:url');
-    const { basename } = await import('node:path');
+    const { fileURLToPath } = await import(/* webpackIgnore: true */ 'node:url');
+    const { basename } = await import(/* webpackIgnore: true */ 'node:path');
     const place = fileURLToPath(source);
     let opened;
     try {
