@@ -7,6 +7,7 @@ import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import {pathToFileURL} from 'node:url';
+import {OWN_ZEROS} from './harness.mjs';
 
 const web = path.resolve(process.env.DOPPLER_WEB ?? 'build/web');
 const root = path.resolve(import.meta.dirname, '../..');
@@ -19,7 +20,7 @@ test('a pack of several formats, from a folder', {timeout: 300_000}, async () =>
     const folder = path.join(root, 'tests/vectors/packs/ours');
     const vectors = JSON.parse(fs.readFileSync(path.join(folder, 'vectors.json'), 'utf8'));
     const lines = [];
-    const model = await load(folder, {gpu: create([]), context: 256, sessions: 2,
+    const model = await load(folder, {gpu: create([OWN_ZEROS]), context: 256, sessions: 2,
         onLog: (level, line) => lines.push(line)});
     try {
         assert.ok(!lines.some((line) => line.includes('self-test')), lines.join('\n'));
@@ -48,13 +49,13 @@ test('a device that computes wrongly is named', {timeout: 300_000}, async () => 
         fs.writeFileSync(logits, fs.readFileSync(logits).reverse());
         const wrong = await import(pathToFileURL(path.join(copy, 'lib/doppler.js')).href);
         await assert.rejects(wrong.load(path.join(root, 'tests/vectors/packs/ours'),
-            {gpu: create([])}), {status: 'device', message: /computes wrongly: logits of a prompt/});
+            {gpu: create([OWN_ZEROS])}), {status: 'device', message: /computes wrongly: logits of a prompt/});
     } finally {
         fs.rmSync(copy, {recursive: true});
     }
 });
 
 test('what is no model is refused by a sentence', async () => {
-    await assert.rejects(load(path.join(root, 'tests/vectors/templates'), {gpu: create([])}),
+    await assert.rejects(load(path.join(root, 'tests/vectors/templates'), {gpu: create([OWN_ZEROS])}),
         (error) => error.status === 'file' && /manifest\.json/.test(error.message));
 });
