@@ -1,11 +1,12 @@
 # The wasm build and the page: part of the Makefile.
 #
 # The library and src/web as wasm, one thread, by the clang and wasi-libc of deps/zig; check.wasm has
-# the references too and is for tests. What only disks, threads or converters need is left out. For
-# size, but for what repacks weights; tables of Unicode, a third of it, are packed. The compiler keeps
-# the libc that it has built under build/wasm/zig.
+# the references too and is for tests. What only disks, threads or converters need is left out, and
+# hashes, which the loader in web/lib has compared. For size, but for what repacks weights; tables of
+# Unicode, a third of it, are packed. The compiler keeps the libc that it has built under
+# build/wasm/zig.
 WEB_OPTIMISE = $(if $(filter $(WEB_HOT),$(1)),-O2,-Oz)
-WEB_HOT := $(patsubst %,src/%.c,format/decode format/device_rows format/hash format/hash_web)
+WEB_HOT := $(patsubst %,src/%.c,format/decode format/device_rows)
 W := $(BUILD)/wasm
 WEB_CC = ZIG_GLOBAL_CACHE_DIR=$(abspath $(W))/zig ZIG_LOCAL_CACHE_DIR=$(abspath $(W))/zig \
 	deps/zig/zig cc -target wasm32-wasi $(WEB_COMMON)
@@ -17,8 +18,8 @@ WEB_WARNINGS := $(WARNINGS) -Wno-missing-field-initializers -Wno-string-conversi
 WEB_DEFINES := $(DEFINES) -Isrc/web/libc -D_WASI_EMULATED_GETPID -DYYJSON_DISABLE_WRITER=1 \
 	-DYYJSON_DISABLE_UTILS=1 -DYYJSON_DISABLE_NON_STANDARD=1 -DYYJSON_DISABLE_FAST_FP_CONV=1
 WEB_LINK := -mexec-model=reactor -Wl,-z,stack-size=1048576 -Wl,--max-memory=4294901760 -Wl,-s
-WEB_SRC := $(filter-out src/base/out_file.c src/gpu/library.c src/model/convert% \
-	src/model/config_write% src/text/tokenizer_write%,$(sort \
+WEB_SRC := $(filter-out src/base/out_file.c src/format/hash.c src/format/verify.c \
+	src/gpu/library.c src/model/convert% src/model/config_write% src/text/tokenizer_write%,$(sort \
 	$(wildcard $(patsubst %,src/%/*.c,base gpu format text model web))))
 web_objects = $(patsubst %.c,$(W)/%.o,$(1)) $(W)/kernels_gen.o
 WEB_DEPS := $(filter-out deps/utf8proc/%,$(DEPS_SRC)) $(W)/gen/utf8proc.c

@@ -99,7 +99,7 @@ uint16_t f32_to_f16(float x); /* to nearest even; overflow to infinity; NaN stay
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float x); /* to nearest even; NaN quieted */
 
-/* ---- hashes (hash.c) ------------------------------------------------------------------------ */
+/* ---- hashes (hash.c, hash_hex.c) ------------------------------------------------------------ */
 
 /* What packs call "blake3" is a variant of it: the chunks, tree and flags of BLAKE3, whose last
  * four words are mixed into the constants instead of replacing them, and whose root is not folded.

@@ -188,17 +188,4 @@ bool layout_by_name(str name, tensor_layout *out);
 bool read_pack_tensor(container *c, const pack_defaults *d, str name, const json_value *v,
                       tensor *t, dp_error *err);
 
-#ifdef __wasi__
-/* ---- SHA-256 without libcrypto, by its names (hash_web.c) ------------------------------------ */
-
-typedef struct {
-    uint32_t state[8];
-    uint64_t n; /* bytes so far; those of an unfinished block are in `block` */
-    unsigned char block[64];
-} SHA256_CTX;
-void SHA256_Init(SHA256_CTX *c);
-void SHA256_Update(SHA256_CTX *c, const void *bytes, size_t n);
-void SHA256_Final(unsigned char *digest, SHA256_CTX *c);
-#endif
-
 #endif

@@ -6,13 +6,9 @@
  * left, largest first, so its depth is the number of one bits in the count of chunks. The variant
  * differs in two places of the compression, marked below; no library has it, which is why BLAKE3 is
  * written here at all. */
-#ifdef __wasi__
-#include "format/format_internal.h"
-#else
 #include "format/format.h"
 
 #include <openssl/sha.h>
-#endif
 
 enum {
     BLOCK = 64, /* bytes of one compression */
@@ -211,29 +207,4 @@ void hash_end(hash_state *h, unsigned char digest[HASH_BYTES]) {
     } else {
         end_tree(&b->tree, digest, b->kind == HASH_BLAKE3_VARIANT);
     }
-}
-
-static int hex_value(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
-bool hash_from_hex(str text, unsigned char digest[HASH_BYTES]) {
-    if (text.size != 2 * (size_t)HASH_BYTES) return false;
-    for (size_t i = 0; i < HASH_BYTES; i++) {
-        const int high = hex_value(text.data[2 * i]), low = hex_value(text.data[2 * i + 1]);
-        if (high < 0 || low < 0) return false;
-        digest[i] = (unsigned char)(high << 4 | low);
-    }
-    return true;
-}
-
-void hash_to_hex(const unsigned char digest[HASH_BYTES], char text[HASH_HEX_BYTES]) {
-    for (size_t i = 0; i < HASH_BYTES; i++) {
-        text[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-        text[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-    }
-    text[2 * HASH_BYTES] = '\0';
 }

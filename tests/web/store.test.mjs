@@ -287,6 +287,14 @@ test('a piece that stays wrong: shard, piece and both hashes, after three times'
     assert.ok(server.asked('.bin').bytes <= 6 * PIECE);
 });
 
+test('a text that stays wrong, too: nothing behind the loader hashes it again', async () => {
+    const all = pack([2 * PIECE]), url = put(all);
+    server.spoil({match: 'tokenizer.json', wrongAt: 7});
+    await failsToLoad(url, all, browser(), 'format',
+        new RegExp(`tokenizer.json, piece 1 of 1: SHA-256 is .*says ${sha(all['tokenizer.json'])}`));
+    server.heal();
+});
+
 test('the network goes at 30 % and at 90 %: an error, and the next load brings the rest',
     async () => {
         const pieceBytes = 8 * PIECE, size = 30 * pieceBytes;
