@@ -119,6 +119,29 @@ test('messages are read in their forms', async () => {
     await model.close();
 });
 
+test('calls of tools reach the template as it wants them', async () => {
+    const { world, model, create } = await open();
+    const seen = [];
+    const { chatTokens } = world.engine;
+    world.engine.chatTokens = (messages, options) => {
+        seen.push(messages);
+        return chatTokens.call(world.engine, messages, options);
+    };
+    const call = (said) =>
+        ({ id: 'c', type: 'function', function: { name: 'f', arguments: said } });
+    const messages = [...MESSAGES,
+        { role: 'assistant', content: null, tool_calls: [call('{"x": [1]}'), call(''),
+            call({ y: 2 })] },
+        { role: 'tool', tool_call_id: 'c', content: '3' },
+        { role: 'assistant', content: 'so', tool_calls: null }];
+    await create({ messages, max_tokens: 1 });
+    assert.deepEqual(seen[0][1].tool_calls, [{ x: [1] }, {}, { y: 2 }].map(call));
+    assert.equal(seen[0][2].tool_call_id, 'c');
+    assert.ok(!('tool_calls' in seen[0][3]));
+    assert.equal(messages[1].tool_calls[0].function.arguments, '{"x": [1]}', "the caller's own");
+    await model.close();
+});
+
 test('a stop text ends the answer', async () => {
     const { model, create } = await open();
     const { text } = expected(PROMPT, 20);
@@ -165,7 +188,18 @@ test('errors have the form of theirs', async () => {
         [{ messages: MESSAGES, max_tokens: 1.5 }, 'max_tokens', /a whole number/],
         [{ messages: MESSAGES, stop: [''] }, 'stop', /none of them empty/],
         [{ messages: MESSAGES, stop: Array(17).fill('x') }, 'stop', /has 17 texts, at most 16/],
+        [{ messages: MESSAGES, stop: 'ä'.repeat(129) }, 'stop', /258 bytes, expected 1 to 256/],
+        [{ messages: MESSAGES, stop: 'a\0' }, 'stop', /none 0/],
         [{ messages: MESSAGES, stream: 'yes' }, 'stream', /true or false/],
+        [{ messages: MESSAGES, stream: true, stream_options: { include_usage: 1 } },
+            'stream_options.include_usage', /is 1, expected true or false/],
+        [{ messages: [{ role: 'assistant', tool_calls: {} }] }, 'messages[0].tool_calls',
+            /an array/],
+        [{ messages: [{ role: 'assistant', tool_calls: [{ function: {} }] }] },
+            'messages[0].tool_calls[0].function', /with a name/],
+        [{ messages: [{ role: 'assistant',
+            tool_calls: [{ function: { name: 'f', arguments: '[1' } }] }] },
+        'messages[0].tool_calls[0].function.arguments', /a JSON object/],
         [{ messages: MESSAGES, top_logprobs: 2 }, 'top_logprobs', /needs "logprobs": true/],
         [{ messages: MESSAGES, logprobs: true, top_logprobs: 21 }, 'top_logprobs', /is 21/],
         [{ messages: MESSAGES, stream_options: {} }, 'stream_options', /needs "stream": true/],

@@ -11,6 +11,7 @@ import { VERSION } from './protocol.js';
 
 const CHOICES_MAX = 128;
 const STOPS_MAX = 16;
+const STOP_BYTES_MAX = 256;
 const LOGPROBS_MAX = 20;
 
 /** Fields that do nothing here. */
@@ -93,6 +94,31 @@ function flatContent(content, param) {
     }).join('');
 }
 
+/**
+ * Calls that an earlier answer made. Their arguments come as JSON in a text; templates, which write
+ * them out as JSON, want the object.
+ * @param {any} calls @param {string} param @returns {Data[]}
+ */
+function readToolCalls(calls, param) {
+    if (!Array.isArray(calls)) refuse(param, 'expected an array of calls');
+    return calls.map((/** @type {any} */ call, /** @type {number} */ i) => {
+        const place = `${param}[${i}].function`;
+        if (!isObject(call?.function) || typeof call.function.name !== 'string') {
+            refuse(place, 'expected an object with a name');
+        }
+        const { arguments: said } = call.function;
+        if (typeof said !== 'string') return call;
+        let parsed;
+        try {
+            parsed = JSON.parse(said || '{}'); // no arguments are often said by no text
+        } catch {
+            // Refused below.
+        }
+        if (!isObject(parsed)) refuse(`${place}.arguments`, 'expected the text of a JSON object');
+        return { ...call, function: { ...call.function, arguments: parsed } };
+    });
+}
+
 /** @param {any} messages @returns {Data[]} */
 function readMessages(messages) {
     if (!Array.isArray(messages) || messages.length === 0) {
@@ -108,7 +134,14 @@ function readMessages(messages) {
             refuse(`${param}.content`, 'expected a text or an array of parts');
         }
         const role = each.role === 'developer' ? 'system' : each.role; // the newer name
-        return content === undefined ? { ...each, role } : { ...each, role, content };
+        /** @type {Data} */
+        const message = { ...each, role };
+        if (content !== undefined) message.content = content;
+        if (each.tool_calls === null) delete message.tool_calls;
+        else if (each.tool_calls !== undefined) {
+            message.tool_calls = readToolCalls(each.tool_calls, `${param}.tool_calls`);
+        }
+        return message;
     });
 }
 
@@ -119,6 +152,12 @@ function readStop(stop) {
         refuse('stop', 'expected a text or an array of texts, none of them empty');
     }
     if (all.length > STOPS_MAX) refuse('stop', `has ${all.length} texts, at most ${STOPS_MAX} go`);
+    for (const each of all) {
+        const { length } = new TextEncoder().encode(each);
+        if (length > STOP_BYTES_MAX || each.includes('\0')) {
+            refuse('stop', `a text has ${length} bytes, expected 1 to ${STOP_BYTES_MAX}, none 0`);
+        }
+    }
     return all;
 }
 
@@ -132,7 +171,7 @@ const fields = {
     stream: (value, how) => { how.stream = readFlag('stream', value); },
     stream_options: (value, how) => {
         if (!isObject(value)) refuse('stream_options', 'expected an object');
-        how.includeUsage = value.include_usage === true;
+        how.includeUsage = readFlag('stream_options.include_usage', value.include_usage ?? false);
     },
     n: (value, how) => { how.n = wholeIn('n', value, 1, CHOICES_MAX); },
     max_tokens: (value, how) => {
