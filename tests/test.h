@@ -23,6 +23,14 @@ typedef struct {
     size_t n;
 } test_group;
 
+/* Sanitizers watch the host's code: under them a test whose work is the device's goes once through
+ * each path of the host, or is skipped. */
+#ifdef __SANITIZE_ADDRESS__
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
 struct test {
     const char *group, *name;
     dp_error err;      /* zeroed before each case; a case that leaves an error in it fails */

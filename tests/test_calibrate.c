@@ -8,12 +8,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#ifdef __SANITIZE_ADDRESS__
-enum { SANITIZED = 1 }; /* the host's code is the same for every tier */
-#else
-enum { SANITIZED = 0 };
-#endif
-
 static const double UNIT = 1.0 / (1 << 23); /* WGSL's worst rounding of a basic operation */
 
 /* ---- devices and models -------------------------------------------------------------------- */

@@ -171,9 +171,7 @@ static void family_gguf_files_agree(test *t) {
 
 /* Positions far beyond the original context that RoPE scaling stretches. */
 static void a_long_text_agrees(test *t) {
-#ifdef __SANITIZE_ADDRESS__
-    SKIP(t, "sanitized: the same code as for short texts");
-#endif
+    if (SANITIZED) SKIP(t, "sanitized: the same code as for short texts");
     model_agrees_with(t, "models/llama3-gqa", "", "long");
 }
 
