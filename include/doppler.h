@@ -236,6 +236,9 @@ typedef struct {
     bool plan_only;    /* the model takes its memory on the device and plans its passes, but reads
                         * no weights: it describes itself and cannot evaluate */
     bool calibrate;    /* the pass keeps the sums that dp_calibrate needs; a little slower */
+    const char *tuning_dir; /* folder that keeps what tuning has found for each device; what it
+                             * lacks of this model is measured while it is opened, for 2 s at most
+                             * and on a GPU only. NULL: nothing is read, measured or written */
     dp_progress_fn *progress;
     void *progress_user;
     dp_log_fn *log; /* NULL: silent */
@@ -308,6 +311,30 @@ DP_API void dp_model_get_memory(const dp_model *model, dp_memory_row *rows, size
 typedef enum { DP_PASS_ONE, DP_PASS_FEW, DP_PASS_SOME, DP_PASS_MANY } dp_pass;
 DP_API bool dp_model_get_dispatch(const dp_model *model, dp_pass pass, uint32_t i, char *line,
                                   size_t size);
+
+/* A shape of workgroups that was tried for a matrix product or for attention. */
+typedef struct {
+    char product[128]; /* "project q4_k q8 3072x2048 1": kernel, formats, matrix, most rows */
+    char shape[48];    /* "rows 1, split 2, lanes 256, ahead 1" */
+    dp_pass pass;
+    uint32_t calls;  /* in a pass */
+    bool is_initial; /* what the product has untuned */
+    bool is_right;   /* computes what the initial one does; others are never chosen */
+    bool is_chosen;
+    double nanoseconds; /* one call; 0 if it is not right */
+} dp_tuned;
+/* Called while the device is locked: it must not call the library. False cancels. */
+typedef bool dp_tune_fn(void *user, const dp_tuned *row);
+
+/* Measures which shapes of workgroups the model's matrix products and attention are fastest with on
+ * its device, whatever is known already, and has the model use them: all of them, or those whose
+ * names begin with `only` (NULL: all). With `folder` (NULL: none) the choices are kept there as
+ * dp_model_options.tuning_dir says. `each`, may be NULL, sees every shape that was tried.
+ * DP_E_ARGUMENT for a model without a device, while a session of it holds tokens or if it has no
+ * such product, DP_E_UNSUPPORTED if its experts are paged, DP_E_FILE if the choices cannot be kept,
+ * DP_E_CANCELLED; after DP_E_MEMORY and DP_E_DEVICE the model can only be closed. */
+DP_API DP_CHECK_RESULT bool dp_model_tune(dp_model *model, const char *folder, const char *only,
+                                          dp_tune_fn *each, void *user, dp_error *err);
 
 /* Tensors by index, in file order. False past the end. */
 typedef struct {

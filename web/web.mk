@@ -19,7 +19,8 @@ WEB_DEFINES := $(DEFINES) -Isrc/web/libc -D_WASI_EMULATED_GETPID -DYYJSON_DISABL
 	-DYYJSON_DISABLE_UTILS=1 -DYYJSON_DISABLE_NON_STANDARD=1 -DYYJSON_DISABLE_FAST_FP_CONV=1
 WEB_LINK := -mexec-model=reactor -Wl,-z,stack-size=1048576 -Wl,--max-memory=4294901760 -Wl,-s
 WEB_SRC := $(filter-out src/base/out_file.c src/format/hash.c src/format/verify.c \
-	src/gpu/library.c src/model/convert% src/model/config_write% src/text/tokenizer_write%,$(sort \
+	src/gpu/library.c src/model/convert% src/model/tune% src/model/config_write% \
+	src/text/tokenizer_write%,$(sort \
 	$(wildcard $(patsubst %,src/%/*.c,base gpu format text model web))))
 web_objects = $(patsubst %.c,$(W)/%.o,$(1)) $(W)/kernels_gen.o
 WEB_DEPS := $(filter-out deps/utf8proc/%,$(DEPS_SRC)) $(W)/gen/utf8proc.c

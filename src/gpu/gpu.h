@@ -148,6 +148,7 @@ const gpu_kernel *gpu_kernel_get(gpu *g, const gpu_source *source,
  * returns at once. Without it, or without threads, who waits for a pipeline makes it. */
 void gpu_kernels_start(gpu *g);
 const char *gpu_kernel_name(const gpu_kernel *k); /* "matvec q4_k": with its fragments */
+gpu_access gpu_kernel_access(const gpu_kernel *k, uint32_t binding); /* of one that it has */
 /* Waits for all pipelines asked for; DP_E_DEVICE with the kernel's name and the compiler's message.
  */
 bool gpu_kernels_wait(gpu *g, dp_error *err) CHECK_RESULT;

@@ -236,6 +236,10 @@ const char *gpu_kernel_name(const gpu_kernel *k) {
     return k->label;
 }
 
+gpu_access gpu_kernel_access(const gpu_kernel *k, uint32_t binding) {
+    return (gpu_access)(k->access >> (2 * binding) & 3);
+}
+
 const gpu_call *gpu_plan_call(const gpu_plan *p, uint32_t i) {
     return i < p->n ? &p->calls[i] : NULL;
 }

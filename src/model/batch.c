@@ -55,19 +55,23 @@ static pass_kind kind_of(uint32_t rows) {
                                  : PASS_MANY;
 }
 
+gpu_sizes pass_sizes(const pass *p) {
+    const uint32_t splits = attend_splits(&p->m->shapes, p->longest);
+    return (gpu_sizes){ .n = { [SIZE_ONE] = 1,
+                               [SIZE_ROWS] = p->n_rows,
+                               [SIZE_OUT] = p->n_out,
+                               [SIZE_SPLITS] = splits,
+                               [SIZE_TILES] = p->n_tiles,
+                               [SIZE_EXPERT_TILES] = expert_tiles_of(&p->m->config, p->n_rows),
+                               [SIZE_KEYS] = (uint32_t)min_u64(p->keys, UINT32_MAX),
+                               [SIZE_LONGEST] = p->longest,
+                               [SIZE_COMBINE] = splits > 1 ? 1 : 0 } };
+}
+
 bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {
     dp_model *m = p->m;
     const pass_kind kind = kind_of(p->n_rows);
-    const uint32_t splits = attend_splits(&m->shapes, p->longest);
-    const gpu_sizes sizes = { .n = { [SIZE_ONE] = 1,
-                                     [SIZE_ROWS] = p->n_rows,
-                                     [SIZE_OUT] = p->n_out,
-                                     [SIZE_SPLITS] = splits,
-                                     [SIZE_TILES] = p->n_tiles,
-                                     [SIZE_EXPERT_TILES] = expert_tiles_of(&m->config, p->n_rows),
-                                     [SIZE_KEYS] = (uint32_t)min_u64(p->keys, UINT32_MAX),
-                                     [SIZE_LONGEST] = p->longest,
-                                     [SIZE_COMBINE] = splits > 1 ? 1 : 0 } };
+    const gpu_sizes sizes = pass_sizes(p);
     m->latest.kind = kind;
     m->latest.head = kind_of(p->n_out);
     m->latest.sizes = sizes;

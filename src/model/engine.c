@@ -388,7 +388,7 @@ static bool take_host_memory(dp_model *m, dp_error *err) {
     return true;
 }
 
-static bool finish_plans(dp_model *m, dp_error *err) {
+static bool finish_passes(dp_model *m, dp_error *err) {
     for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
         for (uint32_t i = 0; i < m->n_stages; i++) {
             if (!gpu_plan_finish(m->body[kind][i], err)) {
@@ -399,8 +399,32 @@ static bool finish_plans(dp_model *m, dp_error *err) {
             return false;
         }
     }
-    return gpu_plan_finish(m->greedy, err) && gpu_plan_finish(m->sampled, err) &&
-           gpu_plan_finish(m->logprobs, err);
+    return true;
+}
+
+static bool finish_plans(dp_model *m, dp_error *err) {
+    return finish_passes(m, err) && gpu_plan_finish(m->greedy, err) &&
+           gpu_plan_finish(m->sampled, err) && gpu_plan_finish(m->logprobs, err);
+}
+
+static void drop_passes(dp_model *m) {
+    for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
+        for (uint32_t i = 0; m->body[kind] != NULL && i < m->n_stages; i++) {
+            gpu_plan_free(m->body[kind][i]);
+            m->body[kind][i] = NULL;
+        }
+        gpu_plan_free(m->head[kind]);
+        m->head[kind] = NULL;
+    }
+}
+
+bool forward_record_again(dp_model *m, dp_error *err) {
+    drop_passes(m);
+    if (!forward_record(m, err)) {
+        return false;
+    }
+    gpu_kernels_start(m->gpu);
+    return finish_passes(m, err);
 }
 
 static bool name_need(const dp_model *m, dp_error *err) {
@@ -443,8 +467,9 @@ static bool finish_device(dp_model *m, dp_error *err) {
 }
 
 static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *err) {
+    const char *folder = options != NULL ? options->tuning_dir : NULL;
     gpu_lock(m->gpu);
-    bool ok = prepare_device(m, options, err);
+    bool ok = (folder == NULL || tuned_read(m, folder, err)) && prepare_device(m, options, err);
     if (ok && !m->plan_only) {
         double since = clock_seconds();
         const double start = since, bytes = (double)m->weights.bytes;
@@ -453,6 +478,9 @@ static bool fill_device(dp_model *m, const dp_model_options *options, dp_error *
         log_line(&m->log, DP_LOG_DEBUG, "%s: %.2f GB of weights at %.2f GB/s",
                  container_path(m->files), 1e-9 * bytes, 1e-9 * bytes / (since - start));
         ok = ok && finish_device(m, err);
+        since = clock_seconds();
+        ok = ok && (folder == NULL || tune_at_load(m, folder, err));
+        tell_stage(m, "tuned", &since);
     }
     end_upload(m);
     gpu_unlock(m->gpu);
@@ -564,12 +592,7 @@ void dp_model_close(dp_model *m) {
     if (m->gpu != NULL) {
         gpu_lock(m->gpu);
         end_upload(m);
-        for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
-            for (uint32_t i = 0; m->body[kind] != NULL && i < m->n_stages; i++) {
-                gpu_plan_free(m->body[kind][i]);
-            }
-            gpu_plan_free(m->head[kind]);
-        }
+        drop_passes(m);
         gpu_plan_free(m->greedy);
         gpu_plan_free(m->sampled);
         gpu_plan_free(m->logprobs);
@@ -577,6 +600,7 @@ void dp_model_close(dp_model *m) {
         buffers_drop(m);
         gpu_unlock(m->gpu);
     }
+    mem_free(m->tuned.list);
     tokenizer_close(m->tokenizer);
     container_close(m->files);
     arena_free(&m->arena);

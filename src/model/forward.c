@@ -233,10 +233,19 @@ static void record_head(recorder *r) {
     }
 }
 
+void forward_record_part(dp_model *m, pass_kind kind, bool head, gpu_plan *plan, tuner *t,
+                         dp_error *err) {
+    assert(!model_pages_experts(m));
+    recorder r = { .m = m, .kind = kind, .plan = plan, .tuner = t, .err = err };
+    (head ? record_head : record_body)(&r);
+}
+
 bool forward_record(dp_model *m, dp_error *err) {
     m->n_stages = model_pages_experts(m) ? 2 * m->config.n_layers + 1 : 1;
     for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
-        m->body[kind] = arena_new(&m->arena, m->n_stages, sizeof(gpu_plan *), "plans", err);
+        if (m->body[kind] == NULL) {
+            m->body[kind] = arena_new(&m->arena, m->n_stages, sizeof(gpu_plan *), "plans", err);
+        }
         m->head[kind] = gpu_plan_new(m->gpu, err);
         bool ok = m->body[kind] != NULL && m->head[kind] != NULL;
         for (uint32_t i = 0; i < m->n_stages && ok; i++) {

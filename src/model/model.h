@@ -486,6 +486,18 @@ static inline uint32_t pass_rows(pass_kind kind) {
 
 typedef struct expert_cache expert_cache;
 typedef struct chain chain;
+typedef struct tuner tuner;
+
+/* Which shape of workgroups operations have: by key, the name of one that they offer
+ * (ops_internal.h). */
+enum { TUNED_KEY_BYTES = 128, TUNED_NAME_BYTES = 48 };
+typedef struct {
+    char key[TUNED_KEY_BYTES], shape[TUNED_NAME_BYTES];
+} tuned_entry;
+typedef struct {
+    tuned_entry *list;
+    size_t n, max;
+} tuned_table;
 
 struct dp_model {
     arena arena;
@@ -509,6 +521,7 @@ struct dp_model {
     gpu_plan *head[PASS_COUNT];  /* last norm and logits, by wanted rows */
     gpu_plan *greedy, *sampled;  /* one step of the sampler */
     gpu_plan *logprobs;
+    tuned_table tuned; /* shapes that were measured */
     struct {
         pass_kind kind, head;
         gpu_sizes sizes;
@@ -580,6 +593,7 @@ typedef struct {
     const char *role;         /* of what is recorded from here on, for profiles: static text */
     gpu_range bytes_of;       /* what buffers.bytes holds: made by a call of */
     const gpu_plan *bytes_in; /* this plan (ops_prefill.c) */
+    tuner *tuner;             /* NULL: what m->tuned says is recorded, all of it */
     dp_error *err;
 } recorder;
 
@@ -728,6 +742,41 @@ bool model_load_some(dp_model *m, bool *done, dp_error *err) CHECK_RESULT;
 /* Records all plans of the model (forward.c, sample.c). */
 bool forward_record(dp_model *m, dp_error *err) CHECK_RESULT;
 bool sample_record(dp_model *m, dp_error *err) CHECK_RESULT;
+/* The body or the head of one kind of pass into a plan, as far as the tuner lets it (tune.c). */
+void forward_record_part(dp_model *m, pass_kind kind, bool head, gpu_plan *plan, tuner *t,
+                         dp_error *err);
+/* Frees the passes and records them anew: m->tuned has changed (engine.c). On false the model can
+ * only be closed. */
+bool forward_record_again(dp_model *m, dp_error *err) CHECK_RESULT;
+
+/* ---- tuning -------------------------------------------------------------------------------- */
+
+typedef struct {
+    bool quick;         /* 2 s at most, and only products that nothing is known of */
+    double run_seconds; /* what a run is to take about */
+    const char *only;   /* products whose keys begin so; NULL: all */
+    uint32_t spoilt;    /* test hook: the shape whose results are made wrong; 0: none */
+    dp_tune_fn *each;   /* may be NULL */
+    void *user;
+} tune_options;
+/* Measures the model's operations on its device and keeps the choices in m->tuned; *n_done is how
+ * many were measured. Plans that are recorded afterwards have them. The device is locked, the model
+ * has no session. On false what was found until then is kept (tune.c). */
+bool model_tune(dp_model *m, const tune_options *how, size_t *n_done, dp_error *err) CHECK_RESULT;
+/* The quick form while a model is opened, never on a software GPU: measures, keeps what it found in
+ * the folder if that can be done, and records the passes anew. */
+bool tune_at_load(dp_model *m, const char *folder, dp_error *err) CHECK_RESULT;
+
+/* NULL: nothing is known of it (ops.c). */
+const char *tuned_find(const tuned_table *t, const char *key);
+bool tuned_put(tuned_table *t, const char *key, const char *shape, dp_error *err) CHECK_RESULT;
+/* The file of this device in a folder (tuned.c). A file that cannot be used is none, and the log
+ * says so; false: out of memory, or the path is too long. Writing adds to what is there and makes
+ * the folder. */
+bool tuned_path(const dp_model *m, const char *folder, char *out, size_t size,
+                dp_error *err) CHECK_RESULT;
+bool tuned_read(dp_model *m, const char *folder, dp_error *err) CHECK_RESULT;
+bool tuned_write(const dp_model *m, const char *folder, dp_error *err) CHECK_RESULT;
 
 /* ---- chains of steps (steps.c) ------------------------------------------------------------- */
 

@@ -61,6 +61,10 @@ const gpu_fragment *reduce_fragment(const gpu *g) {
     return gpu_info(g)->subgroups ? &reduce_subgroup_part : &reduce_tree_part;
 }
 
+bool is_software(const gpu *g) {
+    return strcmp(gpu_info(g)->type, "cpu") == 0;
+}
+
 uint32_t team_lanes(const gpu *g) {
     const dp_device_info *info = gpu_info(g);
     return info->subgroups ? min_u32(info->subgroup_size, SUBGROUP_TEAM) : TREE_TEAM;
@@ -68,6 +72,9 @@ uint32_t team_lanes(const gpu *g) {
 
 void add_call(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
               const void *consts, gpu_call call) {
+    if (r->tuner != NULL && !r->tuner->takes) {
+        return;
+    }
     call.label = r->role;
     forget_bytes(r, source, fragments, &call);
     if (gpu_profiles(r->m->gpu)) call.cost = cost_of_call(r, source, fragments, &call);
@@ -77,6 +84,55 @@ void add_call(recorder *r, const gpu_source *source, const gpu_fragment *const *
 
 gpu_range or_none(const dp_model *m, const vector *v) {
     return v != NULL && v->source != NULL ? v->range : m->buffers.none;
+}
+
+/* ---- choosing shapes ----------------------------------------------------------------------- */
+
+void tuned_offer(tuned_question *q, const tuned_shape *shape) {
+    for (uint32_t i = 0; i < q->n; i++) {
+        if (strcmp(q->shapes[i].name, shape->name) == 0) {
+            return;
+        }
+    }
+    uint32_t at = q->n;
+    while (at > 0 && q->shapes[at - 1].cost > shape->cost) {
+        at--;
+    }
+    if (at == TUNED_SHAPES) {
+        return;
+    }
+    q->n = min_u32(q->n + 1, TUNED_SHAPES);
+    memmove(&q->shapes[at + 1], &q->shapes[at], (q->n - 1 - at) * sizeof *shape);
+    q->shapes[at] = *shape;
+}
+
+const char *tuned_find(const tuned_table *t, const char *key) {
+    for (size_t i = 0; i < t->n; i++) {
+        if (strcmp(t->list[i].key, key) == 0) {
+            return t->list[i].shape;
+        }
+    }
+    return NULL;
+}
+
+const tuned_shape *tuned_choice(recorder *r, const tuned_question *q) {
+    assert(q->n > 0);
+    if (r->tuner != NULL) {
+        return r->tuner->choose(r, q);
+    }
+    const char *name = tuned_find(&r->m->tuned, q->key);
+    for (uint32_t i = 0; name != NULL && i < q->n; i++) {
+        if (strcmp(q->shapes[i].name, name) == 0) {
+            return &q->shapes[i];
+        }
+    }
+    return &q->shapes[0];
+}
+
+void tuned_end(recorder *r) {
+    if (r->tuner != NULL) {
+        r->tuner->takes = false;
+    }
 }
 
 /* ---- the pass ------------------------------------------------------------------------------ */

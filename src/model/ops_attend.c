@@ -2,13 +2,19 @@
  * and the attention of single rows and of many. */
 #include "model/ops_internal.h"
 
+#include <stdio.h>
+
 enum {
     QK_NORM_LANES = 64,
     ROPE_LANES = 128,    /* of rope.wgsl */
     DECODE_GROUPS = 528, /* workgroups that fill the largest devices: four to a
                             multiprocessor */
     SPLITS_MAX = 64,     /* of attend_combine.wgsl */
-    ROWS_BYTES = 256,    /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
+    /* query heads of a workgroup: with 4 in decoding keys are read once less, and registers leave
+     * room for fewer workgroups */
+    DECODE_HEADS = 2,
+    PREFILL_HEADS = 8,
+    ROWS_BYTES = 256, /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
     WORKGROUP_BYTES = 16384,
 };
 
@@ -147,10 +153,10 @@ void op_rope(recorder *r, uint32_t layer) {
  * ---------------------------------------------------------------------------
  */
 
-/* Query heads of one workgroup. Measured on an H200: with 4, keys are read once less, and registers
- * leave room for fewer workgroups to a multiprocessor. */
-static uint32_t decode_heads(const config *c) {
-    return min_u32(c->n_heads / c->n_kv_heads, 2);
+/* Query heads of one workgroup: all that share a key head, or an even part of them. */
+static uint32_t heads_together(const config *c, uint32_t most) {
+    const uint32_t group = c->n_heads / c->n_kv_heads;
+    return ceil_div(group, ceil_div(group, most));
 }
 
 /* Keys of a span at least: two rounds of a workgroup of 128 lanes with four keys to a lane. Up to
@@ -161,17 +167,13 @@ uint32_t attend_span(const config *c) {
 }
 
 uint32_t attend_splits_max(const shapes *s, const config *c) {
-    const uint32_t chunks = ceil_div(c->n_heads / c->n_kv_heads, decode_heads(c));
+    const uint32_t chunks = ceil_div(c->n_heads / c->n_kv_heads, heads_together(c, DECODE_HEADS));
     const uint32_t fill = min_u32(max_u32(DECODE_GROUPS / (c->n_kv_heads * chunks), 4), SPLITS_MAX);
     return min_u32(fill, ceil_div(s->context, s->span));
 }
 
 uint32_t attend_splits(const shapes *s, uint32_t longest) {
     return longest <= 2 * s->span ? 1 : min_u32(ceil_div(longest, s->span), s->n_splits);
-}
-
-static bool is_cpu(const dp_device_info *info) {
-    return strcmp(info->type, "cpu") == 0;
 }
 
 bool attend_in_teams(attend_decode_consts *k, uint32_t memory) {
@@ -243,11 +245,47 @@ static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
     return bytes ? &act_q8_part : &act_f32_part;
 }
 
+uint32_t tuned_keys(const shapes *s) {
+    enum { KEYS_MOST = 2048 };
+    const uint32_t half = power_above(s->context / 2 + 1); /* a power of two, at most the context */
+    return min_u32(half, KEYS_MOST);
+}
+
+/* Gives the kernel its lanes, in one of the shapes that fit. True: attend_decode; else a tree. */
+static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool bytes) {
+    /* lanes without a key cost time only where they are computed one after the other */
+    static const uint32_t lanes[2][3] = { { 128, 256, 64 }, { 64, 128, 256 } };
+    const shapes *s = &r->m->shapes;
+    const bool software = is_software(r->m->gpu);
+    const dp_device_info *info = gpu_info(r->m->gpu);
+    const uint32_t memory = info->max_workgroup_memory, heads = k->n_kv * k->group;
+    k->wg = lanes[software][0];
+    const bool teams = info->subgroups && !software && /* there shuffles are loops */
+                       attend_in_teams(k, memory);
+    tuned_question q = { .rows = heads, .cols = tuned_keys(s), .act = y };
+    q.act_cols = bytes ? heads * k->head_dim : 0;
+    snprintf(q.key, sizeof q.key, "attend_decode %s %u/%ux%u%s%s %u %u", s->f16 ? "f16" : "f32",
+             heads, k->n_kv, k->head_dim, k->window > 0 ? " window" : "", k->sinks ? " sinks" : "",
+             q.cols, pass_rows(r->kind));
+    for (uint32_t i = 0; i < ARRAY_LEN(lanes[0]); i++) {
+        tuned_shape shape = { .which = lanes[software][i], .cost = i };
+        k->wg = shape.which;
+        const uint32_t fit = teams && attend_in_teams(k, memory)
+                                 ? k->wg
+                                 : attend_in_tree(k, memory, software, s->f16).wg;
+        snprintf(shape.name, sizeof shape.name, "lanes %u", shape.which);
+        if (fit == shape.which) {
+            tuned_offer(&q, &shape);
+        }
+    }
+    k->wg = q.n > 0 ? tuned_choice(r, &q)->which : lanes[software][0];
+    return teams && attend_in_teams(k, memory);
+}
+
 static void attend_rows(recorder *r, uint32_t layer) {
     const config *c = &r->m->config;
     const buffers *b = &r->m->buffers;
     const shapes *s = &r->m->shapes;
-    const dp_device_info *info = gpu_info(r->m->gpu);
     const vector *sinks = &r->m->weights.layers[layer].sinks;
     const rope_kind table = c->layer_rope[layer];
     const uint32_t group = c->n_heads / c->n_kv_heads;
@@ -260,7 +298,7 @@ static void attend_rows(recorder *r, uint32_t layer) {
     attend_decode_consts consts = {
         .n_kv = c->n_kv_heads,
         .group = group,
-        .heads = decode_heads(c),
+        .heads = heads_together(c, DECODE_HEADS),
         .head_dim = c->head_dim,
         .rope_dim = table == ROPE_NONE ? 0 : c->rope_dim,
         .fused = fused,
@@ -276,11 +314,10 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .plain = act == &act_odd_part,
         .page = KV_PAGE,
         .table = s->n_pages,
-        /* lanes without a key cost time only where they are computed one after the other */
-        .wg = is_cpu(info) ? 64 : 128,
         .team = team_lanes(r->m->gpu),
         .ahead = 4,
     };
+    const bool teams = choose_lanes(r, &consts, b->att, act == &act_q8_part);
     const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
     const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= consts.one;
     /* the bindings of both kernels are the same */
@@ -299,18 +336,18 @@ static void attend_rows(recorder *r, uint32_t layer) {
                     { .size = SIZE_ROWS } },
     };
     const gpu_fragment *const parts[] = { cache_fragment(r->m), act };
-    if (info->subgroups && !is_cpu(info) && /* there shuffles are loops */
-        attend_in_teams(&consts, info->max_workgroup_memory)) {
+    if (teams) {
         call.params = &(attend_decode_params){ v.first[0], v.first[1], v.first[2] };
         add_call(r, &attend_decode_source, parts, &consts, call);
     } else {
-        const attend_decode_tree_consts tree =
-            attend_in_tree(&consts, info->max_workgroup_memory, is_cpu(info), s->f16);
+        const attend_decode_tree_consts tree = attend_in_tree(
+            &consts, gpu_info(r->m->gpu)->max_workgroup_memory, is_software(r->m->gpu), s->f16);
         const attend_decode_tree_params blocks = attend_tree_blocks(&tree, v.first);
         call.params = &blocks;
         add_call(r, &attend_decode_tree_source, parts, &tree, call);
     }
     if (one_span) {
+        tuned_end(r);
         return;
     }
     const attend_combine_consts combine = {
@@ -333,6 +370,7 @@ static void attend_rows(recorder *r, uint32_t layer) {
                       [ACT_ODD_ACT] = b->att },
             .groups = { { .times = c->n_heads }, { .size = SIZE_ROWS }, { .size = SIZE_COMBINE } },
         });
+    tuned_end(r);
 }
 
 /* ---- many rows
@@ -357,8 +395,7 @@ static const prefill_tile prefill_cpu_tiles[] = {
 };
 
 static bool joins_by_shuffles(const gpu *g, uint32_t bk) {
-    const dp_device_info *info = gpu_info(g);
-    return info->subgroups && !is_cpu(info) && bk / 4 <= team_lanes(g);
+    return gpu_info(g)->subgroups && !is_software(g) && bk / 4 <= team_lanes(g);
 }
 
 bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *info,
@@ -374,11 +411,11 @@ bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *i
 
 static void choose_prefill(const dp_model *m, attend_prefill_consts *k) {
     const dp_device_info *info = gpu_info(m->gpu);
-    const bool cpu = is_cpu(info);
+    const bool cpu = is_software(m->gpu);
     const prefill_tile *tiles = cpu ? prefill_cpu_tiles : prefill_tiles;
     const size_t n = cpu ? ARRAY_LEN(prefill_cpu_tiles) : ARRAY_LEN(prefill_tiles);
     k->head_dim = m->config.head_dim;
-    k->heads = decode_heads(&m->config);
+    k->heads = heads_together(&m->config, PREFILL_HEADS);
     for (size_t i = 0; i < n; i++) {
         k->bq = tiles[i].bq;
         k->bk = tiles[i].bk;

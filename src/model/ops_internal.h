@@ -15,6 +15,8 @@ enum {
 /* NULL for a type that weights_plan refuses. */
 const gpu_fragment *weight_fragment(dtype type);
 const gpu_fragment *reduce_fragment(const gpu *g);
+/* Lanes without hardware of their own: a compiler that takes seconds over long code. */
+bool is_software(const gpu *g);
 /* Lanes that reduce together: within a subgroup where there are any, a power of two. */
 uint32_t team_lanes(const gpu *g);
 
@@ -52,5 +54,40 @@ bool matrix_is_used(const dp_model *m);
 void record_matrix(recorder *r, const product *a, uint32_t part);
 /* Adds up what was computed into buffers.parts in parts of the columns, and finishes it. */
 void record_sum(recorder *r, const product *a, const weight_part *p, uint32_t splits);
+
+/* ---- shapes of workgroups (ops.c, tune.c) ---------------------------------------------------- */
+
+/* How an operation may divide its work among workgroups. */
+typedef struct {
+    char name[TUNED_NAME_BYTES]; /* "128x64, split 2" */
+    double cost;                 /* guessed; the least is what the operation has untuned */
+    uint32_t which, splits;      /* in the operation's own tables */
+} tuned_shape;
+enum { TUNED_SHAPES = 8 };
+
+/* An operation with the shapes that it may have, all of which compute the same. */
+typedef struct {
+    char key[TUNED_KEY_BYTES]; /* "project q4_k q8 3072x2048 1": kernel, formats, matrix, rows */
+    uint32_t rows, cols;       /* of the matrix, or heads and keys */
+    gpu_range act;             /* where it writes signed bytes (act_q8), */
+    uint32_t act_cols;         /* how many columns; 0: it writes none */
+    tuned_shape shapes[TUNED_SHAPES]; /* by cost */
+    uint32_t n;
+} tuned_question;
+/* Takes a shape up unless one of its name is there or TUNED_SHAPES cheaper ones. */
+void tuned_offer(tuned_question *q, const tuned_shape *shape);
+/* What tuning has found for it on this device, or the first. The operation's calls follow, then
+ * tuned_end. */
+const tuned_shape *tuned_choice(recorder *r, const tuned_question *q);
+void tuned_end(recorder *r);
+/* Keys that the last row sees where attention is tuned: a power of two, so that contexts that are
+ * nearly alike share what was found. */
+uint32_t tuned_keys(const shapes *s);
+
+/* What decides instead while a pass is recorded to tune: tune.c, which begins with this. */
+struct tuner {
+    const tuned_shape *(*choose)(recorder *r, const tuned_question *q);
+    bool takes; /* the calls to come; others are left out */
+};
 
 #endif

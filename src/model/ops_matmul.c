@@ -1,9 +1,32 @@
 /* ops_matmul: matrix products of a few rows, dense and of experts (of many: ops_prefill.c). */
 #include "model/ops_internal.h"
 
+#include <stdio.h>
+
 enum {
     MATVEC_LARGE = 4096, /* rows from which a workgroup takes 8 instead of 4 */
 };
+
+/* Rows that a workgroup takes; of experts, which are not tuned, as their number wants it. */
+static uint32_t choose_teams(recorder *r, const weight *w, uint32_t rows) {
+    static const uint32_t others[] = { 4, 8, 16 };
+    const uint32_t usual = rows >= MATVEC_LARGE ? 8 : 4;
+    const uint32_t most = gpu_info(r->m->gpu)->max_workgroup_lanes / team_lanes(r->m->gpu);
+    if (w->experts) {
+        return usual;
+    }
+    tuned_question q = { .rows = rows, .cols = w->cols };
+    snprintf(q.key, sizeof q.key, "matvec %s %ux%u %u", weight_fragment(w->type)->name, rows,
+             w->cols, pass_rows(r->kind));
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        tuned_shape shape = { .which = others[i], .cost = others[i] != usual };
+        snprintf(shape.name, sizeof shape.name, "rows %u", others[i]);
+        if (others[i] <= most) {
+            tuned_offer(&q, &shape);
+        }
+    }
+    return tuned_choice(r, &q)->which;
+}
 
 static void record_matvec(recorder *r, const product *a, uint32_t part) {
     const dp_model *m = r->m;
@@ -11,7 +34,7 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
     const bool experts = a->w->experts;
     const uint32_t rows = experts ? a->w->rows : p->rows;
     const uint32_t team = team_lanes(m->gpu);
-    const uint32_t teams = rows >= MATVEC_LARGE ? 8 : 4;
+    const uint32_t teams = choose_teams(r, a->w, rows);
     const uint32_t groups = ceil_div(rows, teams);
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const matvec_consts consts = {
@@ -52,6 +75,7 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
                              { .times = ceil_div(groups, grid_x) },
                              experts ? pairs : (gpu_extent){ 0 } },
              });
+    tuned_end(r);
 }
 
 static void record_product(recorder *r, const product *a) {

@@ -5,6 +5,7 @@
 #include "model/ops_internal.h"
 
 #include <math.h>
+#include <stdio.h>
 
 enum {
     MATRIX_SPLITS = 4,       /* parts of the columns at most */
@@ -46,24 +47,29 @@ static double matrix_time(matrix_choice c, uint32_t side, uint32_t rows, uint32_
     return units * fmax(busy, c.block->alone) + sums;
 }
 
-static matrix_choice choose_matrix(const recorder *r, const product *a, uint32_t rows) {
+static matrix_choice choose_matrix(recorder *r, const product *a, uint32_t rows) {
     const uint32_t side = gpu_info(r->m->gpu)->matrix, batch = r->m->shapes.batch;
     const uint32_t tokens = a->y.picked ? r->m->shapes.n_out : batch;
     const bool splits = rows % 4 == 0 && !a->y.picked;
-    matrix_choice best = { NULL, 1 };
-    double least = INFINITY;
-    for (size_t i = 0; i < ARRAY_LEN(matrix_blocks); i++) {
+    tuned_question q = { .rows = rows, .cols = a->w->cols };
+    snprintf(q.key, sizeof q.key, "matmul_matrix%s %s %ux%u %u", a->y.add ? " add" : "",
+             weight_fragment(a->w->type)->name, rows, a->w->cols, tokens);
+    for (uint32_t i = 0; i < ARRAY_LEN(matrix_blocks); i++) {
         matrix_choice c = { &matrix_blocks[i], 1 };
         for (; c.splits <= (splits ? MATRIX_SPLITS : 1); c.splits *= 2) {
             const uint64_t parts = (uint64_t)c.splits * batch * rows * sizeof(float);
             if (c.splits > 1 && parts > r->m->buffers.parts.size) break;
-            const double time = matrix_time(c, side, rows, a->w->cols, tokens);
-            if (time >= least) continue;
-            least = time;
-            best = c;
+            tuned_shape shape = { .which = i,
+                                  .splits = c.splits,
+                                  .cost = matrix_time(c, side, rows, a->w->cols, tokens) };
+            snprintf(shape.name, sizeof shape.name, "%ux%u, split %u",
+                     c.block->subs_r * c.block->tiles_r * side,
+                     c.block->subs_t * c.block->tiles_t * side, c.splits);
+            tuned_offer(&q, &shape);
         }
     }
-    return best;
+    const tuned_shape *s = tuned_choice(r, &q);
+    return (matrix_choice){ &matrix_blocks[s->which], s->splits };
 }
 
 /* Of the tokens that expert_group puts together. */
@@ -115,6 +121,7 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
     const weight_part *p = &a->w->parts[part];
     const bool experts = a->w->experts;
     const uint32_t rows = experts ? a->w->rows : p->rows, side = info->matrix;
+    record_halves(r, a);
     const matrix_choice c = experts ? (matrix_choice){ NULL, 1 } : choose_matrix(r, a, rows);
     const matrix_block b = experts ? expert_block(side) : *c.block;
     const bool whole = c.splits == 1; /* else matmul_sum does the rest */
@@ -149,7 +156,6 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
     const gpu_fragment *const fragments[] = { weight_fragment(a->w->type),
                                               side == 8 ? &mma_8_part : &mma_16_part };
     const gpu_range none = m->buffers.none;
-    record_halves(r, a);
     add_call(r, &matmul_matrix_source, fragments, &consts,
              (gpu_call){
                  .bind = { [0] = p->range,
@@ -166,4 +172,5 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
                              { .times = c.splits } },
              });
     if (!whole) record_sum(r, a, p, c.splits);
+    tuned_end(r);
 }

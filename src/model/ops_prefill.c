@@ -7,7 +7,7 @@
  * parts its columns are split, choose_matmul says. */
 #include "model/ops_internal.h"
 
-#include <math.h>
+#include <stdio.h>
 
 enum {
     UNIT = 32, /* columns that share a scale */
@@ -103,36 +103,56 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
     return rounds * round * lanes / 256 + sums;
 }
 
-static matmul_choice choose_matmul(const recorder *r, const product *a, uint32_t rows) {
-    const dp_device_info *info = gpu_info(r->m->gpu);
-    const uint32_t n = a->y.picked ? r->m->shapes.n_out : r->m->shapes.batch;
-    const bool bytes = takes_bytes(r, a->w);
-    matmul_choice best = { &matmul_tiles[EXPERTS_TILE], 1, 1 };
-    if (a->w->experts || strcmp(info->type, "cpu") == 0) {
-        return best;
+static uint32_t rows_of_x(const recorder *r, const product *a) {
+    return a->y.picked ? r->m->shapes.n_out : r->m->shapes.batch;
+}
+
+/* The tile with its columns whole, and in parts. */
+static void offer_tile(tuned_question *q, const recorder *r, const product *a, uint32_t tile,
+                       matmul_choice c) {
+    const uint32_t n = rows_of_x(r, a);
+    const bool software = is_software(r->m->gpu);
+    const bool whole = q->rows % 4 != 0 || a->y.picked || software;
+    for (c.splits = 1; c.splits <= (whole ? 1 : SPLITS_MOST); c.splits *= 2) {
+        const uint64_t parts = (uint64_t)c.splits * r->m->shapes.batch * q->rows * 4;
+        if (c.splits > 1 && parts > r->m->buffers.parts.size) {
+            break;
+        }
+        tuned_shape shape = { .which = tile,
+                              .splits = c.splits,
+                              .cost = software ? tile != EXPERTS_TILE
+                                               : cost_of_choice(&c, q->rows, q->cols, n) };
+        snprintf(shape.name, sizeof shape.name, "%s, split %u", c.tile->name, c.splits);
+        tuned_offer(q, &shape);
     }
-    double least = INFINITY;
-    for (size_t i = 0; i < MATMUL_TILES; i++) {
-        matmul_choice c = { .tile = &matmul_tiles[i], .step = bytes ? Q8_STEP : 1 };
+}
+
+/* Of experts the tile that expert_group makes. A software GPU has it too unless tuning finds the
+ * smaller one faster: its compiler suffers from the larger ones' code. */
+static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows) {
+    const dp_device_info *info = gpu_info(r->m->gpu);
+    const bool bytes = takes_bytes(r, a->w), software = is_software(r->m->gpu);
+    const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
+    if (a->w->experts) {
+        return (matmul_choice){ usual, 1, 1 };
+    }
+    tuned_question q = { .rows = rows, .cols = a->w->cols };
+    snprintf(q.key, sizeof q.key, "%s%s %s %ux%u %u", bytes ? "matmul_q8" : "matmul",
+             a->y.add ? " add" : "", weight_fragment(a->w->type)->name, rows, a->w->cols,
+             rows_of_x(r, a));
+    const uint32_t step = bytes && !software ? Q8_STEP : 1;
+    for (uint32_t i = 0; i < MATMUL_TILES; i++) {
+        const matmul_choice c = { .tile = &matmul_tiles[i], .step = step };
         const uint32_t memory = bytes ? matmul_q8_memory(c.tile, c.step, 1) : matmul_memory(c.tile);
-        if (c.tile->row_lanes * c.tile->token_lanes > info->max_workgroup_lanes ||
-            memory > info->max_workgroup_memory) {
+        const uint32_t lanes = c.tile->row_lanes * c.tile->token_lanes;
+        if (software ? c.tile->lanes != usual->lanes
+                     : lanes > info->max_workgroup_lanes || memory > info->max_workgroup_memory) {
             continue;
         }
-        for (c.splits = 1; c.splits <= SPLITS_MOST; c.splits *= 2) {
-            const uint64_t parts = (uint64_t)c.splits * r->m->shapes.batch * rows * 4;
-            if (c.splits > 1 &&
-                (rows % 4 != 0 || a->y.picked || parts > r->m->buffers.parts.size)) {
-                break;
-            }
-            const double cost = cost_of_choice(&c, rows, a->w->cols, n);
-            if (cost < least) {
-                least = cost;
-                best = c;
-            }
-        }
+        offer_tile(&q, r, a, i, c);
     }
-    return best;
+    const tuned_shape *s = tuned_choice(r, &q);
+    return (matmul_choice){ &matmul_tiles[s->which], step, s->splits };
 }
 
 /* ---- bytes of x ---------------------------------------------------------------------------- */
@@ -255,7 +275,6 @@ static void add_tiles_of_bytes(recorder *r, const product *a, const matmul_choic
         .row_lanes = c->tile->row_lanes,
         .token_lanes = c->tile->token_lanes,
     };
-    record_quantise(r, a);
     call.bind[MATMUL_Q8_X] = r->m->buffers.bytes;
     add_call(r, &matmul_q8_source, parts, &consts, call);
 }
@@ -266,6 +285,9 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
     const bool experts = a->w->experts;
     const uint32_t rows = experts ? a->w->rows : p->rows, units = ceil_div(a->w->cols, UNIT);
     const gpu_range none = m->buffers.none;
+    if (takes_bytes(r, a->w)) {
+        record_quantise(r, a);
+    }
     const matmul_choice c = choose_matmul(r, a, rows);
     const matmul_params params = {
         .rows = rows,
@@ -300,6 +322,7 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
     if (c.splits > 1) {
         record_sum(r, a, p, c.splits);
     }
+    tuned_end(r);
 }
 
 /* ---- matrices that lie side by side -------------------------------------------------------- */

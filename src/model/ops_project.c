@@ -7,6 +7,8 @@
  * is left to the plain operations of ops.c and ops_matmul.c. */
 #include "model/ops_internal.h"
 
+#include <stdio.h>
+
 enum { WHOLE = 32, HALF = 16 }; /* columns of a unit, and of what has a scale */
 
 /* ---- which products there are -------------------------------------------------------------- */
@@ -86,8 +88,7 @@ static bool decodes_fused(const dp_model *m) {
 }
 
 bool pass_is_fused(const recorder *r) {
-    const bool software = strcmp(gpu_info(r->m->gpu)->type, "cpu") == 0;
-    return r->kind == PASS_ONE || (r->kind != PASS_MANY && !software);
+    return r->kind == PASS_ONE || (r->kind != PASS_MANY && !is_software(r->m->gpu));
 }
 
 bool attention_is_fused(const dp_model *m, uint32_t layer) {
@@ -134,13 +135,26 @@ typedef struct {
     uint32_t team;  /* found by fit */
 } project_shape;
 
-/* As measured on an H200 (docs/speed.md). */
-enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD };
-static const project_shape shapes_of[] = {
-    [SHAPE_PLAIN] = { .rows = 1, .split = 2, .wg = 256, .ahead = 1 },
-    [SHAPE_HEAD] = { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
-    [SHAPE_GLU] = { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 },
-    [SHAPE_ADD] = { .rows = 1, .split = 2, .wg = 1024, .ahead = 2 },
+/* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try;
+ * where a row ends, lanes are 0. */
+typedef enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD } shape_kind;
+enum { SHAPES_OF = 5 };
+static const project_shape shapes_of[][SHAPES_OF] = {
+    [SHAPE_PLAIN] = { { .rows = 1, .split = 2, .wg = 256, .ahead = 1 },
+                      { .rows = 1, .split = 1, .wg = 512, .ahead = 1 },
+                      { .rows = 1, .split = 1, .wg = 128, .ahead = 1 },
+                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
+                     { .rows = 2, .split = 1, .wg = 256, .ahead = 2 },
+                     { .rows = 1, .split = 1, .wg = 256, .ahead = 4 } },
+    [SHAPE_GLU] = { { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 },
+                    { .rows = 2, .split = 1, .wg = 512, .ahead = 1 },
+                    { .rows = 4, .split = 1, .wg = 256, .ahead = 2 },
+                    { .rows = 4, .split = 2, .wg = 512, .ahead = 1 } },
+    [SHAPE_ADD] = { { .rows = 1, .split = 2, .wg = 1024, .ahead = 2 },
+                    { .rows = 1, .split = 1, .wg = 512, .ahead = 2 },
+                    { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 },
+                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 } },
 };
 
 static uint32_t group_rows(const project_shape *s) {
@@ -168,6 +182,29 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
         s.team /= 2;
     }
     return s;
+}
+
+/* A product, for tuning: its key, and where its results go if they are signed bytes. */
+static tuned_question question_of(const recorder *r, const char *kernel, const weight_stack w[2],
+                                  bool q8) {
+    const bool two = w[1].rows > 0;
+    tuned_question q = { .rows = w[0].rows + w[1].rows, .cols = w[0].cols };
+    snprintf(q.key, sizeof q.key, "%s %s%s%s %s %ux%u %u", kernel, weight_fragment(w[0].type)->name,
+             two ? "+" : "", two ? weight_fragment(w[1].type)->name : "", q8 ? "q8" : "f32", q.rows,
+             q.cols, max_tokens(r));
+    return q;
+}
+
+/* The shape that the product gets, as it fits. */
+static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kind, uint32_t least) {
+    for (uint32_t i = 0; i < SHAPES_OF && shapes_of[kind][i].wg > 0; i++) {
+        const project_shape s = fit(r, shapes_of[kind][i], least);
+        tuned_shape shape = { .which = i };
+        snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u", s.rows,
+                 s.split, s.wg, s.ahead);
+        tuned_offer(q, &shape);
+    }
+    return fit(r, shapes_of[kind][tuned_choice(r, q)->which], least);
 }
 
 /* ---- operations ---------------------------------------------------------------------------- */
@@ -201,11 +238,12 @@ void op_ready(recorder *r, block_input in) {
 
 /* W [rows of both], the second one's rows behind the first one's. */
 static void record_project(recorder *r, target y, const weight_stack w[2], gpu_range bias,
-                           gpu_range x, block_input in, project_shape s) {
+                           gpu_range x, block_input in, shape_kind kind) {
     const dp_model *m = r->m;
     const bool two = w[1].rows > 0;
     const uint32_t rows = w[0].rows + w[1].rows;
-    s = fit(r, s, 1);
+    tuned_question q = question_of(r, kind == SHAPE_HEAD ? "project head" : "project", w, in.q8);
+    const project_shape s = choose_shape(r, &q, kind, 1);
     const uint32_t groups = ceil_div(rows, group_rows(&s));
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const project_consts consts = {
@@ -244,6 +282,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
                            [PROJECT_SQUARES] = m->buffers.squares },
                  .groups = { { .times = grid_x }, { .times = ceil_div(groups, grid_x) } },
              });
+    tuned_end(r);
 }
 
 void op_project_qkv(recorder *r, uint32_t layer) {
@@ -255,7 +294,7 @@ void op_project_qkv(recorder *r, uint32_t layer) {
     assert(stacked);
     (void)stacked;
     record_project(r, (target){ .y = m->buffers.qkv, .stride = w[0].rows + w[1].rows }, w, bias,
-                   m->buffers.xn, attention_input(m, layer), shapes_of[SHAPE_PLAIN]);
+                   m->buffers.xn, attention_input(m, layer), SHAPE_PLAIN);
 }
 
 void op_project(recorder *r, target y, const weight *w, const vector *bias, gpu_range x) {
@@ -263,7 +302,7 @@ void op_project(recorder *r, target y, const weight *w, const vector *bias, gpu_
         { .range = w->parts[0].range, .type = w->type, .rows = w->rows, .cols = w->cols }
     };
     record_project(r, y, list, or_none(r->m, bias), x, (block_input){ NULL, reads_bytes(r->m, w) },
-                   shapes_of[SHAPE_PLAIN]);
+                   SHAPE_PLAIN);
 }
 
 bool head_is_fused(const dp_model *m) {
@@ -282,7 +321,7 @@ void op_project_head(recorder *r, target y) {
         };
         target part = y;
         part.column += p->first;
-        record_project(r, part, list, m->buffers.none, m->buffers.out, in, shapes_of[SHAPE_HEAD]);
+        record_project(r, part, list, m->buffers.none, m->buffers.out, in, SHAPE_HEAD);
     }
 }
 
@@ -295,7 +334,11 @@ void op_project_glu(recorder *r, uint32_t layer) {
     const bool stacked = stack_gate_up(m, l, &w);
     assert(stacked);
     (void)stacked;
-    const project_shape s = fit(r, shapes_of[SHAPE_GLU], 2 * HALF);
+    const bool q8 = reads_bytes(m, &l->down);
+    tuned_question q = question_of(r, "project_glu", (weight_stack[2]){ w }, in.q8);
+    q.act = m->buffers.h;
+    q.act_cols = q8 ? l->gate.rows : 0;
+    const project_shape s = choose_shape(r, &q, SHAPE_GLU, 2 * HALF);
     const project_glu_consts consts = {
         .k = w.cols,
         .ffn = l->gate.rows,
@@ -311,25 +354,32 @@ void op_project_glu(recorder *r, uint32_t layer) {
         .alpha = c->act_alpha,
         .limit = c->act_limit,
     };
-    add_call(
-        r, &project_glu_source,
-        (const gpu_fragment *[]){ weight_fragment(w.type), in.q8 ? &input_q8_part : &input_f32_part,
-                                  act_fragment(reads_bytes(m, &l->down)), reduce_fragment(m->gpu) },
-        &consts,
-        (gpu_call){
-            .bind = { [0] = w.range,
-                      [INPUT_F32_X] = m->buffers.xn,
-                      [PROJECT_GLU_SIZES] = m->buffers.sizes,
-                      [PROJECT_GLU_SQUARES] = m->buffers.squares,
-                      [ACT_F32_ACT] = m->buffers.h },
-            .groups = { { .times = ceil_div(l->gate.rows, group_rows(&s) / 2) } },
-        });
+    add_call(r, &project_glu_source,
+             (const gpu_fragment *[]){ weight_fragment(w.type),
+                                       in.q8 ? &input_q8_part : &input_f32_part, act_fragment(q8),
+                                       reduce_fragment(m->gpu) },
+             &consts,
+             (gpu_call){
+                 .bind = { [0] = w.range,
+                           [INPUT_F32_X] = m->buffers.xn,
+                           [PROJECT_GLU_SIZES] = m->buffers.sizes,
+                           [PROJECT_GLU_SQUARES] = m->buffers.squares,
+                           [ACT_F32_ACT] = m->buffers.h },
+                 .groups = { { .times = ceil_div(l->gate.rows, group_rows(&s) / 2) } },
+             });
+    tuned_end(r);
 }
 
 void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
                     const block_input *next) {
     const dp_model *m = r->m;
-    const project_shape s = fit(r, shapes_of[SHAPE_ADD], HALF);
+    const weight_stack list[2] = { { .type = w->type, .rows = w->rows, .cols = w->cols } };
+    const bool q8 = next != NULL && next->q8;
+    tuned_question q =
+        question_of(r, next != NULL ? "project_add" : "project_add last", list, reads_bytes(m, w));
+    q.act = m->buffers.xn;
+    q.act_cols = q8 ? w->rows : 0;
+    const project_shape s = choose_shape(r, &q, SHAPE_ADD, HALF);
     const project_add_consts consts = {
         .k = w->cols,
         .dim = w->rows,
@@ -345,9 +395,9 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
     };
     assert(w->rows == m->config.dim);
     add_call(r, &project_add_source,
-             (const gpu_fragment *[]){
-                 weight_fragment(w->type), reads_bytes(m, w) ? &input_q8_part : &input_f32_part,
-                 act_fragment(next != NULL && next->q8), reduce_fragment(m->gpu) },
+             (const gpu_fragment *[]){ weight_fragment(w->type),
+                                       reads_bytes(m, w) ? &input_q8_part : &input_f32_part,
+                                       act_fragment(q8), reduce_fragment(m->gpu) },
              &consts,
              (gpu_call){
                  .bind = { [0] = w->parts[0].range,
@@ -360,4 +410,5 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
                            [ACT_F32_ACT] = m->buffers.xn },
                  .groups = { { .times = ceil_div(w->rows, group_rows(&s)) } },
              });
+    tuned_end(r);
 }

@@ -23,6 +23,7 @@ void pass_add_row(pass *p, dp_token token, uint32_t place, uint32_t pos);
 void pass_want(pass *p, uint32_t place);
 /* Ends the chain of steps that was going on in the model's buffers, and writes the pass there. */
 bool pass_upload(const pass *p, uint32_t flags, uint32_t n_best, dp_error *err) CHECK_RESULT;
+gpu_sizes pass_sizes(const pass *p); /* what its dispatches are sized by */
 bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) CHECK_RESULT;
 /* Logits of the pass to where the slots keep theirs. Until the call has succeeded a slot has none:
  * they may be those of tokens that are not kept. */

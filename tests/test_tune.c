@@ -1,0 +1,403 @@
+/* Tuning: shapes that compute something else are not chosen, choices change no result, and a file
+ * of choices that is damaged or belongs to another device is as if it were not there. No time is
+ * asserted: which of the right shapes is the fastest is the device's business. */
+#include "model/tune_internal.h"
+#include "tests/test.h"
+
+#include <stdio.h>
+
+#define MODEL "models/tale-8m"
+#define KEY   "project bf16 f32 512x256 1"
+#define OTHER "rows 1, split 1, lanes 128, ahead 1" /* which is not its first shape */
+enum { CONTEXT = 32, N_TOKENS = 3, ROWS_MAX = 64 };
+
+static void *open_device(test *t) {
+    const dp_device_options o = {
+        .webgpu = test_option("webgpu"),
+        .adapter = test_option("device"),
+        .no_f16 = test_option("no-f16") != NULL,
+        .no_subgroups = test_option("no-subgroups") != NULL,
+    };
+    return dp_device_open(&o, &t->err);
+}
+
+static void close_device(void *d) {
+    dp_device_close(d);
+}
+
+static dp_model *open_model(test *t, const char *folder) {
+    dp_device *d = test_shared(t, "device of tuning", open_device, close_device);
+    if (!CHECK(t, d != NULL)) return NULL;
+    const dp_model_options o = {
+        .context = CONTEXT, .batch = 16, .sessions = 1, .tuning_dir = folder
+    };
+    dp_model *m = dp_model_open(d, MODEL, &o, &t->err);
+    CHECK(t, m != NULL);
+    return m;
+}
+
+static void *open_shared(test *t) {
+    return open_model(t, NULL);
+}
+
+static void close_shared(void *m) {
+    dp_model_close(m);
+}
+
+static dp_model *shared_model(test *t) {
+    return test_shared(t, "model of tuning", open_shared, close_shared);
+}
+
+typedef struct {
+    dp_tuned rows[ROWS_MAX];
+    size_t n;
+} seen_rows;
+
+static bool see(void *user, const dp_tuned *row) {
+    seen_rows *s = user;
+    if (s->n < ROWS_MAX) s->rows[s->n] = *row;
+    s->n++;
+    return true;
+}
+
+static bool stop(void *user, const dp_tuned *row) {
+    (void)user;
+    (void)row;
+    return false;
+}
+
+static void forget(dp_model *m) {
+    m->tuned.n = 0;
+}
+
+static bool tune(test *t, dp_model *m, const tune_options *how, size_t *n) {
+    gpu_lock(m->gpu);
+    const bool ok = model_tune(m, how, n, &t->err);
+    gpu_unlock(m->gpu);
+    return ok;
+}
+
+/* All that was tried is right but the spoilt shape, and of each product one was chosen. */
+static void check_rows(test *t, const dp_model *m, const seen_rows *seen, const char *products,
+                       uint32_t spoilt, size_t n) {
+    uint32_t n_chosen = 0, shape = 0;
+    if (!CHECK(t, n > 0 && seen->n > n && seen->n <= ROWS_MAX)) return;
+    for (uint32_t i = 0; i < seen->n; i++) {
+        const dp_tuned *row = &seen->rows[i];
+        shape = row->is_initial ? 0 : shape + 1;
+        const bool right = spoilt == 0 || shape != spoilt;
+        CHECK(t, str_starts(str_of(row->product), products));
+        CHECK(t, row->is_right == right && (row->nanoseconds > 0) == right);
+        CHECK(t, row->is_right || !row->is_chosen);
+        if (row->is_chosen) CHECK_STR(t, str_of(tuned_find(&m->tuned, row->product)), row->shape);
+        n_chosen += row->is_chosen;
+    }
+    CHECK_U64(t, n_chosen, n);
+}
+
+static void a_wrong_shape_is_not_chosen(test *t) {
+    /* every kind, of which a device has all but three at most: passes of a few rows have matvec on
+     * a software GPU alone, keys are floats or half floats, matmul has matrix units or not */
+    static const struct {
+        const char *products;
+        uint32_t spoilt;
+    } list[] = {
+        { "matvec bf16 256x256 4", 2 },
+        { "project bf16 f32 512x256 1", 1 },
+        { "project bf16 f32 512x256 1", 0 },
+        { "project head bf16 f32 4096x256 1", 2 },
+        { "project_glu bf16 f32 1536x256 1", 3 },
+        { "project_add bf16 f32 256x256 1", 2 },
+        { "attend_decode f32", 1 },
+        { "attend_decode f16", 2 },
+        { "matmul add bf16 256x256 16", 1 },
+        { "matmul_matrix add bf16 256x256 16", 1 },
+    };
+    dp_model *m = shared_model(t);
+    uint32_t n_kinds = 0;
+    if (m == NULL) return;
+    for (uint32_t i = 0; i < ARRAY_LEN(list); i++) {
+        test_row(t, "%s, spoilt shape %u", list[i].products, list[i].spoilt);
+        seen_rows seen = { .n = 0 };
+        const tune_options how = {
+            .only = list[i].products, .spoilt = list[i].spoilt, .each = see, .user = &seen
+        };
+        size_t n = 0;
+        forget(m);
+        CHECK(t, tune(t, m, &how, &n));
+        n_kinds += n > 0;
+        if (n > 0) check_rows(t, m, &seen, list[i].products, list[i].spoilt, n);
+    }
+    CHECK(t, n_kinds >= ARRAY_LEN(list) - 3);
+    forget(m);
+}
+
+static void tuning_can_be_cancelled(test *t) {
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    const tune_options how = { .only = KEY, .each = stop };
+    size_t n = 0;
+    CHECK(t, !tune(t, m, &how, &n));
+    CHECK_ERROR(t, &t->err, DP_E_CANCELLED, "tuning was cancelled");
+    forget(m);
+}
+
+/* What the quick form finds known it does not measure. */
+static void known_products_are_left_out(test *t) {
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    const tune_options how = { .quick = true, .only = KEY };
+    size_t n = 1;
+    CHECK(t, tuned_put(&m->tuned, KEY, OTHER, &t->err));
+    CHECK(t, tune(t, m, &how, &n));
+    CHECK_U64(t, n, 0);
+    forget(m);
+}
+
+static void tuning_needs_an_idle_model(test *t) {
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    const dp_token token = 5;
+    dp_session *s = dp_session_new(m, &t->err);
+    if (!CHECK(t, s != NULL && dp_session_eval(s, &token, 1, &t->err))) return;
+    CHECK(t, !dp_model_tune(m, NULL, KEY, NULL, NULL, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "a session of it holds tokens");
+    dp_session_free(s);
+    CHECK(t, !dp_model_tune(m, NULL, "nothing", NULL, NULL, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "no product to tune begins with \"nothing\"");
+}
+
+/* ---- choices in use ------------------------------------------------------------------------ */
+
+static bool logits_of(test *t, dp_model *m, float *logits) {
+    const dp_token tokens[N_TOKENS] = { 5, 300, 77 };
+    dp_session *s = dp_session_new(m, &t->err);
+    bool ok = CHECK(t, s != NULL);
+    for (int i = 0; i < N_TOKENS && ok; i++) {
+        ok = CHECK(t, dp_session_eval_all(s, tokens + i, 1,
+                                          logits + (size_t)i * m->config.vocab_size, &t->err));
+    }
+    dp_session_free(s);
+    return ok;
+}
+
+static uint32_t groups_of(const dp_model *m, uint32_t call) {
+    return gpu_plan_call(m->body[PASS_ONE][0], call)->groups[0].times;
+}
+
+/* A file with other shapes than the first ones, which the model takes and computes the same with:
+ * sums in another order round keys and values to other half floats here and there. */
+static void choices_are_used(test *t) {
+    static const char *const list[][2] = {
+        { "project bf16 f32 512x256 1", "rows 1, split 1, lanes 128, ahead 1" },
+        { "project_add bf16 f32 256x256 1", "rows 2, split 2, lanes 512, ahead 1" },
+        { "project_add bf16 f32 256x768 1", "rows 1, split 1, lanes 512, ahead 2" },
+        { "project_glu bf16 f32 1536x256 1", "rows 2, split 1, lanes 512, ahead 1" },
+        { "project head bf16 f32 4096x256 1", "rows 2, split 1, lanes 256, ahead 2" },
+        { "attend_decode f16 4/2x64 32 1", "lanes 128" },
+        { "attend_decode f32 4/2x64 32 1", "lanes 128" },
+    };
+    const char *folder = test_printf(t, "%s/around/tuning", test_folder(t));
+    dp_model *plain = shared_model(t), *tuned = NULL;
+    if (plain == NULL) return;
+    for (size_t i = 0; i < ARRAY_LEN(list); i++)
+        CHECK(t, tuned_put(&plain->tuned, list[i][0], list[i][1], &t->err));
+    CHECK(t, tuned_write(plain, folder, &t->err));
+    forget(plain);
+    tuned = open_model(t, folder);
+    if (tuned == NULL) return;
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        test_row(t, "%s", list[i][0]);
+        const char *shape = tuned_find(&tuned->tuned, list[i][0]);
+        CHECK(t, shape != NULL && strcmp(shape, list[i][1]) == 0);
+    }
+    test_row(t, "the pass");
+    bool differs = false;
+    const uint32_t n_calls = gpu_plan_n_calls(plain->body[PASS_ONE][0]);
+    CHECK_U64(t, gpu_plan_n_calls(tuned->body[PASS_ONE][0]), n_calls);
+    for (uint32_t i = 0; i < n_calls; i++)
+        differs |= groups_of(plain, i) != groups_of(tuned, i);
+    CHECK(t, differs);
+    const size_t n = (size_t)N_TOKENS * plain->config.vocab_size;
+    float *want = test_floats(t, n), *got = test_floats(t, n);
+    if (logits_of(t, plain, want) && logits_of(t, tuned, got)) CHECK_NMSE(t, got, want, n, 1e-8);
+    dp_model_close(tuned);
+}
+
+static void check_zero(test *t, const dp_model *m, gpu_range r) {
+    uint32_t *words = test_alloc(t, r.size / 4, 4);
+    uint32_t any = 0;
+    CHECK(t, gpu_read(m->gpu, r, words, &t->err));
+    for (uint64_t i = 0; i < r.size / 4; i++)
+        any |= words[i];
+    CHECK_U64(t, any, 0);
+}
+
+/* Whatever was chosen; and what stood in the buffers meanwhile is gone. */
+static void tuning_changes_no_result(test *t) {
+    static const char *const products[] = { "project_glu", "attend_decode" };
+    char path[4096];
+    const char *folder = test_folder(t);
+    dp_model *m = open_model(t, NULL);
+    if (m == NULL) return;
+    const size_t n = (size_t)N_TOKENS * m->config.vocab_size;
+    float *want = test_floats(t, n), *got = test_floats(t, n);
+    CHECK(t, tuned_path(m, folder, path, sizeof path, &t->err));
+    CHECK(t, logits_of(t, m, want));
+    for (size_t i = 0; i < ARRAY_LEN(products); i++)
+        CHECK(t, dp_model_tune(m, folder, products[i], NULL, NULL, &t->err));
+    CHECK(t, path_exists(path) && m->tuned.n >= 2);
+    gpu_lock(m->gpu);
+    check_zero(t, m, m->buffers.keys[0]);
+    check_zero(t, m, m->buffers.att);
+    gpu_unlock(m->gpu);
+    if (logits_of(t, m, got)) CHECK_NMSE(t, got, want, n, 1e-8);
+    dp_model_close(m);
+}
+
+/* ---- the file ------------------------------------------------------------------------------ */
+
+static void put_text(test *t, const char *path, const char *text, size_t n) {
+    CHECK(t, file_write_atomic(path, text, n, &t->err));
+}
+
+/* `from` in the text becomes `to`; the text has it. */
+static const char *replaced(test *t, const char *text, const char *from, const char *to) {
+    const char *at = strstr(text, from);
+    if (!CHECK_MSG(t, at != NULL, "no %s in the file", from)) return text;
+    return test_printf(t, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+}
+
+static void damaged_files_are_ignored(test *t) {
+    static const struct {
+        const char *from, *to;
+    } damage[] = {
+        { "{\"format\"", "{\"format\":1,\"format\"" },
+        { "\"format\":1", "\"format\":2" },
+        { "\"format\":1", "\"format\":\"1\"" },
+        { ", kernels ", ", kernels 0" },
+        { "\"device\":\"", "\"device\":[\"" },
+        { "\"device\":", "\"advice\":" },
+        { "\"choices\":{", "\"choices\":[{" },
+        { "\"choices\":", "\"voices\":" },
+        { "\"project bf16", "\"\\u0000project bf16" },
+        { "\"project bf16", "\"\":\"rows\",\"project bf16" },
+        { "\"rows 1", "\"\\u0000rows 1" },
+        { "\"rows 1", "\"rows 1 of a name that is longer than any that there is" },
+        { "\"" OTHER "\"", "\"\"" },
+        { "\"" OTHER "\"", "[1,2,256,1]" },
+        { "\"" OTHER "\"", "1" },
+        { "\n}", ",\"" KEY "\":\"rows 1\"\n}" },
+        { "}}", "}" },
+        { "}}", "}}x" },
+    };
+    const char *folder = test_folder(t);
+    char path[4096];
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    CHECK(t, tuned_put(&m->tuned, KEY, OTHER, &t->err));
+    CHECK(t, tuned_write(m, folder, &t->err));
+    if (!CHECK(t, tuned_path(m, folder, path, sizeof path, &t->err))) return;
+    const str whole = test_read_file(t, path);
+    const char *text = test_printf(t, "%.*s", (int)whole.size, whole.data);
+    for (size_t i = 0; i < ARRAY_LEN(damage); i++) {
+        test_row(t, "%s instead of %s", damage[i].to, damage[i].from);
+        const char *bad = replaced(t, text, damage[i].from, damage[i].to);
+        put_text(t, path, bad, strlen(bad));
+        forget(m);
+        CHECK(t, tuned_read(m, folder, &t->err));
+        CHECK(t, tuned_find(&m->tuned, KEY) == NULL);
+    }
+    for (size_t n = 0; n < whole.size - 1; n += 13) {
+        test_row(t, "cut to %zu bytes", n);
+        put_text(t, path, text, n);
+        CHECK(t, tuned_read(m, folder, &t->err));
+        CHECK(t, tuned_find(&m->tuned, KEY) == NULL);
+    }
+    test_row(t, "too large");
+    char *large = test_alloc(t, (1 << 20) + 1, 1);
+    memset(large, ' ', (1 << 20) + 1);
+    memcpy(large, text, whole.size);
+    put_text(t, path, large, (1 << 20) + 1);
+    CHECK(t, tuned_read(m, folder, &t->err) && tuned_find(&m->tuned, KEY) == NULL);
+    test_row(t, "as it was");
+    put_text(t, path, text, whole.size);
+    CHECK(t, tuned_read(m, folder, &t->err) && tuned_find(&m->tuned, KEY) != NULL);
+    forget(m);
+}
+
+/* What another model or process has put into the file stays in it. */
+static void files_are_shared(test *t) {
+    static const char other[] = "project q4_k q8 64x64 1";
+    const char *folder = test_folder(t);
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    CHECK(t, tuned_put(&m->tuned, other, "any", &t->err) && tuned_write(m, folder, &t->err));
+    forget(m);
+    CHECK(t, tuned_put(&m->tuned, KEY, OTHER, &t->err) && tuned_write(m, folder, &t->err));
+    forget(m);
+    CHECK(t, tuned_read(m, folder, &t->err));
+    CHECK(t, tuned_find(&m->tuned, KEY) != NULL && tuned_find(&m->tuned, other) != NULL);
+    forget(m);
+}
+
+/* ---- shapes that an operation offers -------------------------------------------------------- */
+
+static void offer(tuned_question *q, const char *name, double cost) {
+    tuned_shape s = { .cost = cost };
+    snprintf(s.name, sizeof s.name, "%s", name);
+    tuned_offer(q, &s);
+}
+
+static void the_cheapest_are_offered(test *t) {
+    tuned_question q = { .n = 0 };
+    offer(&q, "b", 2);
+    offer(&q, "c", 2);
+    offer(&q, "a", 1);
+    offer(&q, "b", 0); /* is there */
+    CHECK_U64(t, q.n, 3);
+    CHECK_STR(t, str_of(q.shapes[0].name), "a");
+    CHECK_STR(t, str_of(q.shapes[1].name), "b");
+    CHECK_STR(t, str_of(q.shapes[2].name), "c");
+    for (uint32_t i = 0; i < TUNED_SHAPES; i++)
+        offer(&q, test_printf(t, "%u", i), 1.5 - 0.125 * i);
+    CHECK_U64(t, q.n, TUNED_SHAPES);
+    for (uint32_t i = 1; i < q.n; i++)
+        CHECK(t, q.shapes[i - 1].cost <= q.shapes[i].cost);
+    CHECK_STR(t, str_of(q.shapes[0].name), "7");
+    CHECK_STR(t, str_of(q.shapes[3].name), "a");
+    CHECK_STR(t, str_of(q.shapes[TUNED_SHAPES - 1].name), "1");
+}
+
+/* A name in the file that the operation does not offer, as of another version, is not taken. */
+static void only_what_is_offered_is_taken(test *t) {
+    static const char *const names[] = { "first", "second", "third", "", "secon" };
+    static const uint32_t want[] = { 0, 1, 0, 0, 0 };
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    recorder r = { .m = m, .err = &t->err };
+    tuned_question q = { .key = KEY };
+    offer(&q, "first", 1);
+    offer(&q, "second", 2);
+    CHECK(t, tuned_choice(&r, &q) == &q.shapes[0]);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        test_row(t, "%s", names[i]);
+        CHECK(t, tuned_put(&m->tuned, KEY, names[i], &t->err));
+        CHECK(t, tuned_choice(&r, &q) == &q.shapes[want[i]]);
+    }
+    forget(m);
+}
+
+static const test_case cases[] = {
+    { "a wrong shape is not chosen", a_wrong_shape_is_not_chosen },
+    { "tuning can be cancelled", tuning_can_be_cancelled },
+    { "known products are left out", known_products_are_left_out },
+    { "tuning needs an idle model", tuning_needs_an_idle_model },
+    { "choices are used", choices_are_used },
+    { "tuning changes no result", tuning_changes_no_result },
+    { "damaged files are ignored", damaged_files_are_ignored },
+    { "files are shared", files_are_shared },
+    { "the cheapest are offered", the_cheapest_are_offered },
+    { "only what is offered is taken", only_what_is_offered_is_taken },
+};
+const test_group tune_tests = { "tune", cases, ARRAY_LEN(cases) };
