@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     /* common */
     const char *model, *device, *webgpu;
-    bool no_f16, no_subgroups, no_int8, profile, json, log, help, no_verify;
+    bool no_f16, no_subgroups, no_int8, profile, json, log, help, no_verify, no_tune;
     uint64_t context, batch;          /* tokens; 0: not given */
     uint64_t max_memory, max_binding; /* bytes; 0: not given */
     /* texts and tokens */
@@ -221,6 +221,7 @@ enum { PLACE_BYTES = 4096 };
 typedef struct {
     dp_store_options options; /* which points into this */
     char folder[PLACE_BYTES], hf_cache[PLACE_BYTES];
+    char tuning[PLACE_BYTES]; /* what tuning has found; empty: nowhere */
 } model_places;
 void places_read(model_places *p); /* from the environment */
 
@@ -333,6 +334,7 @@ int cmd_rm(const options *o);
 int cmd_bench(const options *o);
 int bench_ops(const options *given); /* bench --ops */
 int cmd_devices(const options *o);
+int cmd_tune(const options *given);
 int cmd_check(const options *o); /* every kernel against its reference on this device */
 
 #endif

@@ -76,12 +76,16 @@ dp_device_options device_options(const options *o) {
 }
 
 static dp_model *open_model(engine *e, const options *o, uint32_t context, dp_error *err) {
+    model_places places;
+    places_read(&places);
+    const bool tuned = !o->no_tune && !o->calibrating && places.tuning[0] != '\0';
     const dp_model_options how = {
         .context = context,
         .sessions = o->calibrating ? 2 : 1, /* dp_calibrate takes one of its own */
         .batch = (uint32_t)o->batch,
         .no_verify = o->no_verify,
         .calibrate = o->calibrating,
+        .tuning_dir = tuned ? places.tuning : NULL,
         .progress = show_progress,
         .progress_user = e->path,
         .log = print_log,

@@ -61,6 +61,8 @@ void places_read(model_places *p) {
     } else {
         join_place(p->hf_cache, home, ".cache/huggingface/hub");
     }
+    join_place(p->tuning, cache != NULL ? cache : home,
+               cache != NULL ? "doppler" : ".cache/doppler");
     p->options =
         (dp_store_options){ .bundled = model_dirs, .folder = p->folder, .hf_cache = p->hf_cache };
 }
