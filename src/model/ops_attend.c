@@ -15,7 +15,6 @@ enum {
     DECODE_HEADS = 2,
     PREFILL_HEADS = 8,
     ROWS_BYTES = 256, /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
-    WORKGROUP_BYTES = 16384,
 };
 
 static const gpu_fragment *cache_fragment(const dp_model *m) {
