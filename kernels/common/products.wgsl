@@ -5,7 +5,7 @@
 // once, and sums stay in registers: nothing here is indexed by what a loop counts.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
 // ROWS: 1, 2 or 4, with more than one row of x 1 or 2; TOKENS: 1 or a multiple of 4, at most 16;
-// AHEAD: 1, 2 or 4.
+// AHEAD: 1, 2 or 4. TEAM: with more than one row of x at least 4.
 override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SPLIT * TEAM;
 override STEPS: u32 = (UNITS + LANES - 1) / LANES;
@@ -31,57 +31,78 @@ fn unit_products(rows: vec4u, unit: u32) -> vec4f {
     return s;
 }
 
-// Of rows t .. t + 3 of x with a unit; those from n on are some others'.
-fn four_products(w: Operand, t: u32, n: u32, unit: u32) -> vec4f {
-    return vec4f(multiply(w, input_load(t, unit)),
-        multiply(w, input_load(min(t + 1, n - 1), unit)),
-        multiply(w, input_load(min(t + 2, n - 1), unit)),
-        multiply(w, input_load(min(t + 3, n - 1), unit)));
+// Of rows t .. t + 3 of x with a unit of two rows of W; rows of x from n on are some others'. What
+// is loaded of x serves both rows: with many rows of x reading them bounds the product.
+struct FourSums {
+    x: vec4f,
+    y: vec4f,
+}
+
+fn four_products(v: Operand, w: Operand, t: u32, n: u32, unit: u32) -> FourSums {
+    let a = input_load(t, unit);
+    let b = input_load(min(t + 1, n - 1), unit);
+    let c = input_load(min(t + 2, n - 1), unit);
+    let d = input_load(min(t + 3, n - 1), unit);
+    var s = FourSums();
+    s.x = vec4f(multiply(v, a), multiply(v, b), multiply(v, c), multiply(v, d));
+    if (ROWS > 1) {
+        s.y = vec4f(multiply(w, a), multiply(w, b), multiply(w, c), multiply(w, d));
+    }
+    return s;
+}
+
+fn four_add(a: FourSums, b: FourSums) -> FourSums {
+    return FourSums(a.x + b.x, a.y + b.y);
 }
 
 struct TokenSums {
-    a: vec4f,
-    b: vec4f,
-    c: vec4f,
-    d: vec4f,
+    a: FourSums,
+    b: FourSums,
+    c: FourSums,
+    d: FourSums,
 }
 
-fn token_products(s: TokenSums, row: u32, n: u32, unit: u32) -> TokenSums {
+fn token_products(s: TokenSums, rows: vec4u, n: u32, unit: u32) -> TokenSums {
     var r = s;
-    let w = operand(row, unit);
-    r.a += four_products(w, 0, n, unit);
+    let v = operand(rows.x, unit);
+    let w = operand(rows.y, unit); // of one row the same, and not looked at
+    r.a = four_add(r.a, four_products(v, w, 0, n, unit));
     if (TOKENS > 4 && n > 4) {
-        r.b += four_products(w, 4, n, unit);
+        r.b = four_add(r.b, four_products(v, w, 4, n, unit));
     }
     if (TOKENS > 8 && n > 8) {
-        r.c += four_products(w, 8, n, unit);
+        r.c = four_add(r.c, four_products(v, w, 8, n, unit));
     }
     if (TOKENS > 12 && n > 12) {
-        r.d += four_products(w, 12, n, unit);
+        r.d = four_add(r.d, four_products(v, w, 12, n, unit));
     }
     return r;
 }
 
-fn put_product(t: u32, r: u32, sum: f32, lane: u32) {
+// Where the sum of row r of W's with row t of x has its place.
+fn partial_at(t: u32, r: u32, lane: u32) -> u32 {
+    let part = lane / TEAM % SPLIT;
+    return (part * TOKENS + t) * GROUP_ROWS + lane / LANES * ROWS + r;
+}
+
+fn put_product(r: u32, sum: f32, lane: u32) {
     let s = team_sum(sum, lane);
     if (lane % TEAM == 0) {
-        let part = lane / TEAM % SPLIT;
-        partial[(part * TOKENS + t) * GROUP_ROWS + lane / LANES * ROWS + r] = s;
+        partial[partial_at(0, r, lane)] = s;
     }
 }
 
-fn put_products(s: TokenSums, r: u32, lane: u32) {
-    for (var i = 0u; i < 4; i++) {
-        put_product(i, r, s.a[i], lane);
-        if (TOKENS > 4) {
-            put_product(4 + i, r, s.b[i], lane);
-        }
-        if (TOKENS > 8) {
-            put_product(8 + i, r, s.c[i], lane);
-        }
-        if (TOKENS > 12) {
-            put_product(12 + i, r, s.d[i], lane);
-        }
+fn put_four(t: u32, r: u32, sums: vec4f, lane: u32) {
+    let s = team_sum4(sums, lane);
+    if (lane % (TEAM / 4) == 0) {
+        partial[partial_at(t + lane % TEAM / (TEAM / 4), r, lane)] = s;
+    }
+}
+
+fn put_products(t: u32, s: FourSums, lane: u32) {
+    put_four(t, 0, s.x, lane);
+    if (ROWS > 1) {
+        put_four(t, 1, s.y, lane);
     }
 }
 
@@ -107,30 +128,32 @@ fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
         for (var k = STEPS / AHEAD * AHEAD; k < STEPS; k++) {
             sums += unit_products(rows, k * LANES + member);
         }
-        put_product(0, 0, sums.x, lane);
+        put_product(0, sums.x, lane);
         if (ROWS > 1) {
-            put_product(0, 1, sums.y, lane);
+            put_product(1, sums.y, lane);
         }
         if (ROWS > 2) {
-            put_product(0, 2, sums.z, lane);
-            put_product(0, 3, sums.w, lane);
+            put_product(2, sums.z, lane);
+            put_product(3, sums.w, lane);
         }
         return;
     }
-    var first = TokenSums();
-    var second = TokenSums();
+    var s = TokenSums();
     for (var k = 0u; k < STEPS; k++) {
         let unit = k * LANES + member;
         if (UNITS % LANES == 0 || unit < UNITS) {
-            first = token_products(first, rows.x, n, unit);
-            if (ROWS > 1) {
-                second = token_products(second, rows.y, n, unit);
-            }
+            s = token_products(s, rows, n, unit);
         }
     }
-    put_products(first, 0, lane);
-    if (ROWS > 1) {
-        put_products(second, 1, lane);
+    put_products(0, s.a, lane);
+    if (TOKENS > 4 && n > 4) {
+        put_products(4, s.b, lane);
+    }
+    if (TOKENS > 8 && n > 8) {
+        put_products(8, s.c, lane);
+    }
+    if (TOKENS > 12 && n > 12) {
+        put_products(12, s.d, lane);
     }
 }
 

@@ -13,6 +13,21 @@ fn team_sum(v: f32, lane: u32) -> f32 {
     return sum;
 }
 
+// Sums of four numbers over the TEAM lanes, at least 4: lane i of a team gets that of component
+// i / (TEAM / 4). What a lane does not get it gives away, so that there is less to shuffle.
+fn team_sum4(v: vec4f, lane: u32) -> f32 {
+    let upper = (lane & (TEAM / 2)) != 0;
+    let pair = select(v.xy, v.zw, upper) +
+        subgroupShuffleXor(select(v.zw, v.xy, upper), TEAM / 2);
+    let second = (lane & (TEAM / 4)) != 0;
+    var sum = select(pair.x, pair.y, second) +
+        subgroupShuffleXor(select(pair.y, pair.x, second), TEAM / 4);
+    for (var step = TEAM / 8; step > 0; step >>= 1) {
+        sum += subgroupShuffleXor(sum, step);
+    }
+    return sum;
+}
+
 // Sum over the WG lanes of the workgroup; all of them get it.
 fn workgroup_sum(v: f32, lane: u32) -> f32 {
     let sum = team_sum(v, lane);

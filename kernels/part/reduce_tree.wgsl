@@ -21,6 +21,14 @@ fn team_sum(v: f32, lane: u32) -> f32 {
     return reduce_tree(v, lane, TEAM);
 }
 
+// Sums of four numbers over the TEAM lanes, at least 4: lane i of a team gets that of component
+// i / (TEAM / 4).
+fn team_sum4(v: vec4f, lane: u32) -> f32 {
+    let sums = vec4f(team_sum(v.x, lane), team_sum(v.y, lane), team_sum(v.z, lane),
+        team_sum(v.w, lane));
+    return sums[lane % TEAM / (TEAM / 4)];
+}
+
 // Sum over the WG lanes of the workgroup; all of them get it.
 fn workgroup_sum(v: f32, lane: u32) -> f32 {
     return reduce_tree(v, lane, WG);
