@@ -37,15 +37,16 @@ typedef struct {
 
 /* What all results share, and so no label needs. */
 typedef struct {
-    bool model, device, engine;
+    bool model, size, device, engine;
 } common;
 
 /* ---- series -------------------------------------------------------------------------------- */
 
 static common find_common(const bench_results *list) {
-    common c = { true, true, true };
+    common c = { true, true, true, true };
     for (size_t i = 1; i < list->n; i++) {
         c.model &= strcmp(list->items[i].model, list->items[0].model) == 0;
+        c.size &= list->items[i].model_size == list->items[0].model_size;
         c.device &= strcmp(list->items[i].device, list->items[0].device) == 0;
         c.engine &= strcmp(list->items[i].engine, list->items[0].engine) == 0;
     }
@@ -59,9 +60,11 @@ static void make_label(const bench_result *r, const common *c, char *label, size
     } else {
         test_name(test, sizeof(test), r->n_prompt, r->n_gen, 0);
     }
-    snprintf(label, size, "%s%s%s%s%s%s%s", test, c->model ? "" : ", ", c->model ? "" : r->model,
-             c->device ? "" : ", ", c->device ? "" : r->device, c->engine ? "" : ", ",
-             c->engine ? "" : r->engine);
+    const bool sized = !c->size && r->model_size > 0; /* two of one kind: "llama Q4_K" */
+    snprintf(label, size, "%s%s%s%s%s%s%s%s%s", test, c->model ? "" : ", ",
+             c->model ? "" : r->model, sized ? ", " : "",
+             sized ? show_bytes(r->model_size).text : "", c->device ? "" : ", ",
+             c->device ? "" : r->device, c->engine ? "" : ", ", c->engine ? "" : r->engine);
 }
 
 static bool add_point(panel *p, const bench_result *r, const common *c, dp_error *err) {

@@ -8,8 +8,8 @@ mkdir -p "$results"
 # usual ones.
 row() {
     printf '[{"build_commit":"%s","gpu_info":"%s","backends":"vulkan","model_type":"%s",
-        "model_size":1000,"n_prompt":0,"n_gen":128,"n_depth":%s,"avg_ts":1,"samples_ts":[%s]}]\n' \
-        "$2" "${5:-card}" "${6:-llama q4_k}" "$3" "$4" >"$results/$1.json"
+        "model_size":%s,"n_prompt":0,"n_gen":128,"n_depth":%s,"avg_ts":1,"samples_ts":[%s]}]\n' \
+        "$2" "${5:-card}" "${6:-llama q4_k}" "${7:-1000}" "$3" "$4" >"$results/$1.json"
 }
 
 # --- Options, before any GPU is asked for -------------------------------------------------------
@@ -181,6 +181,11 @@ if "Prefill" in texts: print("an empty panel")' "$results/a.svg" 2>&1 | tail -n 
 fi
 cp "$results/a.svg" "$results/b.svg"
 call bench plot "$results/a.json" "$results/deep.json" "$results/markup.json" -o "$results/a.svg"
+row large old 0 300 card 'llama q4_k' 2000
+call bench plot "$results/a.json" "$results/large.json" -o "$results/c.svg"
+same 'plot: models of one kind and two sizes' \
+    "$(grep -o 'tg128, [0-9.]* [a-zA-Z]*' "$results/c.svg" | LC_ALL=C sort -u)" \
+    "$(printf 'tg128, 1.95 KiB\ntg128, 1000 bytes')"
 same 'plot: the same bytes again' "$(cmp "$results/a.svg" "$results/b.svg" 2>&1)" ''
 fails 2 'no file of results given' bench plot -o "$results/x.svg"
 fails 2 '-o FILE.svg says where' bench plot "$results/a.json"
