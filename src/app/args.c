@@ -218,7 +218,10 @@ bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err)
         if (opt->given != 0) *(bool *)((char *)o + opt->given) = true;
     }
     o->rest = (const char *const *)argv;
-    return true;
+    const bool takes_one = c->arguments != NULL && strchr(c->arguments, ' ') == NULL;
+    return !takes_one || o->n_rest <= 1 ||
+           err_set(err, DP_E_ARGUMENT, "%s: \"%.100s\" is an argument too many; it takes %s",
+                   c->name, argv[1], c->arguments);
 }
 
 /* ---- help ---------------------------------------------------------------------------------- */

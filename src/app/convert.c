@@ -230,7 +230,7 @@ int cmd_verify(const options *o) {
     dp_model_info info = { 0 };
     char path[4096];
     buf b;
-    if (o->n_rest > 1 || (o->n_rest == 1 && o->model != NULL)) {
+    if (o->n_rest == 1 && o->model != NULL) {
         err_set(&err, DP_E_ARGUMENT, "verify: one model at a time");
         return fail(&err);
     }

@@ -536,7 +536,7 @@ int cmd_inspect(const options *o) {
     options with = *o;
     buf b;
     buf_init(&b, TEXT_BYTES_MAX);
-    if (o->n_rest > 1 || (o->n_rest == 1 && o->model != NULL)) {
+    if (o->n_rest == 1 && o->model != NULL) {
         err_set(&err, DP_E_ARGUMENT, "inspect: one model at a time");
         return fail(&err);
     }

@@ -117,7 +117,7 @@ static bool read_file(const dp_model *m, tuned_table *t, const char *path, dp_er
     if (!file_read_all(path, FILE_BYTES_MAX, &text, why)) {
         return false;
     }
-    json *doc = json_open((str){ .data = text.data, .size = text.size }, path, why);
+    json *doc = json_open((str){ .data = text.data, .size = text.size }, "its text", why);
     const bool ok = doc != NULL && read_table(m, t, json_root(doc), why);
     json_close(doc);
     buf_free(&text);
