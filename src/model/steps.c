@@ -136,6 +136,12 @@ static bool upload_draws(dp_session *s, dp_error *err) {
                      &s->draws, err);
 }
 
+/* What was given up unread has drawn and counted on the device. */
+static void take_back_draws(dp_session *s) {
+    s->model->slots[s->slot].recount = true;
+    (void)upload_draws(s, NULL); /* if the device is lost no matter */
+}
+
 bool dp_session_resume(dp_session *s, size_t n, dp_error *err) {
     if (n > s->n) {
         return err_set(err, DP_E_ARGUMENT, "cannot resume behind %zu tokens, the session has %u", n,
@@ -354,8 +360,7 @@ void chain_end(chain *c) {
                 ok && (c->kept == c->read || (c->done[i] && c->kept > c->read));
         }
         if (given_up) {
-            m->slots[s->slot].recount = true;
-            (void)upload_draws(s, NULL); /* the device is ahead; if it is lost no matter */
+            take_back_draws(s);
         }
         kv_shrink(m, s->slot, s->n);
     }
@@ -423,38 +428,46 @@ bool dp_batch_generate(dp_session *const *sessions, size_t n, uint32_t n_steps, 
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-bool session_ask_logits(dp_session *s, gpu_ticket *ticket, dp_error *err) {
+static bool ask_logits_locked(dp_session *s, gpu_ticket *ticket, dp_error *err) {
     dp_model *m = s->model;
-    gpu_lock(m->gpu);
-    bool ok = session_has_logits(s, err);
-    if (ok) {
-        gpu_encoder *e = gpu_begin(m->gpu);
-        gpu_encode_read(e, logits_row(m->buffers.saved, m, s->slot));
-        ok = gpu_submit(e, ticket, err);
+    if (!session_has_logits(s, err)) {
+        return false;
     }
-    gpu_unlock(m->gpu);
+    gpu_encoder *e = gpu_begin(m->gpu);
+    gpu_encode_read(e, logits_row(m->buffers.saved, m, s->slot));
+    return gpu_submit(e, ticket, err);
+}
+
+static bool take_logits_locked(dp_session *s, gpu_ticket ticket, float *logits, dp_error *err) {
+    const dp_model *m = s->model;
+    return gpu_collect(m->gpu, ticket, logits, m->config.vocab_size * sizeof *logits, err);
+}
+
+bool session_ask_logits(dp_session *s, gpu_ticket *ticket, dp_error *err) {
+    gpu_lock(s->model->gpu);
+    const bool ok = ask_logits_locked(s, ticket, err);
+    gpu_unlock(s->model->gpu);
     return ok;
 }
 
 bool session_take_logits(dp_session *s, gpu_ticket ticket, float *logits, dp_error *err) {
-    dp_model *m = s->model;
-    gpu_lock(m->gpu);
-    const size_t bytes = m->config.vocab_size * sizeof *logits;
-    const bool ok = gpu_collect(m->gpu, ticket, logits, bytes, err);
-    gpu_unlock(m->gpu);
+    gpu_lock(s->model->gpu);
+    const bool ok = take_logits_locked(s, ticket, logits, err);
+    gpu_unlock(s->model->gpu);
     return ok;
 }
 
 bool dp_session_get_logits(dp_session *s, float *logits, dp_error *err) {
     gpu *g = s->model->gpu;
     gpu_ticket ticket = 0;
-    if (!session_ask_logits(s, &ticket, err)) {
-        return false;
-    }
     gpu_lock(g);
-    gpu_wait(g, ticket);
+    bool ok = ask_logits_locked(s, &ticket, err);
+    if (ok) {
+        gpu_wait(g, ticket);
+        ok = take_logits_locked(s, ticket, logits, err);
+    }
     gpu_unlock(g);
-    return session_take_logits(s, ticket, logits, err);
+    return ok;
 }
 
 /* (token, bits of the logarithm) pairs as logprobs.wgsl writes them. */
@@ -465,7 +478,8 @@ static dp_logprob logprob_of(const uint32_t pair[2]) {
 }
 
 /* Queues the sampler, if `draw`, and the logarithms of the n best. */
-static bool ask_locked(dp_session *s, uint32_t n, bool draw, gpu_ticket *ticket, dp_error *err) {
+static bool ask_logprobs_locked(dp_session *s, uint32_t n, bool draw, gpu_ticket *ticket,
+                                dp_error *err) {
     dp_model *m = s->model;
     pass p;
     if (!begin_step(&p, s, err) || !pass_upload(&p, IGNORE_STOPS, n, err)) {
@@ -484,8 +498,8 @@ static bool ask_locked(dp_session *s, uint32_t n, bool draw, gpu_ticket *ticket,
 }
 
 /* What was asked, once it is there. */
-static bool take_locked(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
-                        dp_logprob *best, dp_error *err) {
+static bool take_logprobs_locked(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
+                                 dp_logprob *best, dp_error *err) {
     dp_model *m = s->model;
     uint32_t pairs[1 + LOGPROBS_MAX][2] = { { 0 } };
     if (!gpu_collect(m->gpu, ticket, pairs, (1 + (size_t)n) * sizeof pairs[0], err)) {
@@ -514,10 +528,10 @@ bool dp_session_get_logprobs(dp_session *s, dp_logprob *best, size_t n, dp_error
     gpu *g = s->model->gpu;
     gpu_ticket ticket = 0;
     gpu_lock(g);
-    bool ok = ask_locked(s, (uint32_t)n, false, &ticket, err);
+    bool ok = ask_logprobs_locked(s, (uint32_t)n, false, &ticket, err);
     if (ok) {
         gpu_wait(g, ticket);
-        ok = take_locked(s, ticket, (uint32_t)n, NULL, best, err);
+        ok = take_logprobs_locked(s, ticket, (uint32_t)n, NULL, best, err);
     }
     gpu_unlock(g);
     return ok;
@@ -525,7 +539,7 @@ bool dp_session_get_logprobs(dp_session *s, dp_logprob *best, size_t n, dp_error
 
 bool session_ask_logprobs(dp_session *s, uint32_t n, gpu_ticket *ticket, dp_error *err) {
     gpu_lock(s->model->gpu);
-    const bool ok = ask_locked(s, n, true, ticket, err);
+    const bool ok = ask_logprobs_locked(s, n, true, ticket, err);
     gpu_unlock(s->model->gpu);
     return ok;
 }
@@ -533,7 +547,7 @@ bool session_ask_logprobs(dp_session *s, uint32_t n, gpu_ticket *ticket, dp_erro
 bool session_take_logprobs(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logprob *drawn,
                            dp_logprob *best, dp_error *err) {
     gpu_lock(s->model->gpu);
-    const bool ok = take_locked(s, ticket, n, drawn, best, err);
+    const bool ok = take_logprobs_locked(s, ticket, n, drawn, best, err);
     gpu_unlock(s->model->gpu);
     return ok;
 }
@@ -541,8 +555,7 @@ bool session_take_logprobs(dp_session *s, gpu_ticket ticket, uint32_t n, dp_logp
 void session_drop_logprobs(dp_session *s, gpu_ticket ticket) {
     gpu_lock(s->model->gpu);
     gpu_drop(s->model->gpu, ticket);
-    s->model->slots[s->slot].recount = true;
-    (void)upload_draws(s, NULL); /* the device is ahead; if it is lost no matter */
+    take_back_draws(s);
     gpu_unlock(s->model->gpu);
 }
 
