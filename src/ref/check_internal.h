@@ -141,8 +141,8 @@ double rig_softcap_bound(double z, double cap, double error);
 void rig_expect_product(rig *r, float got, double sum, double bound, bool bias, float scale,
                         const uint32_t *before);
 
-/* check_dense.c, check_matmul.c, check_matrix.c, check_project.c, check_experts.c, check_attend.c,
- * check_sample.c */
+/* check_dense.c, check_matmul.c, check_matrix.c, check_project.c, check_experts.c, check_rope.c,
+ * check_decode.c, check_prefill.c, check_sample.c */
 void check_embed(rig *r);
 void check_norm(rig *r);
 void check_qk_norm(rig *r);
