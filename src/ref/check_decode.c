@@ -271,7 +271,7 @@ void check_decode(rig *r) {
 #undef ROWS
     /* Cases take turns with half floats; those a team has lanes for go through both kernels. */
     rig_reduce reduces[2];
-    const uint32_t team = reduces[rig_reduces(r, reduces) - 1].team;
+    const uint32_t n_reduces = rig_reduces(r, reduces), team = reduces[n_reduces - 1].team;
     for (int f16 = 0; f16 < (gpu_info(r->g)->f16 ? 2 : 1); f16++) {
         for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
             if ((gpu_info(r->g)->f16 ? i % 2 : 0) != (size_t)f16) continue;
