@@ -1,5 +1,5 @@
 /* attend_rig: the cache, its rows and what attention makes of them, for the tables of kernels. */
-#include "ref/check_attend.h"
+#include "ref/check_attend_internal.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* check_decode: the attention of single rows, in both kernels, and the joining of spans. */
 #include "model/model.h"
-#include "ref/check_attend.h"
+#include "ref/check_attend_internal.h"
 
 #include <math.h>
 #include <stdio.h>

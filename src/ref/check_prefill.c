@@ -1,6 +1,6 @@
 /* check_prefill: the attention of many rows, in tiles. */
 #include "model/model.h"
-#include "ref/check_attend.h"
+#include "ref/check_attend_internal.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* check_rope: RoPE, the norms of heads before it, and the write to the paged cache. */
-#include "ref/check_attend.h"
+#include "ref/check_attend_internal.h"
 
 #include <stdio.h>
 

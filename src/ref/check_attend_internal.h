@@ -2,8 +2,8 @@
  *
  * Pages of a slot lie scattered over the pool. What no position has written holds NaN, so that a
  * key beyond a row's length cannot take part unseen. */
-#ifndef DP_REF_CHECK_ATTEND_H
-#define DP_REF_CHECK_ATTEND_H
+#ifndef DP_REF_CHECK_ATTEND_INTERNAL_H
+#define DP_REF_CHECK_ATTEND_INTERNAL_H
 
 #include "ref/check_internal.h"
 
