@@ -216,6 +216,15 @@ static void remove_folder(const char *path) {
 
 /* ---- what the whole run shares ------------------------------------------------------------- */
 
+dp_device_options test_device_options(void) {
+    return (dp_device_options){
+        .webgpu = test_option("webgpu"),
+        .adapter = test_option("device"),
+        .no_f16 = test_option("no-f16") != NULL,
+        .no_subgroups = test_option("no-subgroups") != NULL,
+    };
+}
+
 const char *test_option(const char *name) {
     const size_t n = strlen(name);
     for (int i = 1; i < run.argc; i++) {

@@ -98,6 +98,8 @@ const char *test_write(test *t, const char *name, const void *bytes, size_t n);
 
 /* Value of --name=value on the runner's command line, "" for --name, NULL if it is not there. */
 const char *test_option(const char *name);
+/* The device as the runner's options ask for it. */
+dp_device_options test_device_options(void);
 
 /* What many cases share (a device, a model): made by `open` at the first request, closed by `close`
  * after the last case. NULL if open returned NULL; t->err then says what it said. */

@@ -15,13 +15,10 @@ static const double UNIT = 1.0 / (1 << 23); /* WGSL's worst rounding of a basic 
 enum { FULL, NO_SUBGROUPS, NEITHER };
 
 static dp_device *open_device(test *t, int tier, uint64_t max_memory) {
-    const dp_device_options options = {
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = tier == NEITHER || test_option("no-f16") != NULL,
-        .no_subgroups = tier != FULL || test_option("no-subgroups") != NULL,
-        .max_memory = max_memory,
-    };
+    dp_device_options options = test_device_options();
+    options.no_f16 |= tier == NEITHER;
+    options.no_subgroups |= tier != FULL;
+    options.max_memory = max_memory;
     return dp_device_open(&options, &t->err);
 }
 

@@ -7,17 +7,8 @@
 
 enum { GUARD = 0x5eed5eed };
 
-static dp_device_options runner_options(void) {
-    return (dp_device_options){
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = test_option("no-f16") != NULL,
-        .no_subgroups = test_option("no-subgroups") != NULL,
-    };
-}
-
 static void *open_shared(test *t) {
-    const dp_device_options o = runner_options();
+    const dp_device_options o = test_device_options();
     return gpu_open(&o, &t->err);
 }
 
@@ -130,7 +121,7 @@ static uint32_t ticks(uint32_t n) {
 /* ---- devices ------------------------------------------------------------------------------- */
 
 static void opens_and_closes_repeatedly(test *t) {
-    const dp_device_options o = runner_options();
+    const dp_device_options o = test_device_options();
     for (int i = 0; i < 3; i++) {
         gpu *g = gpu_open(&o, &t->err);
         if (!CHECK(t, g != NULL)) return;
@@ -148,7 +139,7 @@ static void opens_and_closes_repeatedly(test *t) {
 }
 
 static void lists_adapters_and_finds_them_again(test *t) {
-    dp_device_options o = runner_options();
+    dp_device_options o = test_device_options();
     dp_device_info list[8];
     size_t n = 0;
     if (!CHECK(t, gpu_list(&o, list, ARRAY_LEN(list), &n, &t->err)) || !CHECK(t, n >= 1)) return;
@@ -175,7 +166,7 @@ static void lists_adapters_and_finds_them_again(test *t) {
 }
 
 static void options_take_features_and_limits_away(test *t) {
-    dp_device_options o = runner_options();
+    dp_device_options o = test_device_options();
     o.no_f16 = o.no_subgroups = true;
     o.max_binding = (1 << 20) + 7;
     gpu *g = gpu_open(&o, &t->err);
@@ -262,7 +253,7 @@ static void uploads_more_than_may_be_under_way(test *t) {
 
 static void refuses_memory_with_the_numbers(test *t) {
     enum { MAX = 1 << 20 };
-    dp_device_options o = runner_options();
+    dp_device_options o = test_device_options();
     o.max_memory = MAX;
     gpu *g = gpu_open(&o, &t->err);
     if (!CHECK(t, g != NULL)) return;
@@ -649,7 +640,7 @@ static void takes_no_host_memory_while_evaluating(test *t) {
 /* ---- loss and profile ---------------------------------------------------------------------- */
 
 static void ends_every_call_after_loss_and_opens_anew(test *t) {
-    const dp_device_options o = runner_options();
+    const dp_device_options o = test_device_options();
     for (int round = 0; round < 2; round++) {
         gpu *g = gpu_open(&o, &t->err);
         if (!CHECK(t, g != NULL)) return;
@@ -708,7 +699,7 @@ static void ends_every_call_after_loss_and_opens_anew(test *t) {
 
 /* Opens a device, makes one of everything, submits. */
 static bool uses_everything(test *t, dp_error *err) {
-    dp_device_options o = runner_options();
+    dp_device_options o = test_device_options();
     dp_device_info info;
     size_t n;
     if (!gpu_list(&o, &info, 1, &n, err)) return false;
@@ -761,7 +752,7 @@ static double seconds(void) {
 }
 
 static void profiles_by_role_and_kernel(test *t) {
-    dp_device_options o = runner_options();
+    dp_device_options o = test_device_options();
     dp_device_info info;
     size_t n;
     if (!CHECK(t, gpu_list(&o, &info, 1, &n, &t->err))) return;

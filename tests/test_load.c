@@ -11,17 +11,8 @@
 
 static const char *const FOLDER = "models/tale-8m";
 
-static dp_device_options runner_device(void) {
-    return (dp_device_options){
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = test_option("no-f16") != NULL,
-        .no_subgroups = test_option("no-subgroups") != NULL,
-    };
-}
-
 static void *open_gpu(test *t) {
-    const dp_device_options o = runner_device();
+    const dp_device_options o = test_device_options();
     return gpu_open(&o, &t->err);
 }
 
@@ -34,7 +25,7 @@ static gpu *shared_gpu(test *t) {
 }
 
 static void *open_device(test *t) {
-    const dp_device_options o = runner_device();
+    const dp_device_options o = test_device_options();
     return dp_device_open(&o, &t->err);
 }
 
@@ -98,7 +89,7 @@ static gpu_plan *plan_of(test *t, gpu *g, gpu_buffer *y, const gpu_source *sourc
  * each is told to whom it belongs, and none becomes a fault of the device. */
 static void faults_of_threads_have_their_names(test *t) {
     enum { N = 24 };
-    const dp_device_options o = runner_device();
+    const dp_device_options o = test_device_options();
     gpu *g = gpu_open(&o, &t->err);
     gpu_buffer *y = g != NULL ? gpu_buffer_new(g, 4, "y", &t->err) : NULL;
     gpu_plan *plans[N];
@@ -150,7 +141,7 @@ static bool ask_for_pipelines(test *t, gpu *g, uint32_t first, uint32_t n) {
  * both. */
 static void closing_does_not_wait_for_the_queue(test *t) {
     enum { FEW = 100, MANY = 3000 };
-    const dp_device_options o = runner_device();
+    const dp_device_options o = test_device_options();
     gpu *g = gpu_open(&o, &t->err);
     if (!CHECK(t, g != NULL)) return;
     const clock_t start = clock();
@@ -203,7 +194,7 @@ static void staged_pieces_arrive_where_they_are_sent(test *t) {
 }
 
 static void staging_ends_with_the_device(test *t) {
-    const dp_device_options o = runner_device();
+    const dp_device_options o = test_device_options();
     gpu *g = gpu_open(&o, &t->err);
     gpu_buffer *b = g != NULL ? gpu_buffer_new(g, 64, "staged", &t->err) : NULL;
     gpu_staging *s = b != NULL ? gpu_staging_new(g, 2, 64, &t->err) : NULL;

@@ -29,13 +29,10 @@ static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3 };
 static const double INT8_WORST = 0.25, INT8_MEAN = 5e-2;
 
 static dp_device *open_tier(test *t, int tier) {
-    const dp_device_options options = {
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = tier == TIER_F32 || tier == TIER_PLAIN || test_option("no-f16") != NULL,
-        .no_subgroups = tier >= TIER_NO_SUBGROUPS || test_option("no-subgroups") != NULL,
-        .no_int8 = tier >= TIER_NO_SUBGROUPS || test_option("no-int8") != NULL,
-    };
+    dp_device_options options = test_device_options();
+    options.no_f16 |= tier == TIER_F32 || tier == TIER_PLAIN;
+    options.no_subgroups |= tier >= TIER_NO_SUBGROUPS;
+    options.no_int8 = tier >= TIER_NO_SUBGROUPS || test_option("no-int8") != NULL;
     return dp_device_open(&options, &t->err);
 }
 

@@ -4,17 +4,8 @@
 #include "ref/check.h"
 #include "tests/test.h"
 
-static dp_device_options runner_options(void) {
-    return (dp_device_options){
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = test_option("no-f16") != NULL,
-        .no_subgroups = test_option("no-subgroups") != NULL,
-    };
-}
-
 static void *open_shared(test *t) {
-    const dp_device_options o = runner_options();
+    const dp_device_options o = test_device_options();
     return gpu_open(&o, &t->err);
 }
 
@@ -59,7 +50,7 @@ static void on_a_lesser_device(test *t, bool no_f16) {
     if (!CHECK(t, full != NULL)) return;
     if (!gpu_info(full)->subgroups) SKIP(t, "the device has no subgroups to do without");
     if (no_f16 && !gpu_info(full)->f16) SKIP(t, "the device has no f16 to do without");
-    dp_device_options o = runner_options();
+    dp_device_options o = test_device_options();
     o.no_subgroups = true;
     o.no_f16 |= no_f16;
     gpu *g = gpu_open(&o, &t->err);

@@ -9,11 +9,9 @@
 static const char *MODEL = "tests/vectors/models/llama3-gqa";
 
 static dp_device_options profiled(void) {
-    return (dp_device_options){ .webgpu = test_option("webgpu"),
-                                .adapter = test_option("device"),
-                                .no_f16 = test_option("no-f16") != NULL,
-                                .no_subgroups = test_option("no-subgroups") != NULL,
-                                .profile = true };
+    dp_device_options o = test_device_options();
+    o.profile = true;
+    return o;
 }
 
 static void *open_profiled(test *t) {

@@ -26,12 +26,7 @@ enum {
 /* ---- the device ---------------------------------------------------------------------------- */
 
 static void *open_shared(test *t) {
-    const dp_device_options o = {
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = test_option("no-f16") != NULL,
-        .no_subgroups = test_option("no-subgroups") != NULL,
-    };
+    const dp_device_options o = test_device_options();
     return gpu_open(&o, &t->err);
 }
 

@@ -23,12 +23,7 @@ static const dp_sampling PENALISED = { .temperature = 1.2f,
 /* ---- single steps -------------------------------------------------------------------------- */
 
 static void *open_device(test *t) {
-    const dp_device_options options = {
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = test_option("no-f16") != NULL,
-        .no_subgroups = test_option("no-subgroups") != NULL,
-    };
+    const dp_device_options options = test_device_options();
     return dp_device_open(&options, &t->err);
 }
 

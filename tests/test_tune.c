@@ -12,12 +12,7 @@
 enum { CONTEXT = 32, N_TOKENS = 3, ROWS_MAX = 64 };
 
 static void *open_device(test *t) {
-    const dp_device_options o = {
-        .webgpu = test_option("webgpu"),
-        .adapter = test_option("device"),
-        .no_f16 = test_option("no-f16") != NULL,
-        .no_subgroups = test_option("no-subgroups") != NULL,
-    };
+    const dp_device_options o = test_device_options();
     return dp_device_open(&o, &t->err);
 }
 
