@@ -38,9 +38,9 @@ fn project_glu(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_in
     if (TOKENS > 1) {
         n = sizes.x;
     }
-    let share = squares_share(0, lane);
+    let share = squares_share(0, n, lane);
     products(first + lane / LANES * PAIRS, PAIRS, FFN, 2 * FFN - 1, n, lane);
-    find_scales(share, lane);
+    find_scales(share, n, lane);
     workgroupBarrier();
     for (var i = lane; i < HIDDEN; i += WG) {
         let t = i / COLUMNS;
