@@ -4,8 +4,8 @@
 // rows of x. Weights are bound by reading them, so many of a lane's loads should be under way at
 // once, and sums stay in registers: nothing here is indexed by what a loop counts.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
-// ROWS: 1, 2 or 4, with more than one row of x 1 or 2; TOKENS: 1 or a multiple of 4, at most 16;
-// AHEAD: 1, 2 or 4. TEAM: with more than one row of x at least 4.
+// ROWS: 1, 2 or 4; TOKENS: 1 or a multiple of 4, at most 16; AHEAD, which several rows of x do not
+// look at: 1, 2 or 4. TEAM: with more than one row of x at least 4.
 override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SPLIT * TEAM;
 override STEPS: u32 = (UNITS + LANES - 1) / LANES;
@@ -31,50 +31,58 @@ fn unit_products(rows: vec4u, unit: u32) -> vec4f {
     return s;
 }
 
-// Of rows t .. t + 3 of x with a unit of two rows of W; rows of x from n on are some others'. What
-// is loaded of x serves both rows: with many rows of x reading them bounds the product.
-struct FourSums {
-    x: vec4f,
-    y: vec4f,
+// A unit of each of the rows of W; those that there are not are the first one.
+struct Operands {
+    x: Operand,
+    y: Operand,
+    z: Operand,
+    w: Operand,
 }
 
-fn four_products(v: Operand, w: Operand, t: u32, n: u32, unit: u32) -> FourSums {
-    let a = input_load(t, unit);
-    let b = input_load(min(t + 1, n - 1), unit);
-    let c = input_load(min(t + 2, n - 1), unit);
-    let d = input_load(min(t + 3, n - 1), unit);
-    var s = FourSums();
-    s.x = vec4f(multiply(v, a), multiply(v, b), multiply(v, c), multiply(v, d));
+fn operands(rows: vec4u, unit: u32) -> Operands {
+    let first = operand(rows.x, unit);
+    var w = Operands(first, first, first, first);
     if (ROWS > 1) {
-        s.y = vec4f(multiply(w, a), multiply(w, b), multiply(w, c), multiply(w, d));
+        w.y = operand(rows.y, unit);
+    }
+    if (ROWS > 2) {
+        w.z = operand(rows.z, unit);
+        w.w = operand(rows.w, unit);
+    }
+    return w;
+}
+
+// Their products with a unit of a row of x, which serves them all: with several rows of x reading
+// them bounds the product.
+fn multiply_rows(w: Operands, x: Input) -> vec4f {
+    var s = vec4f(multiply(w.x, x), 0, 0, 0);
+    if (ROWS > 1) {
+        s.y = multiply(w.y, x);
+    }
+    if (ROWS > 2) {
+        s.z = multiply(w.z, x);
+        s.w = multiply(w.w, x);
     }
     return s;
 }
 
-fn four_add(a: FourSums, b: FourSums) -> FourSums {
-    return FourSums(a.x + b.x, a.y + b.y);
+// The sums for rows t .. t + 3 of x.
+struct FourSums {
+    a: vec4f,
+    b: vec4f,
+    c: vec4f,
+    d: vec4f,
 }
 
-struct TokenSums {
-    a: FourSums,
-    b: FourSums,
-    c: FourSums,
-    d: FourSums,
-}
-
-fn token_products(s: TokenSums, rows: vec4u, n: u32, unit: u32) -> TokenSums {
+// With a unit's products, of n rows of x. Two rows take no longer than one.
+fn four_products(s: FourSums, rows: vec4u, t: u32, n: u32, unit: u32) -> FourSums {
+    let w = operands(rows, unit);
     var r = s;
-    let v = operand(rows.x, unit);
-    let w = operand(rows.y, unit); // of one row the same, and not looked at
-    r.a = four_add(r.a, four_products(v, w, 0, n, unit));
-    if (TOKENS > 4 && n > 4) {
-        r.b = four_add(r.b, four_products(v, w, 4, n, unit));
-    }
-    if (TOKENS > 8 && n > 8) {
-        r.c = four_add(r.c, four_products(v, w, 8, n, unit));
-    }
-    if (TOKENS > 12 && n > 12) {
-        r.d = four_add(r.d, four_products(v, w, 12, n, unit));
+    r.a += multiply_rows(w, input_load(t, unit));
+    r.b += multiply_rows(w, input_load(min(t + 1, n - 1), unit));
+    if (t + 2 < n) {
+        r.c += multiply_rows(w, input_load(t + 2, unit));
+        r.d += multiply_rows(w, input_load(min(t + 3, n - 1), unit));
     }
     return r;
 }
@@ -96,13 +104,6 @@ fn put_four(t: u32, r: u32, sums: vec4f, lane: u32) {
     let s = team_sum4(sums, lane);
     if (lane % (TEAM / 4) == 0) {
         partial[partial_at(t + lane % TEAM / (TEAM / 4), r, lane)] = s;
-    }
-}
-
-fn put_products(t: u32, s: FourSums, lane: u32) {
-    put_four(t, 0, s.x, lane);
-    if (ROWS > 1) {
-        put_four(t, 1, s.y, lane);
     }
 }
 
@@ -138,22 +139,23 @@ fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
         }
         return;
     }
-    var s = TokenSums();
-    for (var k = 0u; k < STEPS; k++) {
-        let unit = k * LANES + member;
-        if (UNITS % LANES == 0 || unit < UNITS) {
-            s = token_products(s, rows, n, unit);
+    // Four rows of x at a time: sums of more leave no registers, and what was read of W is near.
+    for (var t = 0u; t < n; t += 4) {
+        var s = FourSums();
+        for (var k = 0u; k < STEPS; k++) {
+            let unit = k * LANES + member;
+            if (UNITS % LANES == 0 || unit < UNITS) {
+                s = four_products(s, rows, t, n, unit);
+            }
         }
-    }
-    put_products(0, s.a, lane);
-    if (TOKENS > 4 && n > 4) {
-        put_products(4, s.b, lane);
-    }
-    if (TOKENS > 8 && n > 8) {
-        put_products(8, s.c, lane);
-    }
-    if (TOKENS > 12 && n > 12) {
-        put_products(12, s.d, lane);
+        put_four(t, 0, vec4f(s.a.x, s.b.x, s.c.x, s.d.x), lane);
+        if (ROWS > 1) {
+            put_four(t, 1, vec4f(s.a.y, s.b.y, s.c.y, s.d.y), lane);
+        }
+        if (ROWS > 2) {
+            put_four(t, 2, vec4f(s.a.z, s.b.z, s.c.z, s.d.z), lane);
+            put_four(t, 3, vec4f(s.a.w, s.b.w, s.c.w, s.d.w), lane);
+        }
     }
 }
 

@@ -143,32 +143,43 @@ static const project_shape shapes_of[][SHAPES_OF] = {
     [SHAPE_PLAIN] = { { .rows = 1, .split = 2, .wg = 256, .ahead = 1 },
                       { .rows = 1, .split = 1, .wg = 512, .ahead = 1 },
                       { .rows = 1, .split = 1, .wg = 128, .ahead = 1 },
-                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 } },
+                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
+                      { .rows = 4, .split = 1, .wg = 256, .ahead = 1 } },
     [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
                      { .rows = 2, .split = 1, .wg = 256, .ahead = 2 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 4 } },
     [SHAPE_GLU] = { { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 },
                     { .rows = 2, .split = 1, .wg = 512, .ahead = 1 },
                     { .rows = 4, .split = 1, .wg = 256, .ahead = 2 },
-                    { .rows = 4, .split = 2, .wg = 512, .ahead = 1 } },
+                    { .rows = 4, .split = 2, .wg = 512, .ahead = 1 },
+                    { .rows = 4, .split = 1, .wg = 512, .ahead = 1 } },
     [SHAPE_ADD] = { { .rows = 1, .split = 2, .wg = 1024, .ahead = 2 },
                     { .rows = 1, .split = 1, .wg = 512, .ahead = 2 },
                     { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 },
-                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 } },
+                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
+                    { .rows = 4, .split = 4, .wg = 512, .ahead = 1 } },
 };
 
 static uint32_t group_rows(const project_shape *s) {
     return s->wg / (s->split * s->team) * s->rows;
 }
 
+/* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each. */
+static uint32_t shape_bytes(const recorder *r, const project_shape *s) {
+    return 4 * (group_rows(s) * max_tokens(r) * (s->split + 2) + s->wg + DECODE_ROWS);
+}
+
 /* The shape as this device and this number of rows have it, with at least `least` rows of W to a
  * workgroup (whole halves of an activation's unit). */
 static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
-    const uint32_t rows = max_tokens(r) == 1 ? 4 : 2; /* what products.wgsl has */
+    const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
+    const uint32_t rows = 4; /* what products.wgsl has */
     s.team = team_lanes(r->m->gpu);
     s.wg = min_u32(s.wg, lanes);
-    s.rows = min_u32(s.rows, rows);
+    while (shape_bytes(r, &s) > memory && s.wg > s.split * s.team) {
+        s.wg /= 2;
+    }
     while (s.wg < s.split * s.team || (group_rows(&s) < least && s.split > 1)) {
         s.split /= 2;
     }

@@ -435,6 +435,8 @@ void check_project(rig *r) {
           .shape = { .rows = 2, .split = 2 }, .group = 16, .normed = true },
         { q4_k, NULL, 37, 0, 768, 16, 11, true, "some rows of a pass, all at once", .normed = true,
           .bias = true, .scale = 0.22f },
+        { q4_0, NULL, 41, 0, 640, 16, 15, true, "four rows of a matrix, pairs of x and half of one",
+          .shape = { .rows = 4 }, .group = 16, .normed = true },
         { q8_0, NULL, 1, 0, 32, 1, 1, false, .reason = "the least product" },
     };
     rig_reduce reduces[2];
@@ -697,6 +699,8 @@ void check_project_glu(rig *r) {
           .shape = { .rows = 2, .split = 2 }, .group = 64 },
         { q4_0, 96, 96, 4, 4, GATED_CLAMPED, true, FORM_Q8, true, "all rows of a pass in bytes",
           .shape = { .rows = 2 }, .group = 64 },
+        { q4_0, 96, 96, 16, 7, GATED_SILU, true, FORM_F32, true, "pairs of x and half of one",
+          .shape = { .rows = 4 }, .group = 64 },
     };
     rig_reduce reduces[2];
     const uint32_t n = rig_reduces(r, reduces);
