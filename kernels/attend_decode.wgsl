@@ -153,9 +153,6 @@ fn fetch(at: Place, j: u32, c: u32) -> Entries {
 
 // The same with the new key in its place.
 fn with_own(at: Place, j: u32, e: Entries, own: Entry) -> Entries {
-    if (!FUSED) {
-        return e;
-    }
     return Entries(entry_pick(e.a, own, is_own(at, j)), entry_pick(e.b, own, is_own(at, j + SLOTS)),
         entry_pick(e.c, own, is_own(at, j + 2 * SLOTS)),
         entry_pick(e.d, own, is_own(at, j + 3 * SLOTS)));
@@ -443,11 +440,13 @@ fn attend_decode(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
     let none = vec4f();
     var s = State(vec4f(LEAST), none, Heads(none, none, none, none, none, none, none, none));
     for (var tile = start; tile < at.last; tile += TILE) {
-        entries = with_own(at, tile + slot, entries, own);
-        s = attended(s, at, tile + slot, q, entries);
-        if (tile + TILE < at.last) {
-            entries = fetch(at, tile + TILE + slot, c);
+        // Without a branch around it the compiler leaves it here, before what it hides behind.
+        let next = fetch(at, tile + TILE + slot, c);
+        if (FUSED && tile + TILE > row.z) {
+            entries = with_own(at, tile + slot, entries, own);
         }
+        s = attended(s, at, tile + slot, q, entries);
+        entries = next;
     }
 
     // The keys' parts joined: of a team by shuffles, then of the teams in the pool.

@@ -7,12 +7,11 @@
 enum {
     QK_NORM_LANES = 64,
     ROPE_LANES = 128,    /* of rope.wgsl */
-    DECODE_GROUPS = 528, /* workgroups that fill the largest devices: four to a
-                            multiprocessor */
+    DECODE_GROUPS = 264, /* workgroups that fill the largest devices: two to a multiprocessor, for
+                            whose registers there is room */
     SPLITS_MAX = 64,     /* of attend_combine.wgsl */
-    /* query heads of a workgroup: with 4 in decoding keys are read once less, and registers leave
-     * room for fewer workgroups */
-    DECODE_HEADS = 2,
+    DECODE_HEADS = 4,    /* query heads of a workgroup */
+    DECODE_AHEAD = 2,    /* keys of a lane whose loads are under way, while two more are used */
     PREFILL_HEADS = 8,
     ROWS_BYTES = 256, /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
 };
@@ -158,7 +157,7 @@ static uint32_t heads_together(const config *c, uint32_t most) {
     return ceil_div(group, ceil_div(group, most));
 }
 
-/* Keys of a span at least: two rounds of a workgroup of 128 lanes with four keys to a lane. Up to
+/* Keys of a span at least: four rounds of a workgroup of 128 lanes with two keys to a lane. Up to
  * twice as many a workgroup takes alone: what more workgroups would save is less than the dispatch
  * that joins them costs. */
 uint32_t attend_span(const config *c) {
@@ -314,7 +313,7 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .page = KV_PAGE,
         .table = s->n_pages,
         .team = team_lanes(r->m->gpu),
-        .ahead = 4,
+        .ahead = DECODE_AHEAD,
     };
     const bool teams = choose_lanes(r, &consts, b->att, act == &act_q8_part);
     const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
