@@ -139,8 +139,9 @@ typedef struct {
 } size_text;
 size_text show_bytes(uint64_t bytes);
 
-/* False and DP_E_FILE if something is there that a file cannot take the place of. */
-bool check_replaceable(const char *path, dp_error *err) CHECK_RESULT;
+/* False and DP_E_FILE if no file can be written there: its folder is missing or may not be written
+ * to, or something has the name that a file cannot take the place of. Asked before the work. */
+bool check_out_path(const char *path, dp_error *err) CHECK_RESULT;
 
 /* Ctrl-C (and SIGTERM) sets a flag and cancels the watched session; a second one ends the
  * program. */

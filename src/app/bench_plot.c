@@ -325,7 +325,7 @@ static bool write_picture(const bench_results *list, const char *path, dp_error 
     buf b;
     buf_init(&b, RESULT_BYTES_MAX);
     draw(&b, panels, &list->items[0], &c);
-    const bool ok = buf_ok(&b, "the picture", err) && check_replaceable(path, err) &&
+    const bool ok = buf_ok(&b, "the picture", err) && check_out_path(path, err) &&
                     file_write_atomic(path, b.data, b.size, err);
     buf_free(&b);
     return ok;

@@ -170,7 +170,7 @@ static bool save_messages(const message_list *l, const char *path, dp_error *err
     buf_init(&b, 2 * (size_t)HISTORY_BYTES_MAX);
     join_messages(l, 0, "\n", &b);
     buf_printf(&b, "\n");
-    const bool ok = check_replaceable(path, err) && buf_ok(&b, "the conversation", err) &&
+    const bool ok = check_out_path(path, err) && buf_ok(&b, "the conversation", err) &&
                     file_write_atomic(path, b.data, b.size, err);
     buf_free(&b);
     return ok;

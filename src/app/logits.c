@@ -127,10 +127,9 @@ static bool save_positions(const engine *e, const options *o, const token_list *
         return err_set(err, DP_E_ARGUMENT, "--all: a path of %zu bytes, the limit is %zu",
                        strlen(o->all), sizeof(temporary) - 32);
     }
-    if (!check_replaceable(o->all, err)) return false;
     FILE *out = fopen(temporary, "wbx");
     if (out == NULL) {
-        return err_set(err, DP_E_FILE, "%s: cannot be made: %s", temporary, strerror(errno));
+        return err_set(err, DP_E_FILE, "%s: cannot be made: %s", o->all, strerror(errno));
     }
     bool ok = write_positions(e, o, list, out, err);
     if (ok && (fflush(out) != 0 || fsync(fileno(out)) != 0)) {
@@ -179,7 +178,7 @@ int cmd_logits(const options *o) {
     uint32_t context = 0;
     buf out;
     buf_init(&out, TEXT_BYTES_MAX);
-    bool ok = engine_describe(&e, o, &err);
+    bool ok = (o->all == NULL || check_out_path(o->all, &err)) && engine_describe(&e, o, &err);
     if (ok && o->tokens != NULL) {
         ok = (o->prompt == NULL && o->file == NULL) ||
              err_set(&err, DP_E_ARGUMENT, "--tokens: cannot go with -p or -f");

@@ -345,8 +345,8 @@ bool profile_wanted(const options *o) {
 }
 
 bool profile_check(const options *o, dp_error *err) {
-    return (o->profile_out == NULL || check_replaceable(o->profile_out, err)) &&
-           (o->trace == NULL || check_replaceable(o->trace, err));
+    return (o->profile_out == NULL || check_out_path(o->profile_out, err)) &&
+           (o->trace == NULL || check_out_path(o->trace, err));
 }
 
 void profile_prepare(const engine *e, const options *o) {

@@ -177,10 +177,10 @@ bool file_write_atomic(const char *path, const void *bytes, size_t n, dp_error *
         return err_set(err, DP_E_LIMIT, "%s: path of %zu bytes is too long", path, strlen(path));
     }
     const int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return io_error(err, temporary, "cannot be made");
-    bool ok = write_bytes(fd, temporary, bytes, n, err);
-    if (ok && fsync(fd) != 0) ok = io_error(err, temporary, "cannot be written to the disk");
-    if (close(fd) != 0 && ok) ok = io_error(err, temporary, "cannot be closed");
+    if (fd < 0) return io_error(err, path, "cannot be made");
+    bool ok = write_bytes(fd, path, bytes, n, err);
+    if (ok && fsync(fd) != 0) ok = io_error(err, path, "cannot be written to the disk");
+    if (close(fd) != 0 && ok) ok = io_error(err, path, "cannot be closed");
     if (ok && rename(temporary, path) != 0) ok = io_error(err, path, "cannot be replaced");
     if (ok) {
         sync_folder_of(path);
