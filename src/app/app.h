@@ -96,6 +96,7 @@ typedef struct {
     size_t given;        /* of a bool that becomes true when the option is given; 0: none */
     const char *initial; /* the default, parsed like a given value; NULL: zero */
     double min, max;     /* of numbers, and of the length of OPT_TEXTS; inclusive */
+    const char *with;    /* an option or a first argument this one needs; NULL: none */
 } option;
 
 #define FIELD(f) .offset = offsetof(options, f)

@@ -176,11 +176,40 @@ static bool store_defaults(const option *table, options *o, dp_error *err) {
     return true;
 }
 
+/* What a command line has given, for the options that are nothing without another. */
+typedef struct {
+    const option *items[64];
+    size_t n;
+} given_list;
+
+static void add_given(given_list *given, const option *opt) {
+    for (size_t i = 0; i < given->n; i++) {
+        if (given->items[i] == opt) return;
+    }
+    assert(given->n < ARRAY_LEN(given->items)); /* no command has so many options */
+    given->items[given->n++] = opt;
+}
+
+/* An option without effect is a mistake that would show only in what was measured. */
+static bool check_companions(const given_list *given, const options *o, dp_error *err) {
+    for (size_t i = 0; i < given->n; i++) {
+        const char *with = given->items[i]->with;
+        bool found = with == NULL || (o->n_rest > 0 && strcmp(o->rest[0], with) == 0);
+        for (size_t k = 0; k < given->n && !found; k++)
+            found = strcmp(given->items[k]->name, with) == 0;
+        if (!found) {
+            return err_set(err, DP_E_ARGUMENT, "%s: only with %s", given->items[i]->name, with);
+        }
+    }
+    return true;
+}
+
 bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err) {
     if (!store_defaults(common_options, o, err)) return false;
     for (size_t i = 0; i < ARRAY_LEN(c->own); i++) {
         if (!store_defaults(c->own[i], o, err)) return false;
     }
+    given_list given = { .n = 0 };
     bool only_rest = false;
     for (int i = 0; i < n; i++) {
         char *arg = argv[i];
@@ -216,12 +245,15 @@ bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err)
         }
         if (!store_value(opt, value, o, err)) return false;
         if (opt->given != 0) *(bool *)((char *)o + opt->given) = true;
+        add_given(&given, opt);
     }
     o->rest = (const char *const *)argv;
     const bool takes_one = c->arguments != NULL && strchr(c->arguments, ' ') == NULL;
-    return !takes_one || o->n_rest <= 1 ||
-           err_set(err, DP_E_ARGUMENT, "%s: \"%.100s\" is an argument too many; it takes %s",
-                   c->name, argv[1], c->arguments);
+    if (takes_one && o->n_rest > 1) {
+        return err_set(err, DP_E_ARGUMENT, "%s: \"%.100s\" is an argument too many; it takes %s",
+                       c->name, argv[1], c->arguments);
+    }
+    return o->help || check_companions(&given, o, err);
 }
 
 /* ---- help ---------------------------------------------------------------------------------- */

@@ -38,24 +38,24 @@ const option bench_options[] = {
     { "--schema", "doppler", "fixed prompts, one JSON object for each (docs/speed.md)", OPT_TEXT,
       FIELD(schema) },
     { "--prompt-name", "NAME,...", "with --schema: xs, short, medium, long or all", OPT_TEXT,
-      FIELD(prompt_names), .initial = "short" },
-    { "--cold", NULL, "with --schema: a new device and model for every run", OPT_FLAG,
-      FIELD(cold) },
+      FIELD(prompt_names), .initial = "short", .with = "--schema" },
+    { "--cold", NULL, "with --schema: a new device and model for every run", OPT_FLAG, FIELD(cold),
+      .with = "--schema" },
     { "--warmup-prefill", "N", "with --schema: prompts evaluated before the timed runs", OPT_COUNT,
-      FIELD(warmup_prefill), .initial = "2", .max = 100 },
+      FIELD(warmup_prefill), .initial = "2", .max = 100, .with = "--schema" },
     { "--warmup-decode", "N", "with --schema: tokens generated after each of them", OPT_COUNT,
-      FIELD(warmup_decode), .initial = "16", .max = 4096 },
+      FIELD(warmup_decode), .initial = "16", .max = 4096, .with = "--schema" },
     { "--against", "COMMAND",
       "run another llama-bench in turns with this; {model} and {tests} are replaced", OPT_TEXT,
       FIELD(against) },
     { "--rounds", "N", "with --against: turns of each", OPT_COUNT, FIELD(rounds), .initial = "2",
-      .min = 1, .max = ROUNDS_MAX },
+      .min = 1, .max = ROUNDS_MAX, .with = "--against" },
     { "--time-limit", "SECONDS", "with --against: for each call of the command", OPT_COUNT,
-      FIELD(time_limit), .initial = "600", .min = 1, .max = 86400 },
+      FIELD(time_limit), .initial = "600", .min = 1, .max = 86400, .with = "--against" },
     { "--threshold", "PERCENT", "with `bench compare`: smaller differences do not count", OPT_REAL,
-      FIELD(threshold), .initial = "2", .max = 100 },
+      FIELD(threshold), .initial = "2", .max = 100, .with = "compare" },
     { "--different", NULL, "with `bench compare`: model, device or tests may differ", OPT_FLAG,
-      FIELD(different) },
+      FIELD(different), .with = "compare" },
     { .name = NULL },
 };
 
@@ -164,6 +164,24 @@ static int bench_tests(const options *o, const test_list *list) {
     return code;
 }
 
+/* The ways to measure that are not the tests refuse what they would not do. */
+static bool check_mode(const options *o, dp_error *err) {
+    const char *mode = o->ops               ? "--ops"
+                       : o->schema != NULL  ? "--schema"
+                       : o->against != NULL ? "--against"
+                                            : NULL;
+    const char *other = o->profile_out != NULL             ? "--profile-out"
+                        : o->trace != NULL                 ? "--trace"
+                        : o->ops && o->schema != NULL      ? "--schema"
+                        : o->ops && o->against != NULL     ? "--against"
+                        : o->ops && o->save != NULL        ? "--save"
+                        : o->ops && o->pairs.n > 0         ? "-pg"
+                        : o->against != NULL && o->profile ? "--profile"
+                                                           : NULL;
+    return mode == NULL || other == NULL ||
+           err_set(err, DP_E_ARGUMENT, "%s: not with %s", other, mode);
+}
+
 int cmd_bench(const options *o) {
     static test_list list;
     dp_error err = { 0 };
@@ -174,6 +192,7 @@ int cmd_bench(const options *o) {
                 o->rest[0]);
         return fail(&err);
     }
+    if (!check_mode(o, &err)) return fail(&err);
     if (o->ops) return bench_ops(o);
     if (o->schema != NULL) return bench_schema(o);
     if (!list_tests(o, &list, &err)) return fail(&err);

@@ -76,6 +76,15 @@ const option common_options[] = {
     { .name = NULL },
 };
 
+/* What no other command writes would be missed only when it is looked for. */
+static bool check_files_written(const command *c, const options *o, dp_error *err) {
+    const char *name = o->trace != NULL         ? "--trace"
+                       : o->profile_out != NULL ? "--profile-out"
+                                                : NULL;
+    return name == NULL || c->run == cmd_run || c->run == cmd_bench ||
+           err_set(err, DP_E_ARGUMENT, "%s: %s writes none, run and bench do", name, c->name);
+}
+
 static const command *find_command(const char *name) {
     for (const command *c = commands; c->name != NULL; c++) {
         if (strcmp(c->name, name) == 0) return c;
@@ -162,6 +171,8 @@ int main(int argc, char **argv) {
         buf_init(&b, 1 << 20);
         help_command(c, &b);
         code = out_result(&b);
+    } else if (!check_files_written(c, &o, &err)) {
+        code = fail(&err);
     } else {
         code = c->run(&o);
     }

@@ -33,6 +33,24 @@ fails 2 'there is no prompt "../xs"' bench --schema doppler --prompt-name ../xs
 fails 2 '^doppler: -n: --schema takes one number above 0' bench --schema doppler -n 1,2
 fails 2 '^doppler: -p, -pg and -d: --schema has prompts' bench --schema doppler -p 3
 fails 2 '^doppler: --schema and --against' bench --schema doppler --against x
+# What would have no effect is refused: an hour of measuring would go by before it is missed.
+for option in --prompt-name=xs --cold --warmup-prefill=1 --warmup-decode=1; do
+    fails 2 "^doppler: ${option%=*}: only with --schema$" bench "$option"
+done
+for option in --rounds=2 --time-limit=9; do
+    fails 2 "^doppler: ${option%=*}: only with --against$" bench "$option"
+done
+for option in --threshold=3 --different; do
+    fails 2 "^doppler: ${option%=*}: only with compare$" bench "$option"
+    fails 2 "^doppler: ${option%=*}: only with compare$" bench plot a "$option"
+done
+fails 2 '^doppler: --cold: only with --schema$' bench compare a b --cold
+for option in --schema=doppler --against=x --save=x -pg=1,1 --trace=x --profile-out=x; do
+    fails 2 "^doppler: ${option%=*}: not with --ops$" bench --ops "$option"
+done
+fails 2 '^doppler: --trace: not with --schema$' bench --schema doppler --trace x
+fails 2 '^doppler: --profile-out: not with --against$' bench --against x --profile-out x
+fails 2 '^doppler: --profile: not with --against$' bench --against x --profile
 fails 2 'the longest test takes 2[0-9]* tokens, the context holds 2048' \
     bench --schema doppler --prompt-name long -n 900
 # What the result schema says of their lengths, by the bundled model's tokenizer.

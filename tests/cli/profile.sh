@@ -19,6 +19,11 @@ if not eval("(" + sys.argv[2] + ")"): print("not true:", sys.argv[2], "of", str(
 fails 2 '^doppler: --trace: needs a value' run -p x --trace
 fails 6 "^doppler: $work: is not a regular file" run -p x -n 1 --profile-out "$work"
 fails 6 "^doppler: $work: is not a regular file" bench -p 1 -n 0 --trace "$work"
+# Before anything is measured: standard output is empty.
+fails 6 "^doppler: $work/no/x: cannot be made: No such" run -p x -n 1 --profile-out "$work/no/x"
+fails 6 "^doppler: $work/no/x: cannot be made: No such" bench -p 1 -n 0 --trace "$work/no/x"
+fails 2 '^doppler: --trace: chat writes none, run and bench do$' chat --trace x
+fails 2 '^doppler: --profile-out: devices writes none' devices --profile-out x
 fails 2 '"xml" is none of md, csv, json, jsonl' bench --ops -o xml
 fails 2 '^doppler: -d and -p take [0-9]* tokens, the context holds 2048' bench --ops -d 2040
 
