@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -93,7 +94,8 @@ size_text show_bytes(uint64_t bytes) {
 
 void progress_line(const char *format, ...) {
     static bool shown;
-    if (!isatty(STDERR_FILENO)) return;
+    const char *terminal = getenv("TERM");
+    if (!isatty(STDERR_FILENO) || (terminal != NULL && strcmp(terminal, "dumb") == 0)) return;
     char line[256];
     va_list args;
     va_start(args, format);
