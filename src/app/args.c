@@ -28,7 +28,8 @@ static bool parse_count(const option *opt, str text, uint64_t *out, dp_error *er
         return err_set(err, DP_E_ARGUMENT, "%s: \"%s\" is not a number", opt->name, copy);
     }
     if (!check_range(opt, copy, real, err)) return false;
-    return err_set(err, DP_E_ARGUMENT, "%s: %s is not a whole number below 2^64", opt->name, copy);
+    return err_set(err, DP_E_ARGUMENT, "%s: %s is not a whole number in digits alone", opt->name,
+                   copy);
 }
 
 /* "1500", "64K", "2G": powers of 1,024. */
@@ -87,9 +88,13 @@ static bool parse_span(const option *opt, str text, count_list *list, dp_error *
             !parse_count(opt, rest, &last, err)) {
             return false;
         }
-        if (first > last || (factor && first == 0)) {
-            return err_set(err, DP_E_ARGUMENT, "%s: \"%.*s\" is a range of no numbers or no end",
-                           opt->name, STR_ARG(text));
+        if (first > last) {
+            return err_set(err, DP_E_ARGUMENT, "%s: \"%.*s\" ends before it begins", opt->name,
+                           STR_ARG(text));
+        }
+        if (factor && first == 0) {
+            return err_set(err, DP_E_ARGUMENT, "%s: \"%.*s\": no factor leads on from 0", opt->name,
+                           STR_ARG(text));
         }
     }
     for (uint64_t n = first; n <= last;) {
@@ -216,8 +221,9 @@ bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err)
         if (only_rest || arg[0] != '-' || arg[1] == '\0') {
             if (c->arguments == NULL) {
                 return err_set(err, DP_E_ARGUMENT,
-                               "%s: \"%.100s\" is no option; see doppler help %s", c->name, arg,
-                               c->name);
+                               "%s: \"%.100s\" is no option, and %s takes nothing else; see "
+                               "doppler help %s",
+                               c->name, arg, c->name, c->name);
             }
             argv[o->n_rest++] = arg; /* never ahead of i */
             continue;

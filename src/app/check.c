@@ -6,7 +6,7 @@
 
 typedef struct {
     buf text;
-    bool json;
+    bool json, begun; /* begun: the heading is out */
     dp_error err;
 } table;
 
@@ -31,6 +31,11 @@ static bool print_row(void *user, const check_row *row) {
         return check_interrupted(&t->err);
     }
     buf_reset(&t->text);
+    if (!t->begun) {
+        buf_printf(&t->text, "%-6s  %-26s  %-60s  %9s  %9s\n", "", "kernel", "shape", "error",
+                   "bound");
+    }
+    t->begun = true;
     buf_printf(&t->text, "%-6s  %-26s  %-60s  %9.2e  %9.2e", row->ok ? "ok" : "FAILED", row->kernel,
                row->shape, row->error, row->bound);
     if (row->problem != NULL) buf_printf(&t->text, "  %s", row->problem);
@@ -50,13 +55,7 @@ int cmd_check(const options *o) {
         .row = print_row,
         .user = &t,
     };
-    if (o->json) {
-        buf_printf(&t.text, "{\"rows\":[");
-    } else {
-        buf_printf(&t.text, "%-6s  %-26s  %-60s  %9s  %9s\n", "", "kernel", "shape", "error",
-                   "bound");
-        if (!out_write(t.text.data, t.text.size, &t.err)) return fail(&t.err);
-    }
+    if (o->json) buf_printf(&t.text, "{\"rows\":[");
     /* The first failure stays: a row's comes before the device's. */
     if (!check_device(&how, &what, &info, &n, &n_failed, &t.err) || t.err.status != DP_OK) {
         buf_free(&t.text);
@@ -64,7 +63,7 @@ int cmd_check(const options *o) {
     }
     if (n == 0) {
         buf_free(&t.text);
-        err_set(&t.err, DP_E_ARGUMENT, "no kernel matches '%s'", what.filter);
+        err_set(&t.err, DP_E_ARGUMENT, "no kernel's name holds \"%.100s\"", what.filter);
         return fail(&t.err);
     }
     if (o->json) {

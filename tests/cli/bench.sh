@@ -18,8 +18,8 @@ fails 2 '"xml" is none of md, csv, json, jsonl, sql' bench -o xml
 fails 2 '^doppler: bench: "x" is no option, nor compare or plot' bench x
 fails 2 '^doppler: -pg: "8" is not PROMPT,GENERATED' bench -pg 8
 fails 2 '^doppler: -pg: "8,99999999" is not' bench -pg 8,99999999
-fails 2 '^doppler: -p: "5-2" is a range of no numbers' bench -p 5-2
-fails 2 '^doppler: -p: "0-8.2" is a range of no numbers' bench -p '0-8*2'
+fails 2 '^doppler: -p: "5-2" ends before it begins' bench -p 5-2
+fails 2 '^doppler: -p: "0-8.2": no factor leads on from 0' bench -p '0-8*2'
 fails 2 '^doppler: -p: "1-9+0": the step behind + is a whole number from 1' bench -p 1-9+0
 fails 2 '^doppler: -p: "1-9.1": the step behind . is a whole number from 2' bench -p '1-9*1'
 fails 2 '^doppler: -p: "x" is not a number' bench -p 1-x
