@@ -13,8 +13,8 @@ const option convert_options[] = {
       "q6_k, iq4_nl, iq4_xs, mxfp4; without it formats are kept",
       OPT_TEXT, FIELD(quantize) },
     { "--role", "ROLE=TYPE",
-      "format of embedding, head, attn, attn_q, attn_k, attn_v, attn_o, ffn, ffn_gate, ffn_up, "
-      "ffn_down, experts or router; may be repeated",
+      "format of embedding, head, attn, attn_q, attn_k, attn_v, attn_qkv, attn_o, ffn, ffn_gate, "
+      "ffn_up, ffn_down, experts or router; may be repeated",
       OPT_TEXTS, FIELD(roles), .min = 1, .max = 200 },
     { "--calibrate", "FILE", "a text: columns that it uses more are quantised better (needs a GPU)",
       OPT_TEXT, FIELD(calibrate) },
@@ -85,7 +85,7 @@ static void add_result_text(buf *b, const char *out, const dp_convert_result *r,
                    f->n_parameters, show_bytes(f->n_bytes).text);
     }
     buf_printf(b, "\n%s of tensors become %s in %s", show_bytes(r->source_bytes).text,
-               show_bytes(r->file_bytes).text, r->container);
+               show_bytes(r->tensor_bytes).text, r->container);
     buf_printf(b, "; to run with the default context: %s on the device\n",
                show_bytes(r->memory.total).text);
     if (dry_run) {
@@ -93,7 +93,7 @@ static void add_result_text(buf *b, const char *out, const dp_convert_result *r,
                    r->n_threads, show_bytes(r->host_bytes).text);
         return;
     }
-    buf_printf(b, "wrote %s in %.1f s", out, seconds);
+    buf_printf(b, "wrote %s, %s, in %.1f s", out, show_bytes(r->file_bytes).text, seconds);
     if (r->kept_bytes > 0) {
         buf_printf(b, ", %s of it by an earlier call", show_bytes(r->kept_bytes).text);
     }

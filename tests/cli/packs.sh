@@ -19,7 +19,10 @@ json 'd["dry_run"] and d["file_bytes"] > 7e6 and d["memory"]["total"] > d["tenso
     {f["name"] for f in d["formats"]} == {"Q8_0", "F32"}' \
     convert "$model" "$pack" --quantize q8_0 --dry-run
 same 'a dry run leaves nothing' "$(find "$work" -name 'tale-q8*')" ''
+size=$("$program" convert "$model" "$pack" --quantize q8_0 --shard-size 3M --dry-run |
+    sed -n 's/.* of tensors become \(.*\) in rdrr;.*/\1/p')
 prints '^wrote ' convert "$model" "$pack" --quantize q8_0 --shard-size 3M
+prints "of tensors become $size in rdrr" convert "$model" "$pack" --quantize q8_0 --shard-size 3M
 prints 'right: 74 tensors, .* 3 shards, 3 pieces, 74 tensors. roots' verify "$pack"
 json 'd["ok"] and d["shards"] == 3 and d["merkle_roots"] == 74 and d["container"] == "rdrr"' \
     verify "$pack"
