@@ -286,6 +286,17 @@ static const char *const examples[][2] = {
     { "doppler bench -m model.gguf -p 512 -n 128 -d 0,4096", "speed, also deep in a context" },
 };
 
+/* store.c reads the first three, and with libcurl, which reads proxies, the others. */
+static const char *const variables[][2] = {
+    { "DOPPLER_MODELS",
+      "the model folder; without it doppler/models in $XDG_DATA_HOME or ~/.local/share" },
+    { "HF_HUB_CACHE, HF_HOME",
+      "Hugging Face's cache, or what holds its hub; without them in $XDG_CACHE_HOME or ~/.cache" },
+    { "XDG_CACHE_HOME", "holds doppler, where what `tune` has found is kept; without it ~/.cache" },
+    { "CURL_CA_BUNDLE, SSL_CERT_FILE, SSL_CERT_DIR", "certificates that `pull` trusts" },
+    { "https_proxy, http_proxy, no_proxy", "the proxies of `pull`" },
+};
+
 static void help_options(const option *table, buf *out) {
     for (; table != NULL && table->name != NULL; table++) {
         char left[64];
@@ -324,7 +335,10 @@ void help_all(buf *out) {
     for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++) {
         buf_printf(out, "\n  %-4d %s", exit_codes[i].code, exit_codes[i].meaning);
     }
-    buf_printf(out, "\n\nExamples:\n");
+    buf_printf(out, "\n\nEnvironment:\n");
+    for (size_t i = 0; i < ARRAY_LEN(variables); i++)
+        buf_printf(out, "  %s\n      %s\n", variables[i][0], variables[i][1]);
+    buf_printf(out, "\nExamples:\n");
     for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
         buf_printf(out, "  %s\n      %s\n", examples[i][0], examples[i][1]);
     }
@@ -369,8 +383,9 @@ void help_man(buf *out) {
     buf_printf(out, ".TH DOPPLER 1 \"\" \"doppler %s\" \"User Commands\"\n", DP_VERSION);
     buf_printf(out, ".SH NAME\ndoppler \\- language models on any GPU through WebGPU\n");
     buf_printf(out, ".SH SYNOPSIS\n.B doppler\n\\fICOMMAND\\fR [options]\n.SH DESCRIPTION\n");
-    buf_printf(out, "Runs large language models on WebGPU. Models are GGUF files, Hugging Face "
-                    "safetensors folders,\nor a bundled model by its name. Results go to standard "
+    buf_printf(out, "Runs large language models on WebGPU. A model is a GGUF file, a Hugging Face "
+                    "safetensors folder,\na pack, or the name of one: bundled, in the model "
+                    "folder, or in Hugging Face's cache.\nResults go to standard "
                     "output, everything else to standard error.\n.SH COMMANDS\n");
     for (const command *c = commands; c->name != NULL; c++) {
         buf usage;
@@ -390,6 +405,14 @@ void help_man(buf *out) {
     buf_printf(out, ".SH EXIT STATUS\n");
     for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++) {
         buf_printf(out, ".TP\n%d\n%s\n", exit_codes[i].code, exit_codes[i].meaning);
+    }
+    buf_printf(out, ".SH ENVIRONMENT\n");
+    for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
+        buf_printf(out, ".TP\n.B ");
+        add_roff(out, variables[i][0]);
+        buf_printf(out, "\n");
+        add_roff(out, variables[i][1]);
+        buf_printf(out, "\n");
     }
     buf_printf(out, ".SH EXAMPLES\n");
     for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
