@@ -63,10 +63,19 @@ static void *search_folders(char *path, size_t size) {
     return NULL;
 }
 
+/* The loader looks a name without a folder up in the system's folders alone: a file of this one is
+ * told to it as such. */
+static void *open_path(const char *path) {
+    char here[1024];
+    const int length = snprintf(here, sizeof(here), "./%s", path);
+    const bool is_here = strchr(path, '/') == NULL && path_is_file(path) && length > 0 &&
+                         (size_t)length < sizeof(here);
+    return dlopen(is_here ? here : path, RTLD_NOW | RTLD_LOCAL);
+}
+
 bool library_open(gpu_api *api, const char *path, dp_error *err) {
     char found[1024];
-    void *handle =
-        path != NULL ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : search_folders(found, sizeof(found));
+    void *handle = path != NULL ? open_path(path) : search_folders(found, sizeof(found));
     if (handle == NULL && path != NULL) {
         const char *why = dlerror();
         return err_set(err, DP_E_DEVICE, "WebGPU library %s cannot be opened: %s", path,
