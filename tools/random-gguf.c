@@ -280,7 +280,7 @@ static void put_tensor(const entry *e) {
 
 int main(int argc, char **argv) {
     if (argc != 4) {
-        die("usage: random-gguf OUT.gguf 1b|8b|8x7b|L,D,H,KV,HD,F,V[,E,USED] TYPE", "arguments");
+        die("expected OUT.gguf 1b|8b|8x7b|L,D,H,KV,HD,F,V[,E,USED] TYPE", "arguments");
     }
     shape s = { .context = 131072, .theta = 500000 };
     if (strcmp(argv[2], "1b") == 0) {
@@ -293,7 +293,7 @@ int main(int argc, char **argv) {
         const int n = sscanf(argv[2], "%u,%u,%u,%u,%u,%u,%u,%u,%u", &s.layers, &s.dim, &s.heads,
                              &s.kv_heads, &s.head_dim, &s.ffn, &s.vocab, &s.experts, &s.used);
         if (n != 7 && n != 9) {
-            die("no shape", argv[2]);
+            die("no shape; expected 1b, 8b, 8x7b or L,D,H,KV,HD,F,V[,E,USED]", argv[2]);
         }
     }
     const bool mixed = strcmp(argv[3], "q4_k_m") == 0;
