@@ -55,17 +55,6 @@ static bool add_tuned(void *user, const dp_tuned *row) {
     return !interrupted();
 }
 
-/* With timestamps where there are any. */
-static bool has_timestamps(const options *o, dp_error *err) {
-    const dp_device_options how = device_options(o);
-    dp_device *d = dp_device_open(&how, err);
-    if (d == NULL) return false;
-    dp_device_info info;
-    dp_device_get_info(d, &info);
-    dp_device_close(d);
-    return info.timestamps;
-}
-
 int cmd_tune(const options *given) {
     dp_error err = { 0 };
     options o = *given;
@@ -78,8 +67,13 @@ int cmd_tune(const options *given) {
     bool ok = engine_describe(&e, &o, &err) &&
               engine_context(&e, &o, e.info.default_context, &context, &err);
     if (ok) {
-        o.profile = has_timestamps(&o, &err);
-        ok = err.status == DP_OK && engine_start(&e, &o, context, &err);
+        o.profile = true; /* with timestamps where there are any */
+        ok = engine_start(&e, &o, context, &err);
+    }
+    if (!ok && e.device == NULL && err.status == DP_E_UNSUPPORTED) {
+        o.profile = false;
+        err = (dp_error){ .status = DP_OK };
+        ok = engine_start(&e, &o, context, &err);
     }
     if (ok) {
         dp_profile_set_mode(e.device, DP_PROFILE_STEPS);

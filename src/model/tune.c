@@ -287,7 +287,8 @@ static bool tune_products(tuning *t, size_t *n_done, dp_error *err) {
             return false;
         }
         /* one that the time did not suffice for is the next start's, unless it would never do */
-        if (found.n<p->question.n && * n_done> 0) {
+        const bool is_cut = found.n < p->question.n;
+        if (is_cut && *n_done > 0) {
             break;
         }
         log_line(&t->m->log, DP_LOG_DEBUG, "tuned %s: %s, %.2f us, the first shape %.2f us",
