@@ -955,7 +955,7 @@ static void one_pull_of_a_name_at_a_time(test *t) {
     begin(&f, t);
     pack_spec p = { .n_shards = 1, .seed = 1 };
     serve_pack(&f, "/p", &p);
-    CHECK(t, disk_make_folder(f.folder, &t->err));
+    CHECK(t, folders_make(f.folder, &t->err));
     const int lock = store_lock(f.folder, "x", &t->err);
     CHECK(t, !pull_from(&f, "/p", "x"));
     CHECK_ERROR(t, &t->err, DP_E_FILE, "x: another process is pulling or removing it");

@@ -20,7 +20,7 @@ typedef struct {
 
 static const char *make_folder(test *t, const char *name) {
     const char *path = test_printf(t, "%s/%s", test_folder(t), name);
-    CHECK(t, disk_make_folder(path, &t->err));
+    CHECK(t, folders_make(path, &t->err));
     return path;
 }
 

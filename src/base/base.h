@@ -257,6 +257,7 @@ bool out_file_sync(out_file *o, dp_error *err) CHECK_RESULT; /* to the disk */
 void out_file_close(out_file *o);                            /* NULL is fine */
 
 bool folder_make(const char *path, dp_error *err) CHECK_RESULT; /* one that is there will do */
+bool folders_make(const char *path, dp_error *err) CHECK_RESULT; /* and those above it */
 /* Removes a file, or a folder with the files in it; what is not there is no failure. A folder in
  * the folder is. Links are removed, not followed. */
 bool path_remove(const char *path, dp_error *err) CHECK_RESULT;

@@ -135,6 +135,22 @@ bool folder_make(const char *path, dp_error *err) {
            output_error(err, path, "cannot be made", number);
 }
 
+bool folders_make(const char *path, dp_error *err) {
+    char part[OUTPUT_PATH_BYTES];
+    const size_t n = strlen(path);
+    if (n == 0 || n >= sizeof(part)) {
+        return err_set(err, DP_E_ARGUMENT, "a folder's path of %zu bytes: must be 1 to %zu", n,
+                       sizeof(part) - 1);
+    }
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0') continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (!path_is_folder(part) && !folder_make(part, err)) return false;
+    }
+    return true;
+}
+
 bool path_remove(const char *path, dp_error *err) {
     struct stat status;
     if (lstat(path, &status) != 0) {

@@ -162,24 +162,6 @@ static void write_table(const dp_model *m, const tuned_table *t, buf *out) {
     buf_free(&identity);
 }
 
-/* The folder and the one around it, if they are not there. */
-static bool make_folder(const char *folder, dp_error *err) {
-    char around[4096];
-    if (path_is_folder(folder)) {
-        return true;
-    }
-    const str last = path_last(folder);
-    const size_t n = last.data > folder ? (size_t)(last.data - folder) - 1 : 0;
-    if (n > 0 && n < sizeof around) {
-        memcpy(around, folder, n);
-        around[n] = '\0';
-        if (!path_is_folder(around) && !folder_make(around, err)) {
-            return false;
-        }
-    }
-    return folder_make(folder, err);
-}
-
 /* With what the file holds already: another model's products, or what another process found. */
 bool tuned_write(const dp_model *m, const char *folder, dp_error *err) {
     char path[4096];
@@ -187,7 +169,7 @@ bool tuned_write(const dp_model *m, const char *folder, dp_error *err) {
     dp_error why = { 0 };
     buf text;
     buf_init(&text, FILE_BYTES_MAX);
-    bool ok = tuned_path(m, folder, path, sizeof path, err) && make_folder(folder, err);
+    bool ok = tuned_path(m, folder, path, sizeof path, err) && folders_make(folder, err);
     if (ok && !(path_exists(path) && read_file(m, &all, path, &why))) {
         all.n = 0;
     }

@@ -94,25 +94,6 @@ bool disk_error(dp_error *err, const char *path, const char *what) {
     return err_set(err, DP_E_FILE, "%.300s: %s: %s", path, what, reason);
 }
 
-bool disk_make_folder(const char *path, dp_error *err) {
-    char part[STORE_PATH_MAX];
-    const size_t n = strlen(path);
-    if (n == 0 || n >= sizeof(part)) {
-        return err_set(err, DP_E_ARGUMENT, "a folder's path of %zu bytes: must be 1 to %zu", n,
-                       sizeof(part) - 1);
-    }
-    for (size_t i = 1; i <= n; i++) {
-        if (path[i] != '/' && path[i] != '\0') continue;
-        memcpy(part, path, i);
-        part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST && !path_is_folder(part)) {
-            return disk_error(err, part, "cannot be made");
-        }
-    }
-    errno = ENOTDIR;
-    return path_is_folder(path) || disk_error(err, path, "cannot be made");
-}
-
 /* `path` is for messages. */
 static bool remove_entry(int folder, const char *name, const char *path, int depth, dp_error *err) {
     if (unlinkat(folder, name, 0) == 0 || errno == ENOENT) return true;

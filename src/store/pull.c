@@ -391,7 +391,7 @@ bool dp_store_pull(const dp_store_options *store, const char *text, const dp_pul
     p->options = options != NULL ? options : &no_options;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->ended, NULL);
-    bool ok = prepare(p, text, err) && disk_make_folder(p->store->folder, err);
+    bool ok = prepare(p, text, err) && folders_make(p->store->folder, err);
     if (ok) {
         const int lock = store_lock(p->store->folder, p->name, err);
         ok = lock >= 0 && pull_locked(p, &got, err);

@@ -43,7 +43,6 @@ bool hidden_path(char *out, size_t size, const char *folder, const char *name, c
 
 /* DP_E_FILE "PATH: WHAT: the system's reason", of errno. Always false. */
 bool disk_error(dp_error *err, const char *path, const char *what);
-bool disk_make_folder(const char *path, dp_error *err) CHECK_RESULT; /* and those above it */
 /* Deletes a file, a link or a folder with all in it; nothing that a link points to. */
 bool disk_remove(const char *path, dp_error *err) CHECK_RESULT;
 /* Moves what `path` is into the place of `to`, which must not be there. */
