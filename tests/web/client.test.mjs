@@ -1,26 +1,14 @@
-// The package's page side and the host behind it, over a fake engine and a fake store: loading,
-// answers, sessions, cancelling, lost devices, closing, and messages that make no sense.
+// The package's page side and the host behind it, over a fake engine and a fake store: answers,
+// sessions, cancelling, lost devices, closing, and messages that make no sense.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { describe, test } from 'node:test';
 import * as library from '../../web/lib/doppler.js';
-import { DeviceLostError, cancelled, CancelledError, load, makeError, MemoryError, NetworkError,
-    ArgumentError, DopplerError, LimitError, WorkerError } from './client_lib.mjs';
-import { Live, makePair, packError, Places, serve, unpackError, VERSION } from './client_lib.mjs';
-import { expected, later, MODEL, spelt, World } from './client_fake.mjs';
-
-const URL_OF_MODEL = 'https://example.com/letters/';
-
-/** A world, and a model loaded in it. */
-const open = async (world = {}, options = {}) => {
-    const made = world instanceof World ? world : new World({ makeError, cancelled, ...world });
-    const [near, far] = makePair();
-    serve(far, made.parts());
-    const model = await load(URL_OF_MODEL, { worker: near, ...options });
-    return { world: made, model };
-};
-
-const newWorld = (options = {}) => new World({ makeError, cancelled, ...options });
+import { ArgumentError, cancelled, CancelledError, DeviceLostError, DopplerError, LimitError,
+    Live, load, makeError, makePair, MemoryError, NetworkError, newWorld, open, packError,
+    Places, rejects, serve, unpackError, URL_OF_MODEL, VERSION, WorkerError }
+    from './client_lib.mjs';
+import { expected, later, MODEL, spelt } from './client_fake.mjs';
 
 const collect = async (generation) => {
     const pieces = [];
@@ -33,158 +21,6 @@ const collect = async (generation) => {
 
 /** Resolves when the first text is there. */
 const firstPiece = (generation) => generation[Symbol.asyncIterator]().next();
-
-const rejects = (promise, Kind, pattern) => assert.rejects(Promise.resolve(promise), (error) => {
-    assert.ok(error instanceof Kind, `${error.name}: ${error.message}, expected ${Kind.name}`);
-    assert.match(error.message, pattern);
-    return true;
-});
-
-describe('loading', () => {
-    test('tells what was loaded and how far it is', async () => {
-        const events = [];
-        const { world, model } = await open({}, {
-            onProgress: (event) => events.push(event), context: 512, maxMemory: 1e9,
-            device: { noF16: true },
-        });
-        assert.equal(model.info.name, 'letters');
-        assert.equal(model.info.context, 512);
-        assert.equal(model.deviceInfo.name, 'fake 0');
-        assert.deepEqual(model.notes, ['a note']);
-        assert.deepEqual(world.engine.options.device, { noF16: true, maxMemory: 1e9 });
-        const phases = events.map(({ phase }) => phase);
-        assert.deepEqual(new Set(phases),
-            new Set(['device', 'download', 'open', 'upload', 'compile', 'ready']));
-        assert.equal(phases[0], 'device');
-        assert.equal(phases.at(-1), 'ready');
-        for (const phase of new Set(phases)) {
-            const loaded = events.filter((each) => each.phase === phase).map((each) => each.loaded);
-            assert.ok(loaded.every((n, i) => i === 0 || n > loaded[i - 1]), `${phase}: ${loaded}`);
-        }
-        const last = events.filter(({ phase }) => phase === 'upload').at(-1);
-        assert.deepEqual([last.loaded, last.total], [4, 4]);
-        assert.ok(world.prefetched === 1);
-        await model.close();
-    });
-
-    test('asks for no weights if there is too little memory', async () => {
-        const world = newWorld();
-        world.failModel.push(makeError('memory', 'needs 1.2 GB, this device allows 1.0 GB'));
-        await rejects(open(world), MemoryError, /needs 1.2 GB/);
-        assert.equal(world.prefetched, 0);
-        assert.equal(world.closedFiles, 1);
-        assert.ok(world.engine.closed);
-    });
-
-    test('closes the files when all of them are kept', async () => {
-        for (const fault of [null, 'the network went', 'closed meanwhile']) {
-            const lines = [];
-            const world = newWorld();
-            let settle;
-            world.finishGate = new Promise((resolve, reject) => {
-                settle = () => (fault ? reject(makeError('network', fault)) : resolve());
-            });
-            const { model } = await open(world, {
-                onLog: (level, line) => level === 'warning' && lines.push(line),
-            });
-            await model.generate('hello', { maxTokens: 3 }); // which does not wait for it
-            assert.deepEqual([world.finished, world.closedFiles], [1, 0]);
-            if (fault === 'closed meanwhile') await model.close();
-            settle();
-            await later(5);
-            assert.ok(world.closedFiles > 0, 'the files are closed');
-            assert.deepEqual(lines, fault === 'the network went'
-                ? ['the model is not kept whole: the network went'] : []);
-            await model.close();
-        }
-    });
-
-    test('calls the model by its name', async () => {
-        for (const [said, wanted] of [['/model: has no tensors', 'source-name: has no tensors'],
-            ['/model/x.gguf: is cut', 'x.gguf: is cut'], ['/models: odd', '/models: odd'],
-            ['config.json: /model', 'config.json: /model']]) {
-            const world = newWorld();
-            world.failModel.push(makeError('format', said));
-            await assert.rejects(open(world), { name: 'FormatError', message: wanted });
-        }
-    });
-
-    test('fails by the sentence of what failed', async () => {
-        for (const [field, status] of [['failOpen', 'device'], ['failSource', 'network'],
-            ['failTest', 'device'], ['failModel', 'format']]) {
-            const world = newWorld();
-            world[field].push(makeError(status, `fault in ${field}`));
-            const error = await open(world).catch((thrown) => thrown);
-            assert.deepEqual([error.status, error.message], [status, `fault in ${field}`]);
-            assert.ok(world.engines.every((engine) => engine.closed), `${field}: engine closed`);
-            await later(5);
-            assert.equal(world.closedFiles, field === 'failSource' ? 0 : 1, `${field}: files`);
-        }
-    });
-
-    test('is cancelled by its signal', async () => {
-        for (const at of ['device', 'open', 'upload', 'compile']) {
-            const world = newWorld();
-            world.compileGate = new Promise(() => {}); // which cannot be stopped
-            const control = new AbortController();
-            const loading = open(world, {
-                signal: control.signal,
-                onProgress: ({ phase }) => phase === at && control.abort(),
-            });
-            await assert.rejects(loading, { name: 'AbortError', status: 'cancelled' }, at);
-            await later(5);
-            assert.ok(world.engines.every(({ closed }) => closed), at);
-            assert.equal(world.closedFiles, 1, at);
-        }
-    });
-
-    test('refuses options before it starts anything', async () => {
-        const world = newWorld();
-        for (const [options, pattern] of [
-            [{ context: -1 }, /options\.context: is -1, expected a whole number from 0/],
-            [{ contxt: 1 }, /options: has no option "contxt", it takes device, /],
-            [{ device: { noF16: 1 } }, /options\.device\.noF16: is 1, expected true or false/],
-            [{ maxMemory: 1e30 }, /options\.maxMemory/],
-        ]) {
-            await rejects(open(world, options), ArgumentError, pattern);
-        }
-        const [near] = makePair();
-        await rejects(load(7, { worker: near }), ArgumentError, /source: is 7, expected a URL/);
-        await rejects(load([], { worker: near }), ArgumentError, /source: is an array of 0/);
-        assert.equal(world.engines.length + world.opened.length, 0);
-    });
-
-    test('finds models by name: kept ones, then those beside the package', async () => {
-        for (const [entries, wanted] of [
-            [[], 'https://here/models/tale-8m/'],
-            [[{ name: 'other', source: 'x' }], 'https://here/models/tale-8m/'],
-            [[{ name: 'tale-8m', source: 'https://else/tale-8m' }], 'cache:tale-8m'],
-            [[{ name: 'tale-8m', source: 'https://here/models/tale-8m' }],
-                'https://here/models/tale-8m/'],
-        ]) {
-            const world = newWorld();
-            world.entries = entries;
-            const [near, far] = makePair();
-            serve(far, world.parts());
-            const model = await load('tale-8m', { worker: near, cache: false });
-            assert.equal(world.opened[0][0], wanted);
-            assert.equal(world.opened[0][1].cache, false);
-            await model.close();
-        }
-    });
-
-    test('is asked for once', async () => {
-        const [near, far] = makePair();
-        serve(far, newWorld().parts());
-        const model = await load(URL_OF_MODEL, { worker: near });
-        const answer = new Promise((resolve) => near.addEventListener('message',
-            ({ data }) => data.id === 1000 && resolve(data)));
-        const args = { source: URL_OF_MODEL, options: {} };
-        near.postMessage({ type: 'call', id: 1000, method: 'load', args });
-        assert.match((await answer).error.message, /this worker has a model already/);
-        await model.close();
-    });
-});
 
 describe('answers', () => {
     test('are the same iterated and awaited', async () => {
@@ -808,10 +644,14 @@ describe('a worker', () => {
 
     test('that never starts can be given up', async () => {
         const control = new AbortController();
-        const loading = load(URL_OF_MODEL, { worker: new FakeWorker(), signal: control.signal });
+        const worker = new FakeWorker();
+        const loading = load(URL_OF_MODEL, { worker, signal: control.signal });
         await later();
         control.abort();
         await assert.rejects(loading, { name: 'AbortError' });
+        // It may start after all, and then must not load what nobody wants.
+        assert.deepEqual(worker.sent.map(({ type, method }) => method ?? type),
+            ['start', 'load', 'cancel', 'close']);
         const other = { worker: new FakeWorker(), signal: control.signal };
         await assert.rejects(load(URL_OF_MODEL, other), { name: 'AbortError' });
     });

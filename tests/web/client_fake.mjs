@@ -57,6 +57,9 @@ export class World {
         this.lateLoss = false; // calls fail before the device says that it is lost
         this.silentLoss = false; // calls of a lost engine never settle
         this.gate = null; // generations wait for this promise
+        this.wasmGate = null; // and the wasm, an engine, its test and its kernels for these
+        this.openGate = null;
+        this.testGate = null;
         this.compileGate = null;
         this.evaluateGate = null; // and evaluations for this
         this.entries = [];
@@ -100,10 +103,12 @@ export class World {
             }),
             wasm: async (url) => {
                 world.calls.push(`wasm ${url}`);
+                await world.wasmGate;
                 return { module: true };
             },
             gpu: async () => ({ fake: true }),
             selfTest: async (engine, log) => {
+                await world.testGate;
                 const fault = world.failTest.shift();
                 if (fault) throw fault;
                 log(`${engine.deviceInfo.name} is good`);
@@ -118,6 +123,7 @@ export class World {
 class FakeEngine {
     static async open(world, options) {
         await later();
+        await world.openGate;
         const fault = world.failOpen.shift();
         if (fault) throw fault;
         const engine = new FakeEngine(world, options);

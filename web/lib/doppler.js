@@ -74,9 +74,9 @@ export async function load(source, options = {}) {
         },
     });
     try {
-        const note = persist ? askToKeep() : Promise.resolve('');
+        const asked = persist ? askToKeep() : Promise.resolve('');
         const loaded = await link.call('load', args, { signal, onProgress });
-        if (await note) loaded.notes.push(await note);
+        asked.then((note) => note && loaded.notes.push(note)); // some visitors never answer
         model = new Model(link, loaded);
         return model;
     } catch (error) {

@@ -151,10 +151,10 @@ export class Life {
         opening.catch(() => {}); // thrown below, unless the device fails first
         let handed = false;
         try {
-            const live = await this.openDevice(options);
+            const live = await this.openDevice(options, signal);
             slot.live = live;
-            throwIfAborted(signal);
-            await live.wait(this.parts.selfTest(live.engine, (line) => this.log('info', line)));
+            const testing = this.parts.selfTest(live.engine, (line) => this.log('info', line));
+            await unlessAborted(live.wait(testing), signal);
             progress({ phase: 'device', loaded: 1, total: 1 });
             const opened = await unlessAborted(opening, signal);
             live.files = opened.files;
@@ -166,21 +166,32 @@ export class Life {
         }
     }
 
-    /** @param {Data} options @returns {Promise<Live>} */
-    async openDevice(options) {
+    /**
+     * What a slow network, browser or driver does here cannot be stopped; it is not waited for.
+     * @param {Data} options @param {AbortSignal} signal @returns {Promise<Live>}
+     */
+    async openDevice(options, signal) {
         const { parts } = this;
-        this.module ??= parts.wasm(options.wasm);
-        const wasm = await this.module.catch((error) => {
+        this.module ??= parts.wasm(options.wasm).catch((error) => {
             this.module = null;
             throw error;
         });
-        const engine = await parts.Engine.open({
-            wasm,
-            gpu: await parts.gpu(),
-            device: deviceOptions(options),
-            log: (/** @type {string} */ level, /** @type {string} */ line) => this.log(level, line),
+        const opening = Promise.all([this.module, parts.gpu()]).then(([wasm, gpu]) => {
+            throwIfAborted(signal);
+            return parts.Engine.open({
+                wasm,
+                gpu,
+                device: deviceOptions(options),
+                log: (/** @type {string} */ level, /** @type {string} */ line) =>
+                    this.log(level, line),
+            });
         });
-        return new Live(engine);
+        try {
+            return new Live(await unlessAborted(opening, signal));
+        } catch (error) {
+            opening.then(closeQuietly, () => {});
+            throw error;
+        }
     }
 
     /** @param {Live} live @param {any} opened @param {Data} options @param {Data} how */

@@ -76,7 +76,7 @@ export class Link {
 
     /**
      * Calls a method of the protocol. An aborted signal is told to the worker, whose answer counts,
-     * if it has started.
+     * if it has started; one that has not hears of it when it does.
      * @param {string} method @param {Data} args
      * @param {{signal?: AbortSignal, onPiece?: (value: any) => void,
      *     onProgress?: (value: any) => void}} [options]
@@ -87,8 +87,9 @@ export class Link {
         checkArgs(method, args);
         const id = ++this.lastId;
         const cancel = () => {
-            if (this.met) this.send({ type: 'cancel', id });
-            else this.pending.get(id)?.reject(cancelled(/** @type {AbortSignal} */ (signal)));
+            this.send({ type: 'cancel', id });
+            if (this.met) return;
+            this.pending.get(id)?.reject(cancelled(/** @type {AbortSignal} */ (signal)));
         };
         try {
             return await new Promise((resolve, reject) => {
@@ -175,15 +176,21 @@ export class Link {
 
     async end() {
         this.over.abort(); // its end is no surprise any more
-        if (!this.failure && this.met) {
-            /** @type {any} */
-            let timer;
-            const late = new Promise((resolve) => { timer = setTimeout(resolve, CLOSE_MS); });
-            await Promise.race([this.call('close', {}).catch(() => {}), late]);
-            clearTimeout(timer);
+        if (!this.failure) {
+            const closed = this.call('close', {}).catch(() => {});
+            if (this.met) await unlessLate(closed, CLOSE_MS);
         }
         this.fail(new CancelledError('the model was closed'));
     }
+}
+
+/** @param {Promise<any>} promise @param {number} ms */
+async function unlessLate(promise, ms) {
+    /** @type {any} */
+    let timer;
+    const late = new Promise((resolve) => { timer = setTimeout(resolve, ms); });
+    await Promise.race([promise, late]);
+    clearTimeout(timer);
 }
 
 /**
