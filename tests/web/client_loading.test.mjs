@@ -1,9 +1,10 @@
 // The package while it loads a model, over a fake engine and a fake store: what it tells, what it
 // refuses, how it fails, and that it can be given up wherever it is.
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import { describe, test } from 'node:test';
 import { ArgumentError, load, makeError, makePair, MemoryError, newWorld, open, rejects, serve,
-    URL_OF_MODEL } from './client_lib.mjs';
+    standardParts, URL_OF_MODEL } from './client_lib.mjs';
 import { later } from './client_fake.mjs';
 
 describe('loading', () => {
@@ -191,6 +192,42 @@ describe('loading', () => {
             await model.close();
         } finally {
             delete navigator.storage;
+        }
+    });
+
+    test('says what is wrong with the wasm', async () => {
+        const answers = {
+            '/page': ['text/html; charset=utf-8', '<!doctype html>'],
+            '/damaged': ['application/wasm', 'no wasm'],
+            '/untyped': ['text/plain', 'no wasm'],
+            '/cut': ['application/wasm', null],
+        };
+        const server = http.createServer(({ url }, response) => {
+            const [type, body] = answers[url] ?? [];
+            response.writeHead(type ? 200 : 404, { 'content-type': type ?? 'text/plain',
+                ...(body === null && { 'content-length': 100 }) });
+            if (body !== null) return void response.end(body);
+            response.write('\0asm', () => setTimeout(() => response.destroy(), 20));
+        });
+        await new Promise((done) => server.listen(0, '127.0.0.1', done));
+        const { wasm } = standardParts({});
+        const origin = `http://127.0.0.1:${server.address().port}`;
+        try {
+            for (const [path, status, pattern] of [
+                ['/none', 'network', /none: the server answered 404, expected 200/],
+                ['/page', 'network', /page: the server sent a page in place of doppler\.wasm: /],
+                ['/damaged', 'unsupported', /damaged: this browser does not compile it: /],
+                ['/untyped', 'unsupported', /untyped: this browser does not compile it: /],
+                ['/cut', 'network', /cut: the connection broke: /],
+            ]) {
+                await assert.rejects(wasm(origin + path), ({ status: got, message }) => {
+                    assert.equal(got, status, path);
+                    assert.match(message, pattern);
+                    return true;
+                });
+            }
+        } finally {
+            server.close();
         }
     });
 });

@@ -138,10 +138,23 @@ async function compileWasm(url) {
         throw makeError('network', `${from.href}: the server answered ${response.status}, ` +
             'expected 200');
     }
-    // Servers that do not know the type are common, and streaming insists on it.
-    const typed = response.headers.get('content-type')?.startsWith('application/wasm');
-    return typed ? WebAssembly.compileStreaming(response) :
-        WebAssembly.compile(await response.arrayBuffer());
+    const type = response.headers.get('content-type') ?? '';
+    if (/^text\/html\b/i.test(type)) { // by servers of single-page sites, for what they do not have
+        throw makeError('network', `${from.href}: the server sent a page in place of ` +
+            'doppler.wasm: the option wasm of load() says where it is');
+    }
+    try {
+        // Servers that do not know the type are common, and streaming insists on it.
+        return await (type.startsWith('application/wasm') ? WebAssembly.compileStreaming(response)
+            : WebAssembly.compile(await response.arrayBuffer()));
+    } catch (cause) {
+        const { message } = /** @type {Error} */ (cause);
+        if (cause instanceof WebAssembly.CompileError) {
+            throw makeError('unsupported', `${from.href}: this browser does not compile it: ` +
+                message, { cause });
+        }
+        throw makeError('network', `${from.href}: the connection broke: ${message}`, { cause });
+    }
 }
 
 /** @param {URL} from @returns {Promise<WebAssembly.Module>} */
