@@ -1,73 +1,20 @@
 // The store: plans, downloads from a server with faults, the cache on a fake disk that can lose
-// power, and picked files. The reader below does what the engine does: it reads file after file in
-// steps, and does a step again when bytes were missing.
+// power, picked files, and in Node those of this machine.
 import assert from 'node:assert/strict';
-import {createHash} from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import {join} from 'node:path';
 import {after, before, beforeEach, test} from 'node:test';
+import {pathToFileURL} from 'node:url';
 import {DopplerError} from '../../web/lib/errors.js';
 import {isPlainName, memoryFiles} from '../../web/lib/files.js';
 import {originOf} from '../../web/lib/origin.js';
 import {makePlan} from '../../web/lib/plan.js';
 import {openCache, openSource} from '../../web/lib/store.js';
 import {TestServer} from './server.mjs';
-import {FakeDisk, FakeFileReaderSync, FakeLocks, Snapshot} from './store-fakes.mjs';
-
-const PIECE = 8192;
-const BLOCK = 4096;
-const patience = {tries: 3, pauseMs: 1, pauseMaxMs: 4, stallMs: 15_000};
-
-const sha = (bytes) => createHash('sha256').update(bytes).digest('hex');
-
-/** Bytes that differ from place to place, by a small generator of our own. */
-const noise = (n, seed = 1) => {
-    const bytes = new Uint8Array(n);
-    let x = seed * 2654435761 >>> 0 || 1;
-    for (let i = 0; i < n; i++) {
-        x ^= x << 13;
-        x ^= x >>> 17;
-        x ^= x << 5;
-        bytes[i] = x;
-    }
-    return bytes;
-};
-
-const text = (value) => new TextEncoder().encode(
-    typeof value === 'string' ? value : JSON.stringify(value));
-
-/** A pack of shards of these sizes: its files by name. */
-const pack = (sizes, {pieceHashes = true, files = true} = {}) => {
-    const all = {}, shards = [], lists = [];
-    let offset = 0;
-    sizes.forEach((size, index) => {
-        const filename = `shard_${String(index).padStart(5, '0')}.bin`;
-        const bytes = noise(size, index + 1);
-        all[filename] = bytes;
-        shards.push({index, filename, size, hash: sha(bytes), offset});
-        offset += size;
-        const list = [];
-        for (let at = 0; at < size; at += BLOCK) {
-            list.push(sha(bytes.subarray(at, at + BLOCK)));
-        }
-        lists.push(list);
-    });
-    all['tokenizer.json'] = text({model: 'x'.repeat(3 * PIECE)});
-    all['tokenizer_config.json'] = text({a: 1});
-    const manifest = {
-        version: 1, modelId: 'little', hashAlgorithm: 'sha256', shards, totalSize: offset,
-        tensors: {}, tokenizer: {file: 'tokenizer.json'},
-    };
-    if (pieceHashes) {
-        manifest.pieceHashes = {blockSize: BLOCK, shards: lists};
-    }
-    if (files) {
-        manifest.files = ['tokenizer.json', 'tokenizer_config.json'].map((name) => (
-            {name, size: all[name].length, hash: sha(all[name])}));
-    }
-    all['manifest.json'] = text(manifest);
-    return all;
-};
-
-const totalOf = (all) => Object.values(all).reduce((sum, {length}) => sum + length, 0);
+import {FakeFileReaderSync, FakeLocks, Snapshot} from './store-fakes.mjs';
+import {PIECE, BLOCK, patience, sha, noise, text, pack, totalOf, browser, open, readFile,
+    readAll, loadWhole, fails, failsToLoad} from './store_lib.mjs';
 
 let server;
 before(async () => {
@@ -89,76 +36,6 @@ const put = (all, folder = '/m/') => {
     }
     return server.origin + folder;
 };
-
-/** A browser of one user: a disk and locks, for any number of tabs. */
-const browser = () => {
-    const disk = new FakeDisk(), locks = new FakeLocks();
-    return {disk, locks, storage: disk.storage()};
-};
-
-const open = (source, {disk, locks, storage} = {}, options = {}) => openSource(source, {
-    patience, pieceBytes: PIECE, storage: storage ?? {}, locks, followMs: 1000, ...options,
-});
-
-/** Reads a file to its end as the engine does; `step` bytes at a time. */
-const readFile = async (files, path, step = 3000) => {
-    const {size} = files.stat(path);
-    const bytes = new Uint8Array(size), window = new Uint8Array(step);
-    for (let at = 0; at < size;) {
-        const n = files.read(path, at, window.subarray(0, Math.min(step, size - at)));
-        if (n < 0) {
-            await files.arrived();
-            continue;
-        }
-        assert.notEqual(n, 0, `${path} ended at ${at}`);
-        bytes.set(window.subarray(0, n), at);
-        at += n;
-    }
-    return bytes;
-};
-
-/** Opens with the texts, asks for the rest, reads it all in order, and compares every byte. */
-const readAll = async ({files}, all) => {
-    const names = Object.keys(all).sort();
-    assert.deepEqual(files.list('/model'), names);
-    const compare = async (name) => {
-        const got = await readFile(files, `/model/${name}`);
-        assert.equal(sha(got), sha(all[name]), name);
-    };
-    const isWeights = (name) => /\.(bin|gguf|safetensors)$/.test(name);
-    for (const name of names.filter((n) => !isWeights(n))) {
-        await compare(name);
-    }
-    files.prefetch();
-    for (const name of names.filter(isWeights)) {
-        await compare(name);
-    }
-    await files.finish();
-};
-
-/** Opens, reads all, closes; what was opened. */
-const loadWhole = async (source, all, place, options) => {
-    const opened = await open(source, place, options);
-    try {
-        await readAll(opened, all);
-    } finally {
-        await opened.files.close();
-    }
-    return opened;
-};
-
-const fails = async (work, status, pattern) => {
-    await assert.rejects(work, (error) => {
-        assert.ok(error instanceof DopplerError, `${error.stack}`);
-        assert.equal(error.status, status, error.message);
-        assert.match(error.message, pattern);
-        return true;
-    });
-};
-
-/** A load that is expected to fail: closes what was opened. */
-const failsToLoad = (source, all, place, status, pattern, options) => fails(
-    () => loadWhole(source, all, place, options), status, pattern);
 
 // ---- the tree -----------------------------------------------------------------------------------
 
@@ -414,7 +291,7 @@ test('answers that are not what was asked for are refused', async () => {
     await failsToLoad(url, all, browser(), 'network', /asked for the bytes 0 to .*answer says/);
     server.heal();
     server.put('/m/shard_00000.bin', noise(5 * PIECE, 1));
-    await failsToLoad(url, all, browser(), 'network', /has 40960 bytes at the source, 32768 are/);
+    await failsToLoad(url, all, browser(), 'network', /has 40960 bytes, 32768 are/);
     server.memory.delete('/m/shard_00000.bin');
     await failsToLoad(url, all, browser(), 'network', /shard_00000.bin: is not there any more/);
     await failsToLoad(`${server.origin}/none/`, all, browser(), 'network', /neither manifest.json/);
@@ -917,6 +794,8 @@ test('picked files with a wrong byte', async () => {
     all['shard_00000.bin'] = all['shard_00000.bin'].slice();
     all['shard_00000.bin'][5 * PIECE] ^= 1;
     await failsToLoad(fileList(all), all, {}, 'format', /piece 6 of 9: SHA-256 is/);
+    all['shard_00000.bin'] = all['shard_00000.bin'].subarray(1);
+    await failsToLoad(fileList(all), all, {}, 'format', /^shard_00000\.bin: has 73727 bytes, /);
 });
 
 test('shards with a hash of their own and none for pieces', async () => {
@@ -928,7 +807,7 @@ test('shards with a hash of their own and none for pieces', async () => {
     assert.equal((await loadWhole(url, all, place)).fromCache, true);
 });
 
-test('a file URL is a folder of this machine', async () => {
+test('a file URL is a folder of this machine', async (t) => {
     const url = new URL('../../web/lib/', import.meta.url);
     const {files, path, fromCache} = await openSource(url);
     assert.deepEqual([path, fromCache, files.list('/model').includes('files.js')],
@@ -937,4 +816,28 @@ test('a file URL is a folder of this machine', async () => {
     assert.match(new TextDecoder().decode(bytes), /class Files/);
     await files.close();
     await fails(() => openSource('file:///none/at/all'), 'file', /ENOENT/);
+
+    const folder = fs.mkdtempSync(join(os.tmpdir(), 'doppler-store-'));
+    t.after(() => fs.rmSync(folder, {recursive: true}));
+    const all = pack([9 * PIECE, PIECE]);
+    for (const [name, content] of Object.entries(all)) {
+        fs.writeFileSync(join(folder, name), content);
+    }
+    const place = pathToFileURL(folder).href;
+    assert.equal((await loadWhole(place, all)).name, 'little');
+    await loadWhole(`${place}/manifest.json`, all);
+    for (const [name, at, pattern] of [
+        ['tokenizer.json', 20, /tokenizer\.json.*: SHA-256 is/],
+        ['shard_00000.bin', 5 * PIECE, /shard_00000\.bin, piece 6 of 9: SHA-256 is/],
+    ]) {
+        const wrong = all[name].slice();
+        wrong[at] ^= 1;
+        fs.writeFileSync(join(folder, name), wrong);
+        await failsToLoad(place, all, {}, 'format', pattern);
+        fs.writeFileSync(join(folder, name), all[name].subarray(0, -1));
+        await failsToLoad(place, all, {}, 'format', new RegExp(`^${name}: has \\d+ bytes, \\d+ `));
+        fs.rmSync(join(folder, name));
+        await failsToLoad(place, all, {}, 'file', new RegExp(`${name}: cannot be read`));
+        fs.writeFileSync(join(folder, name), all[name]);
+    }
 });

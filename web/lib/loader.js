@@ -560,15 +560,21 @@ export class Loader {
         }
     }
 
+    /** What messages call it: of a server by its URL. @param {PlanFile} file */
+    #show({ name }) {
+        return this.#origin?.remote ? this.#origin.shown + name : name;
+    }
+
     /**
      * The answer is of the file that was planned. What has hashes is told from another by them.
      * @param {Layout['files'][number]} part @param {Opened} opened
      */
     #judge({ file }, { total, tag }) {
-        const shown = `${this.#origin?.shown ?? ''}${file.name}`;
+        const shown = this.#show(file);
         if (total !== null && total !== file.size) {
-            throw new NetworkError(`${shown}: has ${total} bytes at the source, ${file.size} are ` +
-                'expected: it changed, or is not what the manifest describes');
+            const Kind = this.#origin?.remote ? NetworkError : FormatError;
+            throw new Kind(`${shown}: has ${total} bytes, ${file.size} are expected: it changed, ` +
+                'or is not what the manifest describes');
         }
         if (!file.hashes && tag && file.tag && tag !== file.tag) {
             throw new NetworkError(`${shown}: changed at the source while it was loaded: it is ` +
@@ -631,8 +637,8 @@ export class Loader {
 
     /** @param {PlanFile} file @param {number} at */
     #ended(file, at) {
-        return new RequestError(`${this.#origin?.shown ?? ''}${file.name}: the answer ended at ` +
-            `byte ${at} of ${file.size}`, { again: true });
+        return new RequestError(`${this.#show(file)}: the answer ended at byte ${at} of ` +
+            `${file.size}`, { again: true });
     }
 
     /**

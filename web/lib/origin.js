@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * origin: where a model comes from. An origin answers for one folder: a server's (http.js) or one
- * of picked files (BlobOrigin). It reads small files whole, says sizes, and opens ranges.
+ * origin: where a model comes from. An origin answers for one folder: a server's (http.js), one of
+ * picked files (BlobOrigin), or in Node one of this machine (DiskOrigin). It reads small files
+ * whole, says sizes, and opens ranges.
  */
 
 import { ArgumentError, FileError, LimitError } from './errors.js';
@@ -101,6 +102,80 @@ export class BlobOrigin {
                 target.set(bytes);
                 at += bytes.length;
                 return bytes.length;
+            },
+        };
+    }
+}
+
+/** A folder of this machine, for Node. Nothing of it is kept, either. */
+export class DiskOrigin {
+    remote = false;
+    connections = 2;
+    key = '';
+    file = '';
+    #fs;
+    #folder;
+
+    /** @param {any} fs Node's node:fs @param {string} folder its path @param {string} name */
+    constructor(fs, folder, name) {
+        this.#fs = fs;
+        this.#folder = folder;
+        this.name = name;
+        this.shown = name;
+    }
+
+    /** @returns {string[]} */
+    names() {
+        return this.#fs.readdirSync(this.#folder).filter(isPlainName).sort();
+    }
+
+    blob() {
+        return null;
+    }
+
+    /** @param {string} name @param {number} ceiling */
+    async readAll(name, ceiling) {
+        const found = await this.probe(name);
+        if (!found) return null;
+        if (found.size > ceiling) {
+            throw new LimitError(`${name}: ${found.size} bytes, the limit is ${ceiling}`);
+        }
+        const { read, cancel } = await this.open(name, 0, found.size);
+        const bytes = new Uint8Array(found.size);
+        try {
+            for (let n = 0, got = 1; got > 0 && n < bytes.length; n += got) {
+                got = await read(bytes.subarray(n));
+                if (got === 0) throw new FileError(`${name}: ends at ${n} of ${found.size} bytes`);
+            }
+        } finally {
+            cancel();
+        }
+        return { bytes, tag: '' };
+    }
+
+    /** @param {string} name */
+    async probe(name) {
+        const stat = this.#fs.statSync(`${this.#folder}/${name}`, { throwIfNoEntry: false });
+        return stat?.isFile() ? { size: stat.size, tag: '' } : null;
+    }
+
+    /**
+     * @param {string} name @param {number} start @param {number} end
+     * @returns {Promise<Opened>}
+     */
+    async open(name, start, end) {
+        const file = await this.#fs.promises.open(`${this.#folder}/${name}`)
+            .catch((/** @type {unknown} */ cause) => { throw blobError(name, cause); });
+        let at = start;
+        return {
+            start, whole: false, total: (await file.stat()).size, tag: '',
+            cancel: () => void file.close().catch(() => {}),
+            async read(target) {
+                const length = Math.min(end - at, target.length);
+                const { bytesRead } = await file.read(target, 0, length, at)
+                    .catch((/** @type {unknown} */ cause) => { throw blobError(name, cause); });
+                at += bytesRead;
+                return bytesRead;
             },
         };
     }

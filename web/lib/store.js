@@ -18,7 +18,7 @@ import { Files, nodeFiles } from './files.js';
 import { Shelf } from './keeper.js';
 import { Layout } from './layout.js';
 import { Loader } from './loader.js';
-import { originOf } from './origin.js';
+import { DiskOrigin, originOf } from './origin.js';
 import { defaultPatience } from './patience.js';
 import { makePlan } from './plan.js';
 import { isComplete, printOf } from './record.js';
@@ -141,7 +141,7 @@ async function hasRoom(storage, bytes, notes) {
  */
 export async function openSource(source, options = {}) {
     throwIfAborted(options.signal);
-    if (isNodePath(source)) return openPath(source);
+    if (isNodePath(source)) return openPath(source, options);
     const { cache = true, signal } = options;
     const storage = options.storage ?? globalThis.navigator?.storage;
     const locks = options.locks ?? globalThis.navigator?.locks;
@@ -169,11 +169,23 @@ function isNodePath(source) {
             : source instanceof URL ? source.href : '');
 }
 
-/** @param {string | URL} source @returns {Promise<OpenedSource>} */
-async function openPath(source) {
+/**
+ * A pack is held against its manifest while it is read, as one from anywhere; what has no hashes is
+ * read where it lies.
+ * @param {string | URL} source @param {OpenOptions} options @returns {Promise<OpenedSource>}
+ */
+async function openPath(source, options) {
     const { fileURLToPath } = await import(/* webpackIgnore: true */ 'node:url');
-    const { basename } = await import(/* webpackIgnore: true */ 'node:path');
+    const { basename, dirname } = await import(/* webpackIgnore: true */ 'node:path');
+    const fs = await import(/* webpackIgnore: true */ 'node:fs');
     const place = fileURLToPath(source);
+    const folder = basename(place) === 'manifest.json' ? dirname(place) : place;
+    if (fs.existsSync(`${folder}/manifest.json`)) {
+        const origin = new DiskOrigin(fs, folder, basename(folder));
+        const patience = { ...defaultPatience, ...options.patience };
+        const plan = await makePlan(origin, options);
+        return load(plan, origin, null, { ...options, storage: null, patience, notes: [] });
+    }
     let opened;
     try {
         opened = await nodeFiles(place);
