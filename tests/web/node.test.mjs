@@ -16,6 +16,14 @@ const {load} = await import(pathToFileURL(path.join(web, 'lib/doppler.js')).href
 const {create, globals} = await webgpu();
 Object.assign(globalThis, globals);
 
+const types = fs.readFileSync(path.join(web, 'lib/doppler.d.ts'), 'utf8');
+
+/** The fields that the package's types promise in an interface. */
+const promised = (name) => {
+    const [, body] = new RegExp(`^export interface ${name}\\b.*\\{\n([^]*?)^\\}`, 'm').exec(types);
+    return [...body.matchAll(/^ {4}(\w+):/gm)].map(([, field]) => field);
+};
+
 test('a pack of several formats, from a folder', {timeout: 300_000}, async () => {
     const folder = path.join(root, 'tests/vectors/packs/ours');
     const vectors = JSON.parse(fs.readFileSync(path.join(folder, 'vectors.json'), 'utf8'));
@@ -24,10 +32,16 @@ test('a pack of several formats, from a folder', {timeout: 300_000}, async () =>
         onLog: (level, line) => lines.push(line)});
     try {
         assert.ok(!lines.some((line) => line.includes('self-test')), lines.join('\n'));
-        const {tokens, finish} = await model.generate(vectors.tokens,
+        const result = await model.generate(vectors.tokens,
             {maxTokens: vectors.greedy.length, temperature: 0, ignoreStops: true});
+        const {tokens, finish} = result;
         assert.deepEqual(tokens, vectors.greedy);
         assert.equal(finish, 'length');
+        for (const [name, value] of Object.entries({ModelInfo: model.info, Result: result,
+            DeviceInfo: model.deviceInfo, Stats: await model.stats()})) {
+            assert.ok(promised(name).length > 2, name);
+            assert.deepEqual(promised(name).filter((field) => value[field] === undefined), [], name);
+        }
         // Two at once give what each gives alone.
         const both = await Promise.all([1, 2].map(() => model.generate(vectors.tokens,
             {maxTokens: 8, temperature: 0, ignoreStops: true})));

@@ -57,13 +57,26 @@ export class ApiError extends Error {
 
 // ---- loading ------------------------------------------------------------------------------------
 
+/** A FileSystemHandle, described here because programs for Node do not know the name. */
+export interface PickedHandle {
+    readonly kind: 'file' | 'directory';
+    readonly name: string;
+}
+
+/** A FileList, for the same reason. */
+export interface PickedFiles {
+    readonly length: number;
+    item(index: number): File | null;
+    readonly [index: number]: File;
+}
+
 /**
  * Where a model is: a URL of an RDRR folder or its manifest.json, of a .gguf (of a split one any),
  * or of a safetensors folder, relative to the page; a picked file, all files of a picked folder, or
- * a handle of either; "cache:NAME" for what is kept; or a plain name, which means a kept model or
- * one beside the package ("tale-8m"). In Node also a path.
+ * a handle of either, also handles of all files; "cache:NAME" for what is kept; or a plain name,
+ * which means a kept model or one beside the package ("tale-8m"). In Node also a path.
  */
-export type Source = string | URL | File | File[] | FileList | FileSystemHandle;
+export type Source = string | URL | File | PickedFiles | PickedHandle | (File | PickedHandle)[];
 
 export interface Progress {
     phase: 'device' | 'open' | 'download' | 'verify' | 'upload' | 'compile' | 'ready';
@@ -90,6 +103,12 @@ export interface DeviceOptions {
     fallback?: boolean;
 }
 
+/** What is used of a Worker. */
+export interface WorkerLike {
+    postMessage(message: any, transfer: any[]): void;
+    addEventListener(type: string, listener: (event: any) => void): void;
+}
+
 export interface LoadOptions {
     /** At most some twenty times a second. */
     onProgress?: (progress: Progress) => void;
@@ -113,7 +132,7 @@ export interface LoadOptions {
     wasm?: string | URL;
     /** A worker made by the page from lib/worker.js, or the URL of one; false: none, the engine
      * runs in the thread that calls, as it does in Node anyway. */
-    worker?: Worker | string | URL | false;
+    worker?: WorkerLike | string | URL | false;
     /** In Node: a GPU instead of the one that npm `webgpu` gives. */
     gpu?: unknown;
     onLog?: (level: 'warning' | 'info' | 'debug', line: string) => void;
@@ -150,8 +169,9 @@ export interface ModelInfo {
     vocabSize: number;
     /** Jinja source; empty if the model is none for conversations. */
     chatTemplate: string;
-    bos: number | null;
-    eos: number | null;
+    /** The tokens that begin and end a text; left out where there are none. */
+    bos?: number;
+    eos?: number;
     parameters: number;
     weightBytes: number;
     /** Bytes on the GPU. */
@@ -276,6 +296,31 @@ export interface Generation extends AsyncIterable<Piece>, PromiseLike<Result> {
     finally(onEnd: () => void): Promise<Result>;
 }
 
+/** Since the device was opened, where nothing else is said. */
+export interface Stats {
+    /** Submissions to the GPU, and dispatches in them. */
+    submits: number;
+    dispatches: number;
+    /** Bytes to and from the GPU. */
+    bytesRead: number;
+    bytesWritten: number;
+    /** Bytes on the GPU now, and at most. */
+    deviceBytes: number;
+    deviceBytesPeak: number;
+    /** Kernels that are compiled. */
+    pipelines: number;
+    /** Milliseconds in which commands were written and handed over. */
+    encodeMs: number;
+    submitMs: number;
+    /** Bytes of the engine's memory beside the GPU's; it does not shrink. */
+    wasmBytes: number;
+    /** Of the model: places that are taken, those of them that no call uses, and lost GPUs. */
+    sessions: number;
+    idleSessions: number;
+    recoveries: number;
+    [more: string]: unknown;
+}
+
 export class Model {
     private constructor();
     readonly info: ModelInfo;
@@ -303,7 +348,7 @@ export class Model {
     logits(prompt: Prompt, options?: { signal?: AbortSignal }): Promise<Float32Array>;
     /** LimitError if all places are taken. */
     newSession(options?: { signal?: AbortSignal }): Promise<Session>;
-    stats(): Promise<Record<string, any>>;
+    stats(): Promise<Stats>;
     /** Destroys the GPU device, as a crashed driver does: for tests. */
     loseDevice(): Promise<void>;
     /** Cancels what runs, frees all memory on the GPU and ends the worker. */
