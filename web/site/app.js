@@ -56,6 +56,8 @@ const state = {
     held: null,
     /** @type {AbortController | null} */
     loading: null,
+    /** @type {Promise<void>} settles when the load before has let go of what it held */
+    loaded: Promise.resolve(),
     /** @type {AbortController | null} */
     writing: null,
     /** @type {any} */
@@ -137,16 +139,20 @@ async function dropModel() {
 async function loadModel(choice) {
     const blocked = checkBrowser();
     if (blocked) return fail(choice, blocked);
-    const dropped = dropModel();
+    const dropped = Promise.all([dropModel(), state.loaded]);
     const abort = new AbortController();
-    Object.assign(state, { loading: abort, choice });
+    let over = () => {};
+    const loaded = new Promise((resolve) => { over = () => resolve(undefined); });
+    /** @type {any} */
+    let model = null;
+    Object.assign(state, { loading: abort, loaded, choice });
     $('failure').hidden = $('start').hidden = true;
     loading.begin(choice.title, choice.kind !== 'file' && !isStored(choice));
     setState('loading');
     showModels();
     try {
         await dropped; /* its memory is free before the next one asks for some */
-        const model = await load(choice.value, {
+        model = await load(choice.value, {
             signal: abort.signal,
             onProgress: (/** @type {any} */ progress) => loading.add(progress),
             onDevice: (/** @type {any} */ info) => {
@@ -157,8 +163,7 @@ async function loadModel(choice) {
             ...contextOption(),
         });
         const session = await model.newSession();
-        if (state.loading !== abort) return void model.close().catch(() => {});
-        await begin(choice, model, session);
+        if (state.loading === abort) await begin(choice, model, session);
     } catch (error) {
         if (state.loading !== abort) return;
         state.loading = null;
@@ -166,6 +171,8 @@ async function loadModel(choice) {
         else fail(choice, explain(error));
     } finally {
         if (state.loading === abort || !state.loading) loading.end();
+        if (state.model !== model) await model?.close().catch(() => {});
+        over();
     }
 }
 

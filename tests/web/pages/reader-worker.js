@@ -1,5 +1,6 @@
 // The package's worker with another engine: one that reads all of a model, as the wasm would, and
-// hashes it, but computes nothing. So loading is tested in a browser at the speed of the disk.
+// hashes it, but computes nothing; its answers are numbers, one after the other, for ever. So loading
+// and the page are tested in a browser at the speed of the disk.
 import {serve, standardParts} from '/lib/serve.js';
 import {openCache, openSource} from '/lib/store.js';
 
@@ -38,7 +39,44 @@ class Reader {
             const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
             digests[name] = [...digest].map((x) => x.toString(16).padStart(2, '0')).join('');
         }
-        this.modelInfo = {name: 'read', vocabSize: 1, context: 1, digests};
+        this.modelInfo = {name: 'read', vocabSize: 256, context: 1000, chatTemplate: 'any', digests};
+    }
+
+    sessions = [];
+
+    newSession() {
+        return this.sessions.push([]) - 1;
+    }
+
+    freeSession() {}
+
+    sessionTokens(session) {
+        return this.sessions[session];
+    }
+
+    rewind(session, n) {
+        this.sessions[session].length = n;
+    }
+
+    chatTokens(messages) {
+        return messages.map(({content}) => content.length % 256);
+    }
+
+    tokenize(text) {
+        return [text.length % 256];
+    }
+
+    async evaluate(session, tokens) {
+        this.sessions[session].push(...tokens);
+    }
+
+    async *generate(session, {signal}) {
+        for (let n = 1; !signal.aborted; n++) {
+            await new Promise((done) => setTimeout(done, 20));
+            this.sessions[session].push(n % 256);
+            yield {text: `${n} `, tokens: [n % 256]};
+        }
+        return {finish: 'cancelled'};
     }
 
     stats() {

@@ -1,0 +1,144 @@
+// The page, over an engine that only reads (pages/reader-worker.js), which is served in place of the
+// package's worker: what a visitor does to it in the order that he likes, and what goes wrong.
+import fs from 'node:fs';
+import path from 'node:path';
+
+const here = import.meta.dirname;
+const SHARD = 'shard_00000.bin';
+
+/** Notes the workers that were asked to load, and how many of them lived at once at most. */
+const watchWorkers = () => {
+    globalThis.loaders = {live: new Set(), most: 0, all: 0};
+    globalThis.Worker = class extends Worker {
+        postMessage(message, ...rest) {
+            if (message.method === 'load') {
+                loaders.live.add(this);
+                loaders.all++;
+                loaders.most = Math.max(loaders.most, loaders.live.size);
+            }
+            super.postMessage(message, ...rest);
+        }
+
+        terminate() {
+            loaders.live.delete(this);
+            super.terminate();
+        }
+    };
+};
+
+/** Opens the page with two models in its list. */
+const openPage = async (t, query = '') => {
+    const worker = fs.readFileSync(path.join(here, 'pages/reader-worker.js'));
+    t.server.put('/lib/worker.js', worker);
+    const {models: [tale]} = JSON.parse(fs.readFileSync(
+        path.join(t.programDir, 'models/index.json'), 'utf8'));
+    const other = {...tale, name: 'other', title: 'Other', path: 'other/'};
+    for (const name of fs.readdirSync(path.join(t.programDir, 'models/tale-8m'))) {
+        t.server.put(`/models/other/${name}`,
+            fs.readFileSync(path.join(t.programDir, 'models/tale-8m', name)));
+    }
+    t.server.put('/models/index.json', JSON.stringify({models: [tale, other]}));
+    return t.open(`/${query}`, {early: watchWorkers});
+};
+
+const state = (page, ...names) => page.waitForFunction((names) =>
+    names.includes(document.body.dataset.state), {timeout: 20_000}, names);
+
+const textOf = (page, id) => page.$eval(`#${id}`, (node) => node.hidden ? '' : node.textContent);
+
+const choose = (page, title) => page.evaluate((title) => [...document.querySelectorAll(
+    '#models button')].find((button) => button.textContent.startsWith(title)).click(), title);
+
+/** Waits until so many bytes of the shard have been sent. */
+const isLoading = async (t) => {
+    for (const until = Date.now() + 20_000; t.server.asked(SHARD).bytes < 1 << 20;) {
+        t.ok(Date.now() < until, 'nothing of the shard was asked for in 20 s');
+        await new Promise((done) => setTimeout(done, 20));
+    }
+};
+
+const loadsOneAtATime = async (t) => {
+    t.server.spoil({match: /tale-8m\/shard/, rate: 2e6});
+    const page = await openPage(t);
+    await isLoading(t);
+    await choose(page, 'Other');
+    await choose(page, 'Tale');
+    await choose(page, 'Other');
+    await state(page, 'ready', 'failed');
+    t.equal(await textOf(page, 'failure-text'), '', 'what failed');
+    t.equal(await textOf(page, 'model-name'), 'Other', 'the model');
+    const {most, live} = await page.evaluate(() => ({most: loaders.most, live: loaders.live.size}));
+    t.equal([most, live], [1, 1], 'workers that loaded at once, and are left');
+};
+
+const cancelsALoad = async (t) => {
+    t.server.spoil({match: SHARD, rate: 1e6});
+    const page = await openPage(t);
+    await isLoading(t);
+    await page.click('#cancel-load');
+    await state(page, 'idle');
+    t.ok(/cancelled/.test(await textOf(page, 'start')), 'the page says that it was cancelled');
+    t.server.heal();
+    await page.click('#start-load');
+    await state(page, 'ready');
+    t.equal(await page.evaluate(() => loaders.live.size), 1, 'workers');
+};
+
+const writesAndStops = async (t) => {
+    const page = await openPage(t);
+    await state(page, 'ready');
+    await page.type('#prompt', 'count');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('9'));
+    await page.keyboard.press('Escape');
+    await state(page, 'ready');
+    const answer = await page.$eval('.answer', (node) => node.textContent);
+    t.ok(answer.startsWith('1 2 3 4 5 6 7 8 9'), `the answer: ${answer}`);
+    t.ok((await textOf(page, 'spoken')).includes('Stopped.'), 'a screen reader hears that it stopped');
+    // The worker is ended while it writes, as a browser in need of memory does.
+    await page.type('#prompt', 'again');
+    await page.keyboard.press('Enter');
+    await state(page, 'writing');
+    await page.evaluate(() => [...loaders.live].forEach((worker) => worker.terminate()));
+    await state(page, 'failed');
+    t.ok(/ended from outside/.test(await textOf(page, 'failure')), 'the page says what happened');
+    await page.click('#failure-retry');
+    await state(page, 'ready');
+};
+
+const saysWhatFails = async (t) => {
+    t.server.spoil({match: 'manifest.json', status: 404});
+    t.server.spoil({match: 'config.json', status: 404});
+    const page = await openPage(t);
+    await state(page, 'failed');
+    const said = await textOf(page, 'failure');
+    t.ok(/has neither manifest\.json nor config\.json/.test(said), `the page says: ${said}`);
+    t.server.heal();
+    await page.click('#failure-retry');
+    await state(page, 'ready');
+};
+
+const isUsableByAll = async (t) => {
+    const page = await openPage(t);
+    await state(page, 'ready');
+    const devtools = await t.devtools(page);
+    const {nodes} = await devtools.send('Accessibility.getFullAXTree');
+    const kinds = ['button', 'textbox', 'radio', 'spinbutton', 'slider', 'checkbox', 'progressbar'];
+    const nameless = nodes.filter(({ignored, role, name}) => !ignored &&
+        kinds.includes(role?.value) && !name?.value);
+    t.equal(nameless.map(({role}) => role.value), [], 'controls without a name');
+    t.ok(nodes.filter(({role}) => kinds.includes(role?.value)).length > 10, 'controls');
+    for (const width of [320, 800, 1300]) {
+        await page.setViewport({width, height: 640});
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+        t.ok(wide <= width, `at ${width} pixels the page is ${wide} wide`);
+    }
+};
+
+export default [
+    {name: 'one model is loaded at a time', run: loadsOneAtATime},
+    {name: 'a load is cancelled and begun again', run: cancelsALoad},
+    {name: 'an answer is stopped, the worker is killed', run: writesAndStops},
+    {name: 'what fails is said, and can be tried again', run: saysWhatFails},
+    {name: 'controls have names, narrow screens suffice', run: isUsableByAll},
+];
