@@ -135,10 +135,25 @@ const isUsableByAll = async (t) => {
     }
 };
 
+/** The list of models is asked for at each visit, and must not be waited for. */
+const startsWithASilentNetwork = async (t) => {
+    const page = await t.open('/?load=no');
+    await page.waitForFunction('navigator.serviceWorker.controller !== null');
+    await page.waitForFunction(() => !document.getElementById('start').hidden);
+    t.server.spoil({match: /./, hang: true});
+    const began = performance.now();
+    await page.goto(`${t.server.origin}/?load=no`);
+    await page.waitForFunction(() => !document.getElementById('start').hidden, {timeout: 20_000});
+    const seconds = (performance.now() - began) / 1000;
+    t.ok(/Load Tale 8M/.test(await textOf(page, 'start')), 'the model of the list');
+    t.ok(seconds < 8, `it took ${seconds.toFixed(1)} s`);
+};
+
 export default [
     {name: 'one model is loaded at a time', run: loadsOneAtATime},
     {name: 'a load is cancelled and begun again', run: cancelsALoad},
     {name: 'an answer is stopped, the worker is killed', run: writesAndStops},
     {name: 'what fails is said, and can be tried again', run: saysWhatFails},
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},
+    {name: 'a silent network is not waited for', run: startsWithASilentNetwork},
 ];

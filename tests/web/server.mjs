@@ -229,8 +229,9 @@ export class TestServer {
         const etag = rule.etag ?? file.etag;
         const stale = request.headers['if-range'] && request.headers['if-range'] !== etag;
         const range = rule.noRanges || stale ? null : parseRange(request.headers.range, file.size);
-        const type = TYPES[path.extname(request.url.split('?')[0])]
-            ?? (request.url.endsWith('/') ? TYPES['.html'] : 'application/octet-stream');
+        const [name] = request.url.split('?');
+        const type = TYPES[path.extname(name)]
+            ?? (name.endsWith('/') ? TYPES['.html'] : 'application/octet-stream');
         const head = {...this.headers, 'Content-Type': type, 'Cache-Control': 'no-cache',
             ETag: etag};
         if (!rule.noRanges) {

@@ -16,6 +16,7 @@ const { version, files } = worker.PRECACHE;
 const PREFIX = 'doppler-page-';
 const NAME = PREFIX + version;
 const LIST = 'models/index.json'; // may change without the page: asked of the server first
+const LIST_MS = 3000; // a server that says nothing for so long is as good as none
 
 /** @param {ArrayBuffer} bytes */
 async function sha256(bytes) {
@@ -67,12 +68,16 @@ async function serve(path, request) {
     const cache = await caches.open(NAME);
     const held = await cache.match(path);
     if (path !== LIST) return held ?? fetch(request);
-    const answer = await fetch(request).catch(() => null);
-    if (answer?.ok) {
-        await cache.put(path, answer.clone()).catch(() => {});
+    try {
+        const answer = await fetch(request, held ? { signal: AbortSignal.timeout(LIST_MS) } : {});
+        const bytes = await answer.clone().arrayBuffer(); // it may fall silent in the middle, too
+        if (!answer.ok) return held ?? answer;
+        const headers = { 'Content-Type': 'application/json' };
+        await cache.put(path, new Response(bytes, { headers })).catch(() => {});
         return answer;
+    } catch {
+        return held ?? Response.error();
     }
-    return held ?? answer ?? Response.error();
 }
 
 worker.addEventListener('install', (/** @type {any} */ event) => event.waitUntil(install()));
