@@ -1,6 +1,9 @@
 // The page, over an engine that only reads (pages/reader-worker.js), which is served in place of the
 // package's worker: what a visitor does to it in the order that he likes, and what goes wrong.
+import {execFileSync} from 'node:child_process';
+import {createHash} from 'node:crypto';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 
 const here = import.meta.dirname;
@@ -135,6 +138,32 @@ const isUsableByAll = async (t) => {
     }
 };
 
+/** The bench page's figures are of the schema that the native program reads. */
+const measures = async (t) => {
+    const page = await openPage(t, 'bench.html?model=tale-8m&prompts=xs,short&tokens=8&runs=2&go');
+    await state(page, 'done', 'failed');
+    t.equal(await textOf(page, 'failure-text'), '', 'what failed');
+    const results = JSON.parse(await textOf(page, 'json'));
+    t.equal(results.map(({workload}) => workload.promptName), ['xs', 'short'], 'prompts');
+    for (const {schemaVersion, valid, metrics, raw} of results) {
+        t.equal([schemaVersion, valid, raw.runs.length], [1, false, 2], 'what was measured');
+        t.equal([metrics.gpu_submit_count_decode, metrics.gpu_submits_per_token,
+            metrics.gpu_readback_bytes_total], [8, 1, 32], 'counts of 8 tokens');
+        const {ttft_ms: first, decode_ms_per_token_p50: each} = metrics;
+        t.ok(first >= 20 && each >= 15, `the first token after ${first} ms, others ${each}`);
+        t.ok(['load_ms', 'prefill_ms', 'decode_tokens_per_sec', 'opfs_usage_bytes']
+            .every((key) => metrics[key] > 0), JSON.stringify(metrics));
+        t.equal(metrics.storage_mode, 'opfs', 'storage');
+    }
+    const program = path.join(t.programDir, '../doppler');
+    if (!fs.existsSync(program)) {
+        return 'no program to compare with';
+    }
+    const file = path.join(os.tmpdir(), 'bench.json');
+    fs.writeFileSync(file, JSON.stringify(results[0]));
+    return execFileSync(program, ['bench', 'compare', file, file], {encoding: 'utf8'}).split('\n')[0];
+};
+
 /** The list of models is asked for at each visit, and must not be waited for. */
 const startsWithASilentNetwork = async (t) => {
     const page = await t.open('/?load=no');
@@ -149,11 +178,51 @@ const startsWithASilentNetwork = async (t) => {
     t.ok(seconds < 8, `it took ${seconds.toFixed(1)} s`);
 };
 
+/** A page stays with its version until the visitor takes the newer one, which is whole or nothing. */
+const takesANewVersion = async (t) => {
+    const page = await t.open('/?load=no');
+    await page.waitForFunction('navigator.serviceWorker.controller !== null');
+    const caches = () => page.evaluate(async () => (await globalThis.caches.keys()).join());
+    const first = await caches();
+    const list = fs.readFileSync(path.join(t.programDir, 'precache.js'), 'utf8');
+    const index = fs.readFileSync(path.join(t.programDir, 'index.html'), 'utf8');
+    const newer = index.replace('<title>doppler', '<title>newer');
+    const hash = (text) => createHash('sha256').update(text).digest('hex');
+    const version = list.replace(/version: '\w+'/, "version: 'next'");
+    t.ok(version !== list && list.includes(hash(index)), 'precache.js is as expected');
+    const offered = () => page.waitForFunction(() => !document.getElementById('toast').hidden &&
+        document.getElementById('toast-text').textContent.includes('new version'), {timeout: 5000});
+    // Half uploaded: the list is of the next version, a file is not.
+    t.server.put('/precache.js', version.replace(hash(index), hash(newer)));
+    await page.reload();
+    const ended = await page.evaluate(async () => {
+        const registration = await navigator.serviceWorker.getRegistration();
+        await registration.update().catch(() => {});
+        const worker = registration.installing ?? registration.waiting;
+        while (worker?.state === 'installing') {
+            await new Promise((done) => worker.addEventListener('statechange', done));
+        }
+        return worker?.state;
+    });
+    t.equal(ended, 'redundant', 'the half version');
+    t.equal([await page.title(), await caches()], ['doppler', first], 'while half is there');
+    t.server.put('/index.html', newer);
+    t.server.put('/', newer);
+    await page.reload();
+    await offered();
+    t.equal(await page.title(), 'doppler', 'the title before the visitor agreed');
+    await Promise.all([page.waitForNavigation(), page.click('#toast-action')]);
+    await page.waitForFunction('document.title === "newer"');
+    t.equal(await caches(), 'doppler-page-next', 'caches');
+};
+
 export default [
     {name: 'one model is loaded at a time', run: loadsOneAtATime},
     {name: 'a load is cancelled and begun again', run: cancelsALoad},
     {name: 'an answer is stopped, the worker is killed', run: writesAndStops},
     {name: 'what fails is said, and can be tried again', run: saysWhatFails},
+    {name: 'the bench page measures', run: measures},
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},
     {name: 'a silent network is not waited for', run: startsWithASilentNetwork},
+    {name: 'a newer version of the page', run: takesANewVersion},
 ];

@@ -1,5 +1,5 @@
 // The package's worker with another engine: one that reads all of a model, as the wasm would, and
-// hashes it, but computes nothing; its answers are numbers, one after the other, for ever. So loading
+// hashes it, but computes nothing; its answers are numbers, one after the other. So loading
 // and the page are tested in a browser at the speed of the disk.
 import {serve, standardParts} from '/lib/serve.js';
 import {openCache, openSource} from '/lib/store.js';
@@ -70,17 +70,22 @@ class Reader {
         this.sessions[session].push(...tokens);
     }
 
-    async *generate(session, {signal}) {
-        for (let n = 1; !signal.aborted; n++) {
+    async *generate(session, {signal, maxTokens = Infinity}) {
+        for (let n = 1; n <= maxTokens; n++) {
             await new Promise((done) => setTimeout(done, 20));
+            if (signal.aborted) return {finish: 'cancelled'};
             this.sessions[session].push(n % 256);
+            this.counts.submits++;
+            this.counts.bytesRead += 4;
             yield {text: `${n} `, tokens: [n % 256]};
         }
-        return {finish: 'cancelled'};
+        return {finish: 'length'};
     }
 
+    counts = {submits: 0, dispatches: 0, bytesRead: 0, deviceBytesPeak: 0};
+
     stats() {
-        return {};
+        return {...this.counts};
     }
 
     async closeModel() {}
