@@ -7,6 +7,7 @@ import os from 'node:os';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
 import {pathToFileURL} from 'node:url';
+import {gzipSync} from 'node:zlib';
 
 const web = path.resolve(process.env.DOPPLER_WEB ?? 'build/web');
 const root = path.resolve(import.meta.dirname, '../..');
@@ -39,6 +40,13 @@ test('holds what it needs and nothing else', () => {
     assert.equal(about.scripts, undefined, 'scripts, which are for the tree');
     const code = ['lib/worker.js', 'doppler.wasm'].map((name) => path.join(installed, name));
     assert.ok(code.every((file) => fs.statSync(file).size > 0));
+});
+
+test('the whole engine is under 1 MiB, and under 400 KiB compressed', () => {
+    const wasm = fs.readFileSync(path.join(installed, 'doppler.wasm'));
+    assert.ok(wasm.length < 1 << 20, `${wasm.length} bytes`);
+    const packed = gzipSync(wasm, {level: 9}).length;
+    assert.ok(packed < 400 << 10, `${packed} bytes after gzip -9`);
 });
 
 test('its modules find each other, and bundlers leave Node to Node', () => {
