@@ -8,7 +8,7 @@ const QUICK = ['norm', 'rope', 'glu'];
 
 const checkKernels = (filters, brief) => async (t) => {
     if (!fs.existsSync(path.join(t.programDir, 'check.wasm'))) {
-        t.skip(`no check.wasm in ${t.programDir}: make web-check`);
+        t.skip(`no check.wasm in ${t.programDir}: make build/web/check.wasm`);
     }
     const page = await t.open('/test/check.html');
     await page.waitForFunction('window.ready');

@@ -429,7 +429,16 @@ export interface ChatRequest {
     /** Further variables of the chat template. */
     chat_template_kwargs?: Record<string, unknown> | null;
     response_format?: { type: 'text' } | null;
+    logit_bias?: Record<string, never> | null;
+    /** What concerns their service is taken, and does nothing. */
     user?: string | null;
+    metadata?: unknown;
+    store?: unknown;
+    service_tier?: unknown;
+    safety_identifier?: unknown;
+    prompt_cache_key?: unknown;
+    prompt_cache_retention?: unknown;
+    parallel_tool_calls?: unknown;
 }
 
 export interface ChatLogprobs {

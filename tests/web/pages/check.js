@@ -1,5 +1,6 @@
 // `doppler check` in a page: every kernel of the tree against its double reference, on this
-// browser's device, by check.wasm (`make web-check`). Rows come one at a time, so the page stays alive.
+// browser's device, by check.wasm (`make build/web/check.wasm`). Rows come one at a time, so the page
+// stays alive.
 import {memoryFiles} from '/lib/files.js';
 import {serveWasi} from '/lib/wasi.js';
 import {openGpu, serveWebGpu} from '/lib/webgpu.js';
