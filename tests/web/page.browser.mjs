@@ -138,6 +138,59 @@ const isUsableByAll = async (t) => {
     }
 };
 
+/** Where the keyboard is: what it was at goes away, and the next thing has it. */
+const keepsThePlaceOfTheKeyboard = async (t) => {
+    const page = await openPage(t);
+    await page.setViewport({width: 1300, height: 900});
+    await state(page, 'ready');
+    const at = (place) => page.$eval(':focus', (node, place) =>
+        node.closest(place) !== null && node.textContent, place).catch(() => false);
+    await page.focus('#models li:nth-child(2) button');
+    await page.keyboard.press('Enter');
+    await state(page, 'loading');
+    await state(page, 'ready');
+    t.ok(/^Other/.test(await at('#models')), 'after choosing a model');
+    t.server.spoil({match: SHARD, rate: 1e6});
+    await page.evaluate(async () => (await import('/lib/doppler.js')).cache.purge());
+    await choose(page, 'Tale');
+    await state(page, 'loading');
+    await page.focus('#cancel-load');
+    await page.keyboard.press('Enter');
+    await state(page, 'idle');
+    t.ok(/^Load Tale/.test(await at('#start')), 'after cancelling');
+    t.server.heal();
+    await page.keyboard.press('Enter');
+    await state(page, 'ready');
+    await page.type('#prompt', 'count');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('9'));
+    await page.keyboard.press('Escape');
+    await state(page, 'ready');
+    await page.focus('.entry .again');
+    await page.keyboard.press('Enter');
+    await state(page, 'writing');
+    t.ok(await page.$eval('#prompt', (node) => node.matches(':focus')), 'after asking again');
+    await page.keyboard.press('Escape');
+    await state(page, 'ready');
+    await page.evaluate(() => { document.getElementById('section-storage').open = true; });
+    await page.waitForSelector('#stored button');
+    await page.focus('#stored button');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => !document.querySelector('#stored button'));
+    t.ok(await at('#section-storage') !== false, 'after deleting the last stored model');
+};
+
+const asksToKeepModels = async (t) => {
+    const page = await openPage(t);
+    await state(page, 'ready');
+    await page.waitForFunction(() => !document.getElementById('persist').hidden);
+    t.ok(/may delete them/.test(await textOf(page, 'storage-text')), 'what the page says of storage');
+    await page.browserContext().overridePermissions(t.server.origin, ['persistent-storage']);
+    await page.evaluate(() => document.getElementById('persist').click());
+    await page.waitForFunction(() => document.getElementById('persist').hidden);
+    t.ok(/keeps them until/.test(await textOf(page, 'toast-text')), 'the promise');
+};
+
 /** The bench page's figures are of the schema that the native program reads. */
 const measures = async (t) => {
     const page = await openPage(t, 'bench.html?model=tale-8m&prompts=xs,short&tokens=8&runs=2&go');
@@ -221,6 +274,8 @@ export default [
     {name: 'a load is cancelled and begun again', run: cancelsALoad},
     {name: 'an answer is stopped, the worker is killed', run: writesAndStops},
     {name: 'what fails is said, and can be tried again', run: saysWhatFails},
+    {name: 'the keyboard keeps its place', run: keepsThePlaceOfTheKeyboard},
+    {name: 'the browser is asked to keep models', run: asksToKeepModels},
     {name: 'the bench page measures', run: measures},
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},
     {name: 'a silent network is not waited for', run: startsWithASilentNetwork},

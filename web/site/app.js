@@ -12,7 +12,9 @@ import { checkBrowser, explain, isCancelled, isFatal } from './advice.js';
 import { guardScripts } from './guard.js';
 import { Loading } from './loading.js';
 import { keepOffline } from './offline.js';
-import { Panel, showDevice, showModelFacts, showSpeed, showStored } from './panel.js';
+import {
+    Panel, replaceItems, showDevice, showModelFacts, showSpeed, showStored,
+} from './panel.js';
 import { Parameters } from './parameters.js';
 import {
     choiceOfFiles, choiceOfUrl, choicesOfStored, isKeptAs, listModels, parseUrl, sameName,
@@ -208,10 +210,17 @@ function fail(choice, failure) {
     $('failure-advice').textContent = failure.advice;
     $('failure-retry').hidden = !failure.again || !choice;
     $('failure-choose').hidden = !failure.again && checkBrowser() !== null;
+    const had = $('loading').contains(document.activeElement);
     $('failure').hidden = false;
     $('start').hidden = true;
+    if (had) focusFirst($('failure'));
     setState('failed');
     showModels();
+}
+
+/** For who was at a button that goes. @param {Element} card */
+function focusFirst(card) {
+    /** @type {HTMLElement | null} */ (card.querySelector('button:not([hidden])'))?.focus();
 }
 
 /** @param {Choice | null} choice @param {string} text */
@@ -223,8 +232,10 @@ function offerStart(choice, text) {
         const size = choice.bytes ? ` (${showBytes(choice.bytes)})` : '';
         $('start-load').textContent = `Load ${choice.title}${size}`;
     }
+    const had = $('loading').contains(document.activeElement);
     $('failure').hidden = true;
     $('start').hidden = false;
+    if (had) focusFirst($('start'));
     setState('idle');
     showModels();
 }
@@ -245,7 +256,7 @@ function showModels() {
     const listed = allChoices();
     const isCurrent = (/** @type {Choice} */ each) => sameName(each.name, choice?.name ?? '');
     $('model-name').textContent = choice?.title ?? 'no model';
-    $('models').replaceChildren(...listed.map((each) => {
+    replaceItems($('models'), listed.map((each) => {
         const item = document.createElement('li');
         const button = document.createElement('button');
         const title = document.createElement('b');
@@ -279,13 +290,23 @@ async function refreshStored() {
         showStored(state.stored, (id) => void forget(() => store().remove(id)));
         showModels();
         const estimate = await navigator.storage?.estimate?.();
-        $('storage-text').textContent = estimate?.quota
+        const promised = await navigator.storage?.persisted?.() ?? true;
+        $('persist').hidden = promised || state.stored.length === 0;
+        $('storage-text').textContent = (estimate?.quota
             ? `${showBytes(estimate.usage)} of ${showBytes(estimate.quota)} that this browser ` +
                 'allows are in use.'
-            : 'This browser does not say how much may be stored.';
+            : 'This browser does not say how much may be stored.') +
+            ($('persist').hidden ? '' : ' It may delete them when it needs the room.');
     } catch (error) {
         $('storage-text').textContent = isCancelled(error) ? '' : explain(error).text;
     }
+}
+
+async function askToKeep() {
+    const promised = await navigator.storage.persist().catch(() => false);
+    toast(promised ? 'The browser keeps them until they are deleted here.'
+        : 'The browser does not promise to keep them.');
+    await refreshStored();
 }
 
 /** @param {() => Promise<unknown>} act */
@@ -359,6 +380,7 @@ async function write(entry, more, nth = 0) {
     const prompt = promptFor(entry, more);
     state.writing = abort;
     setState('writing');
+    if (view.foot.contains(document.activeElement)) $('prompt').focus(); /* its buttons go */
     view.showFault(null);
     view.setWriting(true);
     showFeet();
@@ -702,6 +724,7 @@ function wireModel() {
 
 function wirePanel() {
     $('parameters-reset').addEventListener('click', () => fields.reset());
+    $('persist').addEventListener('click', () => void askToKeep());
     $('purge').addEventListener('click', () => void forget(() => store().purge()));
     $('section-storage').addEventListener('toggle', () => void refreshStored());
     $('export-text').addEventListener('click', () => exportTalk('text'));

@@ -179,6 +179,19 @@ export function showDevice(info) {
 }
 
 /**
+ * Shows other items in a list; the keyboard stays at its place in it.
+ * @param {Element} list @param {Element[]} items
+ */
+export function replaceItems(list, items) {
+    const buttons = () => [...list.querySelectorAll('button')];
+    const place = buttons().findIndex((button) => button === document.activeElement);
+    list.replaceChildren(...items);
+    if (place < 0) return;
+    const next = buttons().at(Math.min(place, items.length - 1));
+    (next ?? list.closest('details')?.querySelector('summary'))?.focus();
+}
+
+/**
  * @param {any[]} rows of the cache @param {(name: string) => void} remove
  */
 export function showStored(rows, remove) {
@@ -199,7 +212,7 @@ export function showStored(rows, remove) {
         item.append(text, bin);
         return item;
     });
-    $('stored').replaceChildren(...nodes);
+    replaceItems($('stored'), nodes);
     $('purge').hidden = rows.length === 0;
 }
 
