@@ -89,6 +89,18 @@ describe('loading', () => {
         }
     });
 
+    test('fails for its source before the device is tested', async () => {
+        const world = newWorld();
+        let release;
+        world.testGate = new Promise((resolve) => { release = resolve; });
+        world.failSource.push(makeError('network', 'no such model'));
+        const loading = open(world);
+        await Promise.race([assert.rejects(loading, { name: 'NetworkError' }),
+            later(2000).then(() => assert.fail('the test of the device was waited for'))]);
+        release();
+        assert.ok(world.engines.every(({ closed }) => closed));
+    });
+
     test('is cancelled by its signal', async () => {
         for (const at of ['device', 'open', 'upload', 'compile']) {
             const world = newWorld();

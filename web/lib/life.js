@@ -154,7 +154,9 @@ export class Life {
             const live = await this.openDevice(options, signal);
             slot.live = live;
             const testing = this.parts.selfTest(live.engine, (line) => this.log('info', line));
-            await unlessAborted(live.wait(testing), signal);
+            // Whoever named a model that is not there hears of it now, not after the kernels.
+            const failing = opening.then(() => testing);
+            await Promise.race([unlessAborted(live.wait(testing), signal), failing]);
             progress({ phase: 'device', loaded: 1, total: 1 });
             const opened = await unlessAborted(opening, signal);
             live.files = opened.files;
