@@ -642,6 +642,31 @@ describe('a worker', () => {
         }
     });
 
+    test('of a bundle, whose modules think that they are files, is the one beside it', async () => {
+        const { URL } = globalThis, made = [];
+        globalThis.Worker = class extends FakeWorker {
+            constructor(url) {
+                super();
+                made.push(String(url));
+            }
+        };
+        globalThis.location = new URL('https://page.example/');
+        globalThis.URL = class extends URL { // as Chrome says it, which says "null" of no file
+            get origin() {
+                return this.protocol === 'file:' ? 'file://' : super.origin;
+            }
+        };
+        try {
+            const signal = AbortSignal.abort();
+            await assert.rejects(load(URL_OF_MODEL, { signal }), { name: 'AbortError' });
+            assert.match(made[0], /^file:.*web\/lib\/worker\.js$/);
+        } finally {
+            globalThis.URL = URL;
+            delete globalThis.location;
+            delete globalThis.Worker;
+        }
+    });
+
     test('that never starts can be given up', async () => {
         const control = new AbortController();
         const worker = new FakeWorker();

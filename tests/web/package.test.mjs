@@ -56,6 +56,10 @@ test('its modules find each other, and bundlers leave Node to Node', () => {
         for (const [, place] of near) {
             assert.ok(fs.existsSync(path.join(installed, 'lib', place)), `${name}: ${place}`);
         }
+        // Of a text made at run time they make a search for modules, which fails.
+        for (const [, what] of text.matchAll(/new URL\(([^()]*?),\s*import\.meta\.url\)/g)) {
+            assert.match(what, /^'\.[^']*[^'/]'$/, `${name}: no file by its name: ${what}`);
+        }
         for (const [, how] of text.matchAll(/import\((.*?)'node:/g)) {
             assert.match(how, /webpackIgnore: true/, `${name}: a module of Node`);
         }

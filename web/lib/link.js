@@ -226,10 +226,12 @@ function startError(event) {
 function startWorker(given) {
     if (given !== undefined) return new Worker(given, { type: 'module', name: 'doppler' });
     const { location } = globalThis;
-    const { origin } = new URL(import.meta.url);
-    if (location && origin !== 'null' && origin !== location.origin) {
+    // A bundler makes a file's URL of it, or would take worker.js along once more, but for the name.
+    const here = import.meta.url;
+    const { origin, protocol } = new URL(here);
+    if (location && /^https?:$/.test(protocol) && origin !== location.origin) {
         // A script of another origin cannot be a worker, but a worker may import it.
-        const url = new URL('./worker.js', import.meta.url).href;
+        const url = new URL('./worker.js', here).href;
         const text = `import ${JSON.stringify(url)};`;
         const blob = URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
         return new Worker(blob, { type: 'module', name: 'doppler' });

@@ -32,23 +32,25 @@ async function openFolder() {
 
 /**
  * Its bytes, which have their buffer to themselves.
- * @param {string} file @param {URL} base @returns {Promise<Uint8Array>}
+ * @param {URL} url @returns {Promise<Uint8Array>}
  */
-async function bring(file, base) {
-    const url = new URL(file, base);
+async function bring(url) {
     if (url.protocol === 'file:') { // Node's fetch does not read them
         const { readFile } = await import(/* webpackIgnore: true */ 'node:fs/promises');
         return new Uint8Array(await readFile(url));
     }
     const response = await fetch(url);
-    if (!response.ok) throw new Error(`${file}: the server answers ${response.status}`);
+    if (!response.ok) throw new Error(`${url}: the server answers ${response.status}`);
     return new Uint8Array(await response.arrayBuffer());
 }
 
-/** @param {URL} base */
-async function fetchVector(base) {
-    const [about, logits, model] = await Promise.all(
-        ['vectors.json', 'vectors.f32', 'model.gguf'].map((file) => bring(file, base)));
+async function fetchVector() {
+    // In so many words, by which bundlers know what to take along.
+    const [about, logits, model] = await Promise.all([
+        bring(new URL('../selftest/vectors.json', import.meta.url)),
+        bring(new URL('../selftest/vectors.f32', import.meta.url)),
+        bring(new URL('../selftest/model.gguf', import.meta.url)),
+    ]);
     const { tokens, positions, vocab } = JSON.parse(new TextDecoder().decode(about));
     return {
         model,
@@ -77,7 +79,7 @@ export async function selfTest(engine, log) {
     }
     let vector;
     try {
-        vector = await fetchVector(new URL('../selftest/', import.meta.url));
+        vector = await fetchVector();
     } catch (error) {
         log(`no self-test: ${/** @type {Error} */ (error).message}`);
         return;

@@ -14,6 +14,9 @@ import { checkArgs, checkToWorker, VERSION } from './protocol.js';
  * @typedef {import('./life.js').Parts} Parts
  */
 
+// In a name of its own: bundlers take along whatever a URL is made of with it, and fail without.
+const HERE = import.meta.url;
+
 class Server {
     /** @param {any} port @param {Parts} parts */
     constructor(port, parts) {
@@ -202,7 +205,7 @@ export function standardParts({ Engine, openSource, openCache, selfTest }, { gpu
         openSource: async (source, options) => openSource(await nodePath(source), options),
         wasm: compileWasm,
         gpu: async () => gpu ?? findGpu(),
-        modelUrl: (name) => new URL(`../models/${name}/`, import.meta.url).href,
+        modelUrl: (name) => new URL(`../models/${name}/`, HERE).href,
     };
 }
 
