@@ -4,6 +4,7 @@
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
+import {serve} from './harness.mjs';
 
 const MODEL = '/models/tale-8m/';
 const SHARD = 'shard_00000.bin';
@@ -203,6 +204,28 @@ const takesAServerAsItIs = async (t) => {
     return error ? error.message.slice(0, 120) : 'hashes decide where the tag changes';
 };
 
+/** As from a CDN, which pages use without a bundler: workers must be of the page's own origin. */
+const comesFromElsewhere = async (t) => {
+    const page = await openPage(t);
+    const other = await serve(t.programDir);
+    try {
+        other.headers['Access-Control-Allow-Origin'] = '*';
+        other.put('/lib/worker.js',
+            fs.readFileSync(path.join(import.meta.dirname, 'pages/reader-worker.js')));
+        const digests = await page.evaluate(async (lib, source) => {
+            const {load} = await import(lib);
+            const model = await load(source);
+            await model.close();
+            return model.info.digests;
+        }, `${other.origin}/lib/doppler.js`, MODEL);
+        t.equal(digests[SHARD], expected(t)[SHARD], 'bytes of the shard');
+        t.equal([t.server.asked('worker.js').count, other.asked('worker.js').count > 0],
+            [0, true], 'where the worker came from');
+    } finally {
+        await other.stop();
+    }
+};
+
 const letsGoOfTheFiles = async (t) => {
     const page = await openPage(t);
     const got = await page.evaluate(async (source) => {
@@ -232,5 +255,6 @@ export default [
     {name: 'the worker is killed in the middle', run: survivesAKilledWorker},
     {name: 'two tabs at once', run: servesTwoTabs},
     {name: 'a model that was loaded can be removed', run: letsGoOfTheFiles},
+    {name: 'the package of another server', run: comesFromElsewhere},
     {name: 'errors, no ranges, a changing tag', run: takesAServerAsItIs},
 ];
