@@ -1,9 +1,7 @@
 // The package's page side and the host behind it, over a fake engine and a fake store: answers,
 // sessions, cancelling, lost devices, closing, and messages that make no sense.
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
 import { describe, test } from 'node:test';
-import * as library from '../../web/lib/doppler.js';
 import { ArgumentError, cancelled, CancelledError, DeviceLostError, DopplerError, LimitError,
     Live, load, makeError, makePair, MemoryError, NetworkError, newWorld, open, packError,
     Places, rejects, serve, unpackError, URL_OF_MODEL, VERSION, WorkerError }
@@ -875,19 +873,4 @@ test('errors keep class, status, sentence and detail on the way', () => {
     assert.equal(packError(new DOMException('stop', 'AbortError')).status, 'cancelled');
     assert.equal(packError(new TypeError('odd')).status, 'device');
     assert.equal(packError(new Error('x'.repeat(1e5))).message.length, 4096);
-});
-
-test('types, versions and files of the package are those of the code', () => {
-    const root = new URL('../../', import.meta.url);
-    const read = (path) => fs.readFileSync(new URL(path, root), 'utf8');
-    const types = read('web/lib/doppler.d.ts').matchAll(/^export (?:class|const|function) (\w+)/gm);
-    assert.deepEqual([...types].map(([, name]) => name).sort(), Object.keys(library).sort());
-    const about = JSON.parse(read('web/package.json'));
-    assert.equal(about.version, VERSION);
-    assert.equal(/#define DP_VERSION "([^"]+)"/.exec(read('include/doppler.h'))[1], VERSION);
-    const { types: typesPath, default: main } = about.exports['.'];
-    for (const path of [typesPath, main, about.exports['./worker']]) {
-        assert.ok(fs.existsSync(new URL(`web/${path}`, root)), path);
-    }
-    assert.equal(about.dependencies, undefined);
 });
