@@ -64,6 +64,14 @@ const keepsWhatItLoaded = async (t) => {
     t.ok(!again.phases.some((p) => p.phase === 'verify'), 'the second load hashed again');
     t.server.spoil({match: /^\/models\//, drop: true});
     whole(t, await read(page));
+    t.server.heal();
+    t.server.spoil({match: /^\/models\//, hang: true});
+    const began = performance.now();
+    whole(t, await read(page));
+    const seconds = (performance.now() - began) / 1000;
+    t.ok(seconds < 10, `a server that says nothing was waited for ${seconds.toFixed(1)} s`);
+    t.server.heal();
+    t.server.spoil({match: /^\/models\//, drop: true});
     const cache = await page.evaluate(async () => {
         const before = await doppler.cache.list();
         await doppler.cache.remove(before[0].name);
