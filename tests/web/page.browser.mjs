@@ -1,5 +1,5 @@
-// The page, over an engine that only reads (pages/reader-worker.js), which is served in place of the
-// package's worker: what a visitor does to it in the order that he likes, and what goes wrong.
+// The page, over an engine that only reads (pages/reader-worker.js), which is served in place of
+// the package's worker: what visitors do in the order that they like, and what goes wrong.
 import {execFileSync} from 'node:child_process';
 import {createHash} from 'node:crypto';
 import fs from 'node:fs';
@@ -97,7 +97,7 @@ const writesAndStops = async (t) => {
     await state(page, 'ready');
     const answer = await page.$eval('.answer', (node) => node.textContent);
     t.ok(answer.startsWith('1 2 3 4 5 6 7 8 9'), `the answer: ${answer}`);
-    t.ok((await textOf(page, 'spoken')).includes('Stopped.'), 'a screen reader hears that it stopped');
+    t.ok((await textOf(page, 'spoken')).includes('Stopped.'), 'a screen reader hears of it');
     // The worker is ended while it writes, as a browser in need of memory does.
     await page.type('#prompt', 'again');
     await page.keyboard.press('Enter');
@@ -180,11 +180,30 @@ const keepsThePlaceOfTheKeyboard = async (t) => {
     t.ok(await at('#section-storage') !== false, 'after deleting the last stored model');
 };
 
+/** A query may say who may fetch it: it is kept nowhere, and the model is found without. */
+const forgetsTheQuery = async (t) => {
+    const page = await openPage(t, '?load=no');
+    for (const [name, bytes] of [...t.server.memory].filter(([name]) => /other/.test(name))) {
+        t.server.put(name.replace('other', 'typed'), bytes);
+    }
+    await page.waitForFunction(() => !document.getElementById('start').hidden);
+    await page.$eval('#url', (field, url) => { field.value = url; },
+        `${t.server.origin}/models/typed/?token=secret`);
+    await page.$eval('#url-form', (form) => form.requestSubmit());
+    await state(page, 'ready');
+    const kept = await page.evaluate(() => JSON.stringify([localStorage, sessionStorage]));
+    t.ok(/typed/.test(kept) && !/secret/.test(kept), `what the page keeps: ${kept}`);
+    await page.goto(`${t.server.origin}/`);
+    await state(page, 'ready');
+    const chosen = await page.$eval('#models [aria-pressed=true]', (node) => node.textContent);
+    t.ok(chosen.includes('/models/typed'), `the model of the next visit: ${chosen}`);
+};
+
 const asksToKeepModels = async (t) => {
     const page = await openPage(t);
     await state(page, 'ready');
     await page.waitForFunction(() => !document.getElementById('persist').hidden);
-    t.ok(/may delete them/.test(await textOf(page, 'storage-text')), 'what the page says of storage');
+    t.ok(/may delete them/.test(await textOf(page, 'storage-text')), 'what is said of storage');
     await page.browserContext().overridePermissions(t.server.origin, ['persistent-storage']);
     await page.evaluate(() => document.getElementById('persist').click());
     await page.waitForFunction(() => document.getElementById('persist').hidden);
@@ -214,7 +233,8 @@ const measures = async (t) => {
     }
     const file = path.join(os.tmpdir(), 'bench.json');
     fs.writeFileSync(file, JSON.stringify(results[0]));
-    return execFileSync(program, ['bench', 'compare', file, file], {encoding: 'utf8'}).split('\n')[0];
+    const table = execFileSync(program, ['bench', 'compare', file, file], {encoding: 'utf8'});
+    return table.split('\n')[0];
 };
 
 /** The list of models is asked for at each visit, and must not be waited for. */
@@ -231,7 +251,7 @@ const startsWithASilentNetwork = async (t) => {
     t.ok(seconds < 8, `it took ${seconds.toFixed(1)} s`);
 };
 
-/** A page stays with its version until the visitor takes the newer one, which is whole or nothing. */
+/** A page stays with its version until the visitor takes the newer one, which is whole. */
 const takesANewVersion = async (t) => {
     const page = await t.open('/?load=no');
     await page.waitForFunction('navigator.serviceWorker.controller !== null');
@@ -275,6 +295,7 @@ export default [
     {name: 'an answer is stopped, the worker is killed', run: writesAndStops},
     {name: 'what fails is said, and can be tried again', run: saysWhatFails},
     {name: 'the keyboard keeps its place', run: keepsThePlaceOfTheKeyboard},
+    {name: 'the query of an address is not kept', run: forgetsTheQuery},
     {name: 'the browser is asked to keep models', run: asksToKeepModels},
     {name: 'the bench page measures', run: measures},
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},

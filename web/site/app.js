@@ -17,7 +17,7 @@ import {
 } from './panel.js';
 import { Parameters } from './parameters.js';
 import {
-    choiceOfFiles, choiceOfUrl, choicesOfStored, isKeptAs, listModels, parseUrl, sameName,
+    choiceOfFiles, choiceOfUrl, choicesOfStored, isKeptAs, keyOf, listModels, parseUrl, sameName,
 } from './sources.js';
 import {
     asJson, asText, EntryView, keepTalks, messagesOf, saveFile, storedTalks,
@@ -187,7 +187,7 @@ function contextOption() {
 /** @param {Choice} choice @param {any} model @param {any} session */
 async function begin(choice, model, session) {
     Object.assign(state, { model, session, loading: null });
-    if (choice.kind !== 'file') keep(LAST, choice.name);
+    if (choice.kind !== 'file') keep(LAST, keyOf(choice.name));
     if (!model.info.chatTemplate && state.mode === 'chat') setMode('text');
     $('reload-model').hidden = false;
     showModels();

@@ -108,8 +108,12 @@ export function choiceOfFiles(files) {
     };
 }
 
-/** @param {string} address one spelling for a folder's, whatever file of it is named */
-const keyOf = (address) => address.split(/[?#]/)[0]
+/**
+ * One spelling for a folder's, whatever file of it is named, and nothing secret: who may fetch it
+ * is often said in the query.
+ * @param {string} address
+ */
+export const keyOf = (address) => address.split(/[?#]/)[0]
     .replace(/\/(manifest\.json|config\.json)?$/, '');
 
 /** @param {string} a @param {string} b names of choices */
