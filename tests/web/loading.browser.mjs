@@ -220,15 +220,20 @@ const comesFromElsewhere = async (t) => {
         other.headers['Access-Control-Allow-Origin'] = '*';
         other.put('/lib/worker.js',
             fs.readFileSync(path.join(import.meta.dirname, 'pages/reader-worker.js')));
-        const digests = await page.evaluate(async (lib, source) => {
-            const {load} = await import(lib);
-            const model = await load(source);
-            await model.close();
-            return model.info.digests;
-        }, `${other.origin}/lib/doppler.js`, MODEL);
-        t.equal(digests[SHARD], expected(t)[SHARD], 'bytes of the shard');
-        t.equal([t.server.asked('worker.js').count, other.asked('worker.js').count > 0],
-            [0, true], 'where the worker came from');
+        // The whole package, or, as of a bundle on a CDN, the worker alone.
+        for (const [lib, options] of [[`${other.origin}/lib/doppler.js`, {}],
+            ['/lib/doppler.js', {worker: `${other.origin}/lib/worker.js`}]]) {
+            other.forget();
+            const digests = await page.evaluate(async (lib, source, options) => {
+                const {load} = await import(lib);
+                const model = await load(source, options);
+                await model.close();
+                return model.info.digests;
+            }, lib, MODEL, options);
+            t.equal(digests[SHARD], expected(t)[SHARD], 'bytes of the shard');
+            t.equal([t.server.asked('worker.js').count, other.asked('worker.js').count > 0],
+                [0, true], 'where the worker came from');
+        }
     } finally {
         await other.stop();
     }

@@ -224,18 +224,18 @@ function startError(event) {
 
 /** @param {any} [given] a URL instead of the package's own */
 function startWorker(given) {
-    if (given !== undefined) return new Worker(given, { type: 'module', name: 'doppler' });
     const { location } = globalThis;
     // A bundler makes a file's URL of it, or would take worker.js along once more, but for the name.
     const here = import.meta.url;
-    const { origin, protocol } = new URL(here);
-    if (location && /^https?:$/.test(protocol) && origin !== location.origin) {
+    const url = given === undefined ? new URL('./worker.js', here)
+        : new URL(given, globalThis.document?.baseURI ?? location?.href);
+    if (location && /^https?:$/.test(url.protocol) && url.origin !== location.origin) {
         // A script of another origin cannot be a worker, but a worker may import it.
-        const url = new URL('./worker.js', here).href;
-        const text = `import ${JSON.stringify(url)};`;
+        const text = `import ${JSON.stringify(url.href)};`;
         const blob = URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
         return new Worker(blob, { type: 'module', name: 'doppler' });
     }
+    if (given !== undefined) return new Worker(given, { type: 'module', name: 'doppler' });
     return new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
 }
 

@@ -184,7 +184,7 @@ async function openPath(source, options) {
         const origin = new DiskOrigin(fs, folder, basename(folder));
         const patience = { ...defaultPatience, ...options.patience };
         const plan = await makePlan(origin, options);
-        return load(plan, origin, null, { ...options, storage: null, patience, notes: [] });
+        return load(plan, origin, null, { ...options, storage: undefined, patience, notes: [] });
     }
     let opened;
     try {
