@@ -1,6 +1,6 @@
 //! enable subgroups
 //! use kv, act
-//! with spans, turned, put_head
+//! with spans, turned, put_head, capped, one_span
 // attend_decode: attention of single rows, split over keys: every workgroup takes a span of a row's
 // keys and up to HEADS query heads that share a key head, so that each key and value is read once
 // for all of them.
@@ -8,7 +8,6 @@
 //   (online softmax, Milakov and Gimelshein 2018); attend_combine joins the spans. A row of one
 //   span is finished here: act [rows, N_KV GROUP HEAD_DIM] = o / l, with the head's sink in m and l
 //   if SINKS.
-//   if SOFTCAP > 0 scores z become SOFTCAP tanh(z / SOFTCAP) (Gemma Team 2024)
 //   qkv f32: if FUSED the projections [rows, (N_KV GROUP + 2 N_KV) HEAD_DIM], which are normalised
 //   and turned here, and the last key and value put into the cache; else the turned queries
 //   [rows, N_KV GROUP, 8 D8], all keys being in the cache
@@ -208,23 +207,8 @@ fn lanes_sum2(v: vec2f) -> vec2f {
 // Sum over the keys of a team, of the lanes that have the same dimensions.
 fn slots_sum(v: vec4f) -> vec4f {
     var sum = v;
-    if (TEAM > 32 && LANES <= 32) {
-        sum += subgroupShuffleXor(sum, 32u);
-    }
-    if (TEAM > 16 && LANES <= 16) {
-        sum += subgroupShuffleXor(sum, 16u);
-    }
-    if (TEAM > 8 && LANES <= 8) {
-        sum += subgroupShuffleXor(sum, 8u);
-    }
-    if (TEAM > 4 && LANES <= 4) {
-        sum += subgroupShuffleXor(sum, 4u);
-    }
-    if (TEAM > 2 && LANES <= 2) {
-        sum += subgroupShuffleXor(sum, 2u);
-    }
-    if (TEAM > 1 && LANES <= 1) {
-        sum += subgroupShuffleXor(sum, 1u);
+    for (var step = TEAM / 2; step >= LANES; step >>= 1) {
+        sum += subgroupShuffleXor(sum, step);
     }
     return sum;
 }
@@ -260,10 +244,7 @@ fn scores_of(at: Place, j: u32, q: Heads, k: Chunk) -> vec4f {
     } else {
         s = vec4f(lanes_sum2(s.xy), lanes_sum2(s.zw));
     }
-    if (SOFTCAP > 0) {
-        s = SOFTCAP * tanh(clamp(s / SOFTCAP, vec4f(-15), vec4f(15)));
-    }
-    return select(vec4f(LOW), s, j >= at.low && j < at.last);
+    return select(vec4f(LOW), capped(s), j >= at.low && j < at.last);
 }
 
 // o times a factor for each head.
@@ -376,29 +357,13 @@ fn prepare(row: u32, pos: u32, head: u32, n_heads: u32, kv: u32, lane: u32) {
     workgroupBarrier();
 }
 
-// Writes the row's result: o of the heads in the pool, with their m.
-fn finish(row: u32, head: u32, n_heads: u32, m: vec4f, lane: u32) {
-    let halves = n_heads * H16;
-    for (var i = lane; i < halves + filler(head + n_heads); i += WG) {
-        let h = min(i / H16, n_heads - 1);
-        var l = 0.0;
-        for (var k = 0u; k < TEAMS; k++) {
-            l += totals[k][h];
-        }
-        var e = 1.0;
-        if (SINKS) {
-            let sink = w[p.sinks + head + h];
-            e = exp(m[h] - max(m[h], sink));
-            l = l * e + exp(sink - max(m[h], sink));
-        }
-        var v = array<vec4f, 4>();
-        for (var c = 0u; c < 4; c++) {
-            if (i < halves && i % H16 * 4 + c < C4) {
-                v[c] = pool[h * C4 + i % H16 * 4 + c] * e / l;
-            }
-        }
-        put_head(row, head * H16 + i, v);
+// l of a head over the span.
+fn span_l(h: u32) -> f32 {
+    var l = 0.0;
+    for (var k = 0u; k < TEAMS; k++) {
+        l += totals[k][h];
     }
+    return l;
 }
 
 @compute @workgroup_size(WG)
@@ -490,15 +455,11 @@ fn attend_decode(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
     }
     if (part.n > 1) {
         if (lane < n_heads) {
-            var sum = 0.0;
-            for (var k = 0u; k < TEAMS; k++) {
-                sum += totals[k][lane];
-            }
-            spans[to + lane * SPLITS * (C4 + 1) + C4] = vec4f(m[lane], sum, 0, 0);
+            spans[to + lane * SPLITS * (C4 + 1) + C4] = vec4f(m[lane], span_l(lane), 0, 0);
         }
     } else {
         workgroupBarrier();
-        finish(group.z, head, n_heads, m, lane);
+        finish(group.z, head, n_heads, 0, m, lane);
     }
     if (FUSED && at.last == n_keys && head0 == 0 && lane < D8) {
         let base = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;

@@ -1,5 +1,5 @@
 //! use kv, act
-//! with spans, turned, put_head, lanes_max
+//! with spans, turned, put_head, capped, one_span, lanes_max
 // attend_decode_tree: as attend_decode, for devices without subgroup operations and for heads of
 // more chunks of eight dimensions than a team has lanes.
 // WG lanes: a key each for the scores, then D8 columns of 8 by WG / D8 shares of the keys for the
@@ -35,11 +35,14 @@ override STRIDE: u32 = select(N_HEADS * 8 * D8, (N_HEADS + 2 * N_KV) * HEAD_DIM,
 override PITCH: u32 = select(8 * D8, HEAD_DIM, FUSED); // from one head of qkv to the next
 override H16: u32 = (HEAD_DIM + 15) / 16;
 override Q_SIZE: u32 = 8 * D8;
-override OWN: u32 = 2 * D8;
+override C4: u32 = 2 * D8;
+override OWN: u32 = C4;
 override FRESH: u32 = 16 * D8;
 override SHARE: u32 = WG / D8;                  // lanes to a column
 override KEYS: u32 = (WG + SHARE - 1) / SHARE;  // that a lane sums of a tile
-override POOL: u32 = max(Q_SIZE + WG, (SHARE + HEADS) * 2 * D8 + SHARE);
+override JOINED: u32 = SHARE * C4;              // where the sums of all shares are in the pool,
+override LS: u32 = JOINED + HEADS * C4;         // and behind them every share's l
+override POOL: u32 = max(Q_SIZE + WG, LS + SHARE);
 override EARLY: bool = PRE > 1; // a tile is read before the one in front of it is done with
 
 struct Params {
@@ -158,7 +161,7 @@ fn prepare(row: u32, pos: u32, head: u32, n_heads: u32, kv: u32, lane: u32) {
             fresh[i] = v;
         }
         workgroupBarrier();
-        for (var i = lane; i < 2 * D8; i += WG) {
+        for (var i = lane; i < C4; i += WG) {
             let at = 8 * i;
             own[i] = chunk_of(vec4f(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3]),
                 vec4f(fresh[at + 4], fresh[at + 5], fresh[at + 6], fresh[at + 7]));
@@ -166,29 +169,13 @@ fn prepare(row: u32, pos: u32, head: u32, n_heads: u32, kv: u32, lane: u32) {
     }
 }
 
-// Writes the row's result: sums of heads at `joined`, parts of their l at `ls` in the pool.
-fn finish(row: u32, head: u32, n_heads: u32, joined: u32, ls: u32, m: vec4f, lane: u32) {
-    let halves = n_heads * H16;
-    for (var i = lane; i < halves + filler(head + n_heads); i += WG) {
-        let h = min(i / H16, n_heads - 1);
-        var l = 0.0;
-        for (var k = 0u; k < SHARE; k++) {
-            l += pool[ls + k][h];
-        }
-        var e = 1.0;
-        if (SINKS) {
-            let sink = w[p.sinks + head + h];
-            e = exp(m[h] - max(m[h], sink));
-            l = l * e + exp(sink - max(m[h], sink));
-        }
-        var v = array<vec4f, 4>();
-        for (var c = 0u; c < 4; c++) {
-            if (i < halves && i % H16 * 4 + c < 2 * D8) {
-                v[c] = pool[joined + h * 2 * D8 + i % H16 * 4 + c] * e / l;
-            }
-        }
-        put_head(row, head * H16 + i, v);
+// l of a head over the span, of whose shares the sums are in the pool.
+fn span_l(h: u32) -> f32 {
+    var l = 0.0;
+    for (var k = 0u; k < SHARE; k++) {
+        l += pool[LS + k][h];
     }
+    return l;
 }
 
 @compute @workgroup_size(WG)
@@ -246,10 +233,7 @@ fn attend_decode_tree(@builtin(workgroup_id) group: vec3u,
             load_keys(at, j + WG, 0u, &key);
         }
         let seen = j >= at.low && j < at.last;
-        if (SOFTCAP > 0) {
-            s = SOFTCAP * tanh(clamp(s / SOFTCAP, vec4f(-15), vec4f(15)));
-        }
-        s = select(vec4f(LOW), s, seen);
+        s = select(vec4f(LOW), capped(s), seen);
         let now = max(top, lanes_max(s, lane, p.eight));
         let shrink = exp(top - now);
         top = now;
@@ -295,11 +279,9 @@ fn attend_decode_tree(@builtin(workgroup_id) group: vec3u,
 
     // The sums of the shares, head by head: [share][2 D8], then the joined ones [HEADS][2 D8] and
     // the shares' l.
-    let joined = SHARE * 2 * D8;
-    let ls = joined + HEADS * 2 * D8;
     let share = lane / D8;
     if (share < SHARE && column == 0) {
-        pool[ls + share] = total;
+        pool[LS + share] = total;
     }
     for (var h = 0u; h < n_heads; h++) {
         if (share < SHARE) {
@@ -313,31 +295,27 @@ fn attend_decode_tree(@builtin(workgroup_id) group: vec3u,
             pool[2 * lane + 1] = y;
         }
         workgroupBarrier();
-        for (var i = lane; i < 2 * D8; i += WG) {
+        for (var i = lane; i < C4; i += WG) {
             var sum = vec4f();
             for (var k = 0u; k < SHARE; k++) {
-                sum += pool[k * 2 * D8 + i];
+                sum += pool[k * C4 + i];
             }
-            pool[joined + h * 2 * D8 + i] = sum;
+            pool[JOINED + h * C4 + i] = sum;
         }
         workgroupBarrier();
     }
     if (part.n > 1) {
-        let to = ((group.z * N_HEADS + head) * SPLITS + group.y) * (2 * D8 + 1);
-        for (var i = lane; i < n_heads * 2 * D8; i += WG) {
-            spans[to + i / (2 * D8) * SPLITS * (2 * D8 + 1) + i % (2 * D8)] = pool[joined + i];
+        let to = ((group.z * N_HEADS + head) * SPLITS + group.y) * (C4 + 1);
+        for (var i = lane; i < n_heads * C4; i += WG) {
+            spans[to + i / C4 * SPLITS * (C4 + 1) + i % C4] = pool[JOINED + i];
         }
         for (var h = lane; h < n_heads; h += WG) {
-            var l = 0.0;
-            for (var k = 0u; k < SHARE; k++) {
-                l += pool[ls + k][h];
-            }
-            spans[to + h * SPLITS * (2 * D8 + 1) + 2 * D8] = vec4f(top[h], l, 0, 0);
+            spans[to + h * SPLITS * (C4 + 1) + C4] = vec4f(top[h], span_l(h), 0, 0);
         }
     } else {
-        finish(group.z, head, n_heads, joined, ls, top, lane);
+        finish(group.z, head, n_heads, JOINED, top, lane);
     }
-    if (FUSED && at.last == n_keys && head0 == 0 && lane < 2 * D8) {
+    if (FUSED && at.last == n_keys && head0 == 0 && lane < C4) {
         let to = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
         if (lane < D8) {
             key_put(to + lane * PAGE + row.z % PAGE, own[lane]);

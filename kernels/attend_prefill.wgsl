@@ -1,4 +1,5 @@
 //! use kv, join
+//! with capped
 // attend_prefill: causal attention of many rows, y = softmax(q k^T SCALE) v, in tiles that keep
 // keys and values in workgroup memory (FlashAttention-2, Dao 2023).
 //   q [rows, N_KV * GROUP, 2 D8] vec4f    caches as in rope    y [rows, N_KV * GROUP, HEAD_DIM] f32
@@ -234,10 +235,7 @@ fn put_output(o: ptr<function, Eight>, row: u32, col: u32) {
 
 // Scores of four keys from `key` on, COLS apart, capped; LOW where the query at `pos` sees none.
 fn finish_scores(z: vec4f, edge: bool, key: u32, pos: u32) -> vec4f {
-    var s = z;
-    if (SOFTCAP > 0) {
-        s = SOFTCAP * tanh(clamp(s / SOFTCAP, vec4f(-15.0), vec4f(15.0)));
-    }
+    var s = capped(z);
     if (edge) {
         let j = vec4u(key, key + COLS, key + 2 * COLS, key + 3 * COLS);
         s = select(vec4f(LOW), s, j <= vec4u(pos));

@@ -29,7 +29,7 @@ enum {
     NAME_SIZE = 48,     /* bytes of a name with its NUL */
     LINE_COLUMNS = 100, /* widest line of source and output */
     MAX_SLOTS = 4,      /* GPU_SLOTS */
-    MAX_COMMON = 4,
+    MAX_COMMON = 8,
     SECOND_BINDING = 9, /* GPU_SECOND_BINDING */
     MAX_BINDINGS = 12,  /* GPU_BINDINGS */
     MAX_FIELDS = 32,
