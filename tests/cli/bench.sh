@@ -222,7 +222,6 @@ same 'plot: nothing is left of a failure' "$(find "$results" -name 'x.svg*')" ''
 # --- With a GPU ---------------------------------------------------------------------------------
 
 if [ -n "$gpu" ]; then
-    tiny=tests/vectors/models/llama-bias # its tests take a fraction of the bundled model's time
     # Ranges, repeated options, pairs and depths make the tests in llama-bench's order; what is
     # printed can be read again.
     call bench -m "$tiny" -p 1 -n 1 -n 2 -pg 1,1 -d 0-1 -r 2 --no-warmup --gpu-time -o json \

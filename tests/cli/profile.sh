@@ -64,7 +64,7 @@ file_json 'run --trace: order' "$work/trace.json" \
         sorted((e for e in d["traceEvents"] if e["ph"] == "X" and e["tid"] == 2),
             key=lambda e: e["ts"]))'
 
-call bench -p 2 -n 1 -r 1 -d 3 --profile-out "$work/profile.json"
+call bench -m "$tiny" -p 2 -n 1 -r 1 -d 3 --profile-out "$work/profile.json"
 same 'bench --profile-out: exit status' "$status" 0
 file_json 'bench --profile-out' "$work/profile.json" \
     '[(p["tokens"], p["depth"]) for p in d["parts"]] == [(2, 3), (1, 3)]'
