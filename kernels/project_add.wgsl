@@ -9,8 +9,8 @@
 //   squares [n, DIM / 16] f32  sums of x^2 over 16 columns
 //   act [n, DIM]  x * w, as the part `act` says
 //   K and DIM multiples of 32
-// GROUP_ROWS rows of W to a workgroup (products), a multiple of 16 if NEXT. Bound by reading W.
-// Accumulates in f32.
+// GROUP_ROWS rows of W to a workgroup (products), at most WG, a multiple of 16 if NEXT. Bound by
+// reading W. Accumulates in f32.
 override K: u32;
 override DIM: u32;
 override TOKENS: u32; // at most 16
@@ -29,6 +29,7 @@ override SCALE: f32;
 @group(0) @binding(5) var<storage, read> w: array<f32>;
 @group(0) @binding(6) var<storage, read_write> squares: array<f32>;
 
+override HALVES: u32 = max(GROUP_ROWS / 16, 1); // of a unit of 32 columns of act
 var<workgroup> weighted: array<f32, PRODUCTS>; // [token][row]: x * w
 var<workgroup> squared: array<f32, PRODUCTS>;  // x^2
 
@@ -75,7 +76,7 @@ fn project_add(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_in
     workgroupBarrier();
     for (var i = lane; i < PRODUCTS / 16; i += WG) {
         let t = i * 16 / GROUP_ROWS;
-        let half = first / 16 + i % (GROUP_ROWS / 16);
+        let half = first / 16 + i % HALVES;
         if (t < n && half * 16 < DIM) {
             let at = i * 16;
             var v: array<vec4f, 4>;

@@ -102,8 +102,8 @@ fn put_product(r: u32, sum: f32, lane: u32) {
 
 fn put_four(t: u32, r: u32, sums: vec4f, lane: u32) {
     let s = team_sum4(sums, lane);
-    if (lane % (TEAM / 4) == 0) {
-        partial[partial_at(t + lane % TEAM / (TEAM / 4), r, lane)] = s;
+    if (lane % QUARTER == 0) {
+        partial[partial_at(t + lane % TEAM / QUARTER, r, lane)] = s;
     }
 }
 

@@ -2,6 +2,7 @@
 // reduce_subgroup: sums over lanes by shuffles within TEAM lanes, TEAM at most the subgroup size
 // (so the order of additions does not depend on that size), and through workgroup memory across
 // teams.
+override QUARTER: u32 = max(TEAM / 4, 1);
 var<workgroup> reduce_part: array<f32, WG>;
 
 // Sum over the TEAM lanes that share lane / TEAM; all of them get it.
@@ -14,14 +15,14 @@ fn team_sum(v: f32, lane: u32) -> f32 {
 }
 
 // Sums of four numbers over the TEAM lanes, at least 4: lane i of a team gets that of component
-// i / (TEAM / 4). What a lane does not get it gives away, so that there is less to shuffle.
+// i / QUARTER. What a lane does not get it gives away, so that there is less to shuffle.
 fn team_sum4(v: vec4f, lane: u32) -> f32 {
     let upper = (lane & (TEAM / 2)) != 0;
     let pair = select(v.xy, v.zw, upper) +
         subgroupShuffleXor(select(v.zw, v.xy, upper), TEAM / 2);
-    let second = (lane & (TEAM / 4)) != 0;
+    let second = (lane & QUARTER) != 0;
     var sum = select(pair.x, pair.y, second) +
-        subgroupShuffleXor(select(pair.y, pair.x, second), TEAM / 4);
+        subgroupShuffleXor(select(pair.y, pair.x, second), QUARTER);
     for (var step = TEAM / 8; step > 0; step >>= 1) {
         sum += subgroupShuffleXor(sum, step);
     }

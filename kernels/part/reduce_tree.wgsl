@@ -1,5 +1,6 @@
 // reduce_tree: sums over lanes through workgroup memory, for devices without subgroup operations.
 // TEAM and WG are powers of two, TEAM <= WG. The order of additions is that of reduce_subgroup.
+override QUARTER: u32 = max(TEAM / 4, 1);
 var<workgroup> reduce_part: array<f32, WG>;
 
 fn reduce_tree(v: f32, lane: u32, width: u32) -> f32 {
@@ -22,11 +23,11 @@ fn team_sum(v: f32, lane: u32) -> f32 {
 }
 
 // Sums of four numbers over the TEAM lanes, at least 4: lane i of a team gets that of component
-// i / (TEAM / 4).
+// i / QUARTER.
 fn team_sum4(v: vec4f, lane: u32) -> f32 {
     let sums = vec4f(team_sum(v.x, lane), team_sum(v.y, lane), team_sum(v.z, lane),
         team_sum(v.w, lane));
-    return sums[lane % TEAM / (TEAM / 4)];
+    return sums[lane % TEAM / QUARTER];
 }
 
 // Sum over the WG lanes of the workgroup; all of them get it.

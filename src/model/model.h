@@ -717,8 +717,9 @@ typedef struct {
     uint32_t offset, pairs;
 } q8_weight;
 q8_weight q8_weight_of(dtype type);
-/* Bytes of workgroup memory that matmul_q8 takes of a tile, `step` units at a time. */
-uint32_t matmul_q8_memory(const matmul_tile *tile, uint32_t step, uint32_t copies);
+/* Has the device the lanes and the workgroup memory for a tile of matmul, or with `bytes` of
+ * matmul_q8 that takes `step` units at a time? */
+bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes, uint32_t step);
 /* Sizes of buffers.bytes for inputs [batch, cols], and of buffers.parts for results [batch, rows].
  * matmul_matrix reads whole blocks of up to MATRIX_BLOCK rows of x. */
 enum { MATRIX_BLOCK = 128 };

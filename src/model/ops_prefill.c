@@ -56,15 +56,21 @@ q8_weight q8_weight_of(dtype type) {
     }
 }
 
-uint32_t matmul_q8_memory(const matmul_tile *tile, uint32_t step, uint32_t copies) {
+static uint32_t matmul_q8_memory(const matmul_tile *tile, uint32_t step) {
     enum { PADDING = 4, HALVES = 2, VEC4 = 16, SCALES = 16 };
     const uint32_t units = tile->rows + tile->tokens;
-    return copies * step * (VEC4 * HALVES * (units + 2 * PADDING) + SCALES * units) + 16;
+    return step * (VEC4 * HALVES * (units + 2 * PADDING) + SCALES * units) + 16;
 }
 
 static uint32_t matmul_memory(const matmul_tile *tile) {
     enum { PADDING = 1, VEC4 = 16 };
     return UNIT / 4 * VEC4 * (tile->rows + tile->tokens + 2 * PADDING);
+}
+
+bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes, uint32_t step) {
+    const uint32_t memory = bytes ? matmul_q8_memory(tile, step) : matmul_memory(tile);
+    return tile->row_lanes * tile->token_lanes <= info->max_workgroup_lanes &&
+           memory <= info->max_workgroup_memory;
 }
 
 static bool takes_bytes(const recorder *r, const weight *w) {
@@ -143,13 +149,9 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     const uint32_t step = bytes && !software ? Q8_STEP : 1;
     for (uint32_t i = 0; i < MATMUL_TILES; i++) {
         const matmul_choice c = { .tile = &matmul_tiles[i], .step = step };
-        const uint32_t memory = bytes ? matmul_q8_memory(c.tile, c.step, 1) : matmul_memory(c.tile);
-        const uint32_t lanes = c.tile->row_lanes * c.tile->token_lanes;
-        if (software ? c.tile->lanes != usual->lanes
-                     : lanes > info->max_workgroup_lanes || memory > info->max_workgroup_memory) {
-            continue;
+        if (software ? c.tile->lanes == usual->lanes : matmul_fits(c.tile, info, bytes, step)) {
+            offer_tile(&q, r, a, i, c);
         }
-        offer_tile(&q, r, a, i, c);
     }
     const tuned_shape *s = tuned_choice(r, &q);
     return (matmul_choice){ &matmul_tiles[s->which], step, s->splits };

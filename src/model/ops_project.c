@@ -132,7 +132,7 @@ static uint32_t max_tokens(const recorder *r) {
 typedef struct {
     uint32_t rows, split, wg;
     uint32_t ahead; /* steps whose loads may come first */
-    uint32_t team;  /* found by fit */
+    uint32_t team;  /* 0: the device's */
 } project_shape;
 
 /* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try;
@@ -160,6 +160,25 @@ static const project_shape shapes_of[][SHAPES_OF] = {
                     { .rows = 4, .split = 4, .wg = 512, .ahead = 1 } },
 };
 
+/* The first of a device whose lanes are computed one after the other: sums over them are loops
+ * there, so that a lane has rows to itself. */
+static const project_shape cpu_shapes[] = {
+    [SHAPE_PLAIN] = { .rows = 2, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
+    [SHAPE_HEAD] = { .rows = 2, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
+    [SHAPE_GLU] = { .rows = 2, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
+    [SHAPE_ADD] = { .rows = 1, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
+};
+
+/* The shape that is tried as number i; without lanes behind the last. */
+static project_shape shape_at(const recorder *r, shape_kind kind, uint32_t i) {
+    const uint32_t before = is_software(r->m->gpu) ? 1 : 0;
+    static const project_shape none;
+    if (i < before) {
+        return cpu_shapes[kind];
+    }
+    return i - before < SHAPES_OF ? shapes_of[kind][i - before] : none;
+}
+
 static uint32_t group_rows(const project_shape *s) {
     return s->wg / (s->split * s->team) * s->rows;
 }
@@ -175,7 +194,7 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
     const uint32_t rows = 4; /* what products.wgsl has */
-    s.team = team_lanes(r->m->gpu);
+    s.team = s.team > 0 ? s.team : team_lanes(r->m->gpu);
     s.wg = min_u32(s.wg, lanes);
     while (shape_bytes(r, &s) > memory && s.wg > s.split * s.team) {
         s.wg /= 2;
@@ -208,14 +227,14 @@ static tuned_question question_of(const recorder *r, const char *kernel, const w
 
 /* The shape that the product gets, as it fits. */
 static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kind, uint32_t least) {
-    for (uint32_t i = 0; i < SHAPES_OF && shapes_of[kind][i].wg > 0; i++) {
-        const project_shape s = fit(r, shapes_of[kind][i], least);
+    for (uint32_t i = 0; shape_at(r, kind, i).wg > 0; i++) {
+        const project_shape s = fit(r, shape_at(r, kind, i), least);
         tuned_shape shape = { .which = i };
         snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u", s.rows,
                  s.split, s.wg, s.ahead);
         tuned_offer(q, &shape);
     }
-    return fit(r, shapes_of[kind][tuned_choice(r, q)->which], least);
+    return fit(r, shape_at(r, kind, tuned_choice(r, q)->which), least);
 }
 
 /* ---- operations ---------------------------------------------------------------------------- */

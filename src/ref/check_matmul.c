@@ -454,9 +454,11 @@ static bool is_software(const rig *r) {
     return strcmp(gpu_info(r->g)->type, "cpu") == 0;
 }
 
-/* Shapes at a tile's edges, and all that may be done with a sum. */
+/* Shapes at a tile's edges, and all that may be done with a sum; of a tile that the device never
+ * gets nothing. */
 static void tile_edges(rig *r, const matmul_tile *t, const rig_format *f, bool bytes) {
     const uint32_t cols = dtype_get(f->type)->block_elements == 256 ? 288 : 100;
+    if (!matmul_fits(t, gpu_info(r->g), bytes, bytes ? 2 : 1)) return;
     tile_case c = { t,
                     f,
                     cols,

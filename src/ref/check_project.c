@@ -62,7 +62,7 @@ static team_shape shape_for(const rig *r, const rig_reduce *reduce, const team_s
     s.rows = max_u32(s.rows, 1);
     s.split = max_u32(s.split, 1);
     s.ahead = max_u32(s.ahead, 1);
-    s.team = reduce->team;
+    s.team = wanted->team > 0 ? min_u32(wanted->team, reduce->team) : reduce->team;
     s.wg = group / s.rows * s.split * s.team;
     for (; s.wg > most && s.split > 1; s.wg /= 2)
         s.split /= 2;
@@ -262,7 +262,7 @@ typedef struct {
     uint32_t rows, other_rows, cols, tokens, n;
     bool q8;
     const char *reason;
-    team_shape shape; /* rows, split, ahead; 0: 1 */
+    team_shape shape; /* rows, split, ahead; 0: 1; team, 0: as the sums have it */
     uint32_t group;   /* 0: 4 */
     bool normed, bias;
     float scale;     /* 0: 1 */
@@ -437,6 +437,8 @@ void check_project(rig *r) {
           .bias = true, .scale = 0.22f },
         { q4_0, NULL, 41, 0, 640, 16, 15, true, "four rows of a matrix, pairs of x and half of one",
           .shape = { .rows = 4 }, .group = 16, .normed = true },
+        { q4_k, NULL, 150, 0, 768, 1, 1, false, "a lane to two rows, as on a processor",
+          .shape = { .rows = 2, .team = 1 }, .group = 128, .normed = true },
         { q8_0, NULL, 1, 0, 32, 1, 1, false, .reason = "the least product" },
     };
     rig_reduce reduces[2];
@@ -560,6 +562,8 @@ void check_project_add(rig *r) {
           .shape = { .rows = 4, .split = 2, .ahead = 4 }, .group = 16 },
         { q4_0, 96, 96, 4, 4, true, FORM_F32, true, "from bytes to floats", .shape = { .rows = 2 },
           .group = 32 },
+        { q4_0, 96, 96, 1, 1, true, FORM_Q8, true, "a lane to a row, as on a processor",
+          .shape = { .team = 1 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, true, FORM_F32, false, "nothing follows, eight rows to a workgroup",
           .shape = { .rows = 2 }, .group = 8, .bias = true },
     };
@@ -699,6 +703,8 @@ void check_project_glu(rig *r) {
           .shape = { .rows = 2, .split = 2 }, .group = 64 },
         { q4_0, 96, 96, 4, 4, GATED_CLAMPED, true, FORM_Q8, true, "all rows of a pass in bytes",
           .shape = { .rows = 2 }, .group = 64 },
+        { q4_0, 96, 96, 1, 1, GATED_SILU, true, FORM_Q8, true, "a lane to two rows",
+          .shape = { .rows = 2, .team = 1 }, .group = 128 },
         { q4_0, 96, 96, 16, 7, GATED_SILU, true, FORM_F32, true, "pairs of x and half of one",
           .shape = { .rows = 4 }, .group = 64 },
     };
