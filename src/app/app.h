@@ -211,10 +211,6 @@ void profile_prepare(const engine *e, const options *o);
  * must have room for it and is left somewhere. */
 bool profile_report(const engine *e, const options *o, const profile_job *job,
                     dp_error *err) CHECK_RESULT;
-/* Of commands that time kernels all along: their times on stderr, and print_experts. */
-void print_profile(dp_device *device, const dp_model *model);
-/* How the experts were paged, if they were, on stderr. */
-void print_experts(const dp_model *model);
 
 /* ---- where models are kept (store.c) ------------------------------------------------------- */
 

@@ -166,18 +166,19 @@ static int bench_tests(const options *o, const test_list *list) {
 
 /* The ways to measure that are not the tests refuse what they would not do. */
 static bool check_mode(const options *o, dp_error *err) {
-    const char *mode = o->ops               ? "--ops"
+    const char *mode = o->n_rest > 0        ? o->rest[0]
+                       : o->ops             ? "--ops"
                        : o->schema != NULL  ? "--schema"
                        : o->against != NULL ? "--against"
                                             : NULL;
-    const char *other = o->profile_out != NULL             ? "--profile-out"
-                        : o->trace != NULL                 ? "--trace"
-                        : o->ops && o->schema != NULL      ? "--schema"
-                        : o->ops && o->against != NULL     ? "--against"
-                        : o->ops && o->save != NULL        ? "--save"
-                        : o->ops && o->pairs.n > 0         ? "-pg"
-                        : o->against != NULL && o->profile ? "--profile"
-                                                           : NULL;
+    const char *other = o->profile                     ? "--profile"
+                        : o->profile_out != NULL       ? "--profile-out"
+                        : o->trace != NULL             ? "--trace"
+                        : o->ops && o->schema != NULL  ? "--schema"
+                        : o->ops && o->against != NULL ? "--against"
+                        : o->ops && o->save != NULL    ? "--save"
+                        : o->ops && o->pairs.n > 0     ? "-pg"
+                                                       : NULL;
     return mode == NULL || other == NULL ||
            err_set(err, DP_E_ARGUMENT, "%s: not with %s", other, mode);
 }
@@ -185,14 +186,14 @@ static bool check_mode(const options *o, dp_error *err) {
 int cmd_bench(const options *o) {
     static test_list list;
     dp_error err = { 0 };
-    if (o->n_rest > 0 && strcmp(o->rest[0], "compare") == 0) return bench_compare(o);
-    if (o->n_rest > 0 && strcmp(o->rest[0], "plot") == 0) return bench_plot(o);
-    if (o->n_rest > 0) {
+    const bool compare = o->n_rest > 0 && strcmp(o->rest[0], "compare") == 0;
+    if (o->n_rest > 0 && !compare && strcmp(o->rest[0], "plot") != 0) {
         err_set(&err, DP_E_ARGUMENT, "bench: \"%.100s\" is no option, nor compare or plot",
                 o->rest[0]);
         return fail(&err);
     }
     if (!check_mode(o, &err)) return fail(&err);
+    if (o->n_rest > 0) return compare ? bench_compare(o) : bench_plot(o);
     if (o->ops) return bench_ops(o);
     if (o->schema != NULL) return bench_schema(o);
     if (!list_tests(o, &list, &err)) return fail(&err);

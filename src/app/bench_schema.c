@@ -373,7 +373,6 @@ int bench_schema(const options *o) {
         m.prompt = &prompts.items[i];
         ok = run_prompt(&planned, &m, &err);
     }
-    if (ok && !o->cold && o->profile) print_profile(planned.e.device, planned.e.model);
     bench_close(&planned);
     for (size_t i = 0; i < prompts.n; i++)
         mem_free(prompts.items[i].tokens.ids);

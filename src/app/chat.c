@@ -536,7 +536,6 @@ int cmd_chat(const options *o) {
                     c.e.info.name, c.context);
         }
         converse(&c);
-        if (o->profile && c.e.device != NULL) print_profile(c.e.device, c.e.model);
     } else {
         c.code = fail(&err);
     }

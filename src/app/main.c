@@ -63,9 +63,9 @@ const option common_options[] = {
     { "--no-verify", NULL, "load a pack without checking its hashes", OPT_FLAG, FIELD(no_verify) },
     { "--no-tune", NULL, "kernels as they are without what `tune` has found; measure nothing",
       OPT_FLAG, FIELD(no_tune) },
-    { "--profile", NULL, "where the device's time goes, a table on standard error", OPT_FLAG,
-      FIELD(profile) },
-    { "--profile-out", "FILE", "the same of run and bench, as JSON in a file", OPT_TEXT,
+    { "--profile", NULL, "of run and bench, where the device's time goes, on standard error",
+      OPT_FLAG, FIELD(profile) },
+    { "--profile-out", "FILE", "of run and bench, the same as JSON in a file", OPT_TEXT,
       FIELD(profile_out) },
     { "--trace", "FILE", "of run and bench, every dispatch in time, in Chrome's trace format",
       OPT_TEXT, FIELD(trace) },
@@ -77,9 +77,10 @@ const option common_options[] = {
 };
 
 /* What no other command writes would be missed only when it is looked for. */
-static bool check_files_written(const command *c, const options *o, dp_error *err) {
+static bool check_profile(const command *c, const options *o, dp_error *err) {
     const char *name = o->trace != NULL         ? "--trace"
                        : o->profile_out != NULL ? "--profile-out"
+                       : o->profile             ? "--profile"
                                                 : NULL;
     return name == NULL || c->run == cmd_run || c->run == cmd_bench ||
            err_set(err, DP_E_ARGUMENT, "%s: %s writes none, run and bench do", name, c->name);
@@ -171,7 +172,7 @@ int main(int argc, char **argv) {
         buf_init(&b, 1 << 20);
         help_command(c, &b);
         code = out_result(&b);
-    } else if (!check_files_written(c, &o, &err)) {
+    } else if (!check_profile(c, &o, &err)) {
         code = fail(&err);
     } else {
         code = c->run(&o);

@@ -153,7 +153,6 @@ int cmd_perplexity(const options *o) {
     }
     ok = ok && err.status == DP_OK;
     const int code = ok ? print_score(&e, o, &s, windows, window, seconds) : fail(&err);
-    if (ok && o->profile) print_profile(e.device, e.model);
     engine_close(&e);
     mem_free(list.ids);
     buf_free(&text);

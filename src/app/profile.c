@@ -353,6 +353,19 @@ void profile_prepare(const engine *e, const options *o) {
     if (profile_wanted(o)) dp_profile_set_mode(e->device, DP_PROFILE_STEPS);
 }
 
+/* How the experts were paged, if they were, on stderr. */
+static void print_experts(const dp_model *model) {
+    dp_expert_stats s;
+    if (!dp_model_get_experts(model, &s)) return;
+    const double asked = (double)max_u64(s.hits + s.misses, 1);
+    const double fetches = (double)max_u64(s.misses, 1);
+    fprintf(stderr,
+            "\nexperts: room for %" PRIu32 " on the device; %" PRIu64 " of %.0f were there "
+            "(%.1f%%), %" PRIu64 " fetched, %.2f ms and %.1f MB each\n",
+            s.slots, s.hits, asked, 100 * (double)s.hits / asked, s.misses,
+            1e3 * s.seconds / fetches, 1e-6 * (double)s.bytes / fetches);
+}
+
 bool profile_report(const engine *e, const options *o, const profile_job *job, dp_error *err) {
     static profile_part parts[2];
     dp_device_peaks peaks;
@@ -380,38 +393,4 @@ bool profile_report(const engine *e, const options *o, const profile_job *job, d
     }
     buf_free(&b);
     return ok;
-}
-
-/* ---- other commands ------------------------------------------------------------------------ */
-
-void print_experts(const dp_model *model) {
-    dp_expert_stats s;
-    if (!dp_model_get_experts(model, &s)) return;
-    const double asked = (double)max_u64(s.hits + s.misses, 1);
-    const double fetches = (double)max_u64(s.misses, 1);
-    fprintf(stderr,
-            "\nexperts: room for %" PRIu32 " on the device; %" PRIu64 " of %.0f were there "
-            "(%.1f%%), %" PRIu64 " fetched, %.2f ms and %.1f MB each\n",
-            s.slots, s.hits, asked, 100 * (double)s.hits / asked, s.misses,
-            1e3 * s.seconds / fetches, 1e-6 * (double)s.bytes / fetches);
-}
-
-void print_profile(dp_device *device, const dp_model *model) {
-    static dp_profile_row rows[ROWS_MAX];
-    size_t n;
-    double all = 0;
-    dp_device_get_profile(device, rows, ROWS_MAX, &n);
-    if (n > ROWS_MAX) n = ROWS_MAX;
-    for (size_t i = 0; i < n; i++)
-        all += (double)rows[i].nanoseconds;
-    fprintf(stderr, "\n%-16s %-32s %10s %12s %10s %7s\n", "role", "kernel", "calls", "ms",
-            "us each", "share");
-    for (size_t i = 0; i < n; i++) {
-        const double ns = (double)rows[i].nanoseconds;
-        const double calls = (double)max_u64(rows[i].calls, 1);
-        fprintf(stderr, "%-16s %-32s %10" PRIu64 " %12.3f %10.2f %6.1f%%\n", rows[i].role,
-                rows[i].kernel, rows[i].calls, 1e-6 * ns, 1e-3 * ns / calls,
-                all > 0 ? 100 * ns / all : 0);
-    }
-    print_experts(model);
 }

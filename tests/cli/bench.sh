@@ -51,6 +51,10 @@ done
 fails 2 '^doppler: --trace: not with --schema$' bench --schema doppler --trace x
 fails 2 '^doppler: --profile-out: not with --against$' bench --against x --profile-out x
 fails 2 '^doppler: --profile: not with --against$' bench --against x --profile
+fails 2 '^doppler: --profile: not with --schema$' bench --schema doppler --profile
+fails 2 '^doppler: --profile: not with --ops$' bench --ops --profile
+fails 2 '^doppler: --profile: not with compare$' bench compare a b --profile
+fails 2 '^doppler: --trace: not with plot$' bench plot a -o b --trace x
 fails 2 'the longest test takes 2[0-9]* tokens, the context holds 2048' \
     bench --schema doppler --prompt-name long -n 900
 # What the result schema says of their lengths, by the bundled model's tokenizer.

@@ -24,6 +24,9 @@ fails 6 "^doppler: $work/no/x: cannot be made: No such" run -p x -n 1 --profile-
 fails 6 "^doppler: $work/no/x: cannot be made: No such" bench -p 1 -n 0 --trace "$work/no/x"
 fails 2 '^doppler: --trace: chat writes none, run and bench do$' chat --trace x
 fails 2 '^doppler: --profile-out: devices writes none' devices --profile-out x
+for name in chat perplexity ls logits; do
+    fails 2 "^doppler: --profile: $name writes none, run and bench do$" $name --profile
+done
 fails 2 '"xml" is none of md, csv, json, jsonl' bench --ops -o xml
 fails 2 '^doppler: -d and -p take [0-9]* tokens, the context holds 2048' bench --ops -d 2040
 
