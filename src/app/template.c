@@ -37,10 +37,21 @@ static bool read_c_text(const char *path, buf *bytes, const char **text, dp_erro
     return true;
 }
 
+/* The engine would refuse them too, as what a file says and without the option's name. */
+static bool check_variables(const char *text, dp_error *err) {
+    json *doc = json_open(str_of(text), "--variables", err);
+    const bool ok = doc != NULL && (json_is_object(json_root(doc)) ||
+                                    err_set(err, DP_E_ARGUMENT, "--variables: is no JSON object"));
+    if (err->status == DP_E_FORMAT || err->status == DP_E_LIMIT) err->status = DP_E_ARGUMENT;
+    json_close(doc);
+    return ok;
+}
+
 bool chat_setup_read(chat_setup *s, const options *o, dp_error *err) {
     *s = (chat_setup){ .how = { .variables = o->variables,
                                 .no_generation_prompt = o->no_generation_prompt } };
-    return (o->chat_template == NULL ||
+    return (o->variables == NULL || check_variables(o->variables, err)) &&
+           (o->chat_template == NULL ||
             read_c_text(o->chat_template, &s->template_bytes, &s->how.chat_template, err)) &&
            (o->tools == NULL || read_c_text(o->tools, &s->tool_bytes, &s->how.tools, err));
 }
