@@ -95,7 +95,7 @@ typedef struct {
     size_t offset;       /* of the field in `options`, see FIELD */
     size_t given;        /* of a bool that becomes true when the option is given; 0: none */
     const char *initial; /* the default, parsed like a given value; NULL: zero */
-    double min, max;     /* of numbers, and of the length of OPT_TEXTS; inclusive */
+    double min, max;     /* of numbers, and of the length of texts (max 0: any); inclusive */
     const char *with;    /* an option or a first argument this one needs; NULL: none */
 } option;
 

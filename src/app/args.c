@@ -120,6 +120,14 @@ static bool parse_counts(const option *opt, const char *text, bool again, count_
     }
 }
 
+/* Texts without a range in the table may have any length. */
+static bool check_length(const option *opt, const char *text, dp_error *err) {
+    const size_t n = strlen(text);
+    return opt->max == 0 || ((double)n >= opt->min && (double)n <= opt->max) ||
+           err_set(err, DP_E_ARGUMENT, "%s: a text of %zu bytes, expected %g to %g", opt->name, n,
+                   opt->min, opt->max);
+}
+
 static bool store_value(const option *opt, const char *text, options *o, dp_error *err) {
     void *field = (char *)o + opt->offset;
     switch (opt->kind) {
@@ -128,19 +136,14 @@ static bool store_value(const option *opt, const char *text, options *o, dp_erro
         return true;
     case OPT_TEXT:
         *(const char **)field = text;
-        return true;
+        return check_length(opt, text, err);
     case OPT_TEXTS: {
         text_list *list = field;
-        const size_t length = strlen(text);
         if (list->n == LIST_MAX) {
             return err_set(err, DP_E_ARGUMENT, "%s: given more than %d times", opt->name, LIST_MAX);
         }
-        if ((double)length < opt->min || (double)length > opt->max) {
-            return err_set(err, DP_E_ARGUMENT, "%s: a text of %zu bytes, expected %g to %g",
-                           opt->name, length, opt->min, opt->max);
-        }
         list->items[list->n++] = text;
-        return true;
+        return check_length(opt, text, err);
     }
     case OPT_COUNT:
         return parse_count(opt, str_of(text), field, err);
