@@ -226,10 +226,11 @@ int answer_print_json(const answer *a, const engine *e, const token_list *prompt
 
 void answer_print_summary(const answer *a, const engine *e, const token_list *prompt) {
     const size_t n_new = prompt->n - a->n_cached;
-    fprintf(stderr, "\nprompt %zu tokens in %.1f ms, %.1f/s; ", n_new, 1e3 * a->prompt_seconds,
-            per_second(n_new, a->prompt_seconds));
-    fprintf(stderr, "answer %" PRIu32 " tokens in %.1f ms, %.1f/s; ", a->result.n_tokens,
-            1e3 * a->result.seconds, per_second(n_later(a), a->result.seconds));
+    fprintf(stderr, "\nprompt %zu token%s in %.1f ms, %.1f/s; ", n_new, plural(n_new),
+            1e3 * a->prompt_seconds, per_second(n_new, a->prompt_seconds));
+    fprintf(stderr, "answer %" PRIu32 " token%s in %.1f ms, %.1f/s; ", a->result.n_tokens,
+            plural(a->result.n_tokens), 1e3 * a->result.seconds,
+            per_second(n_later(a), a->result.seconds));
     fprintf(stderr, "first after %.1f ms; loaded in %.1f ms, %s on the device\n",
             1e3 * a->prompt_seconds, 1e3 * e->load_seconds,
             show_bytes(a->after.device_bytes_peak).text);

@@ -140,6 +140,8 @@ typedef struct {
 } size_text;
 size_text show_bytes(uint64_t bytes);
 
+const char *plural(uint64_t n); /* what a noun has behind it: nothing for 1, else "s" */
+
 /* False and DP_E_FILE if no file can be written there: its folder is missing or may not be written
  * to, or something has the name that a file cannot take the place of. Asked before the work. */
 bool check_out_path(const char *path, dp_error *err) CHECK_RESULT;

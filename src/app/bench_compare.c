@@ -186,8 +186,8 @@ int bench_compare(const options *o) {
     dp_error err = { 0 };
     bench_results a = { 0 }, b = { 0 };
     if (o->n_rest != 3) {
-        err_set(&err, DP_E_ARGUMENT, "bench compare: %zu files given, needs two: A B",
-                o->n_rest - 1);
+        err_set(&err, DP_E_ARGUMENT, "bench compare: %zu file%s given, needs two: A B",
+                o->n_rest - 1, plural(o->n_rest - 1));
         return fail(&err);
     }
     if (!o->json && o->output_given && strcmp(o->output, "md") != 0 &&

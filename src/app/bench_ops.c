@@ -134,7 +134,7 @@ static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uin
     static dp_op_time ops[OPS_AT_ONCE];
     size_t n_ops;
     double sum = 0;
-    progress_line("kernels of a pass of %" PRIu64 " rows at %" PRIu64, n, depth);
+    progress_line("kernels of a pass of %" PRIu64 " row%s at %" PRIu64, n, plural(n), depth);
     if (!check_interrupted(err) ||
         !dp_session_time_ops(e->session, tokens + depth, n, ops, OPS_AT_ONCE, &n_ops, err)) {
         return false;
@@ -164,7 +164,7 @@ static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uin
     if (format == OPS_MD) {
         buf_printf(out,
                    "| all | %" PRIu64 " row%s at %" PRIu64 " | | | | | | %.1f | | | | | | | |\n", n,
-                   n > 1 ? "s" : "", depth, 1e-3 * sum);
+                   plural(n), depth, 1e-3 * sum);
     }
     return true;
 }

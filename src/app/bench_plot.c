@@ -203,8 +203,8 @@ static void add_series(buf *b, const frame *f, const series *s, size_t i) {
         const double x = at_x(f, (double)r->n_depth);
         buf_printf(b, "<g><title>");
         add_xml(b, s->label);
-        buf_printf(b, ", depth %" PRIu64 ": %.2f ± %.2f tok/s, %zu runs</title>\n", r->n_depth,
-                   r->mean, r->deviation, r->n_samples);
+        buf_printf(b, ", depth %" PRIu64 ": %.2f ± %.2f tok/s, %zu run%s</title>\n", r->n_depth,
+                   r->mean, r->deviation, r->n_samples, plural(r->n_samples));
         if (r->deviation > 0) {
             const double low = at_y(f, fmax(r->mean - r->deviation, 0));
             const double high = at_y(f, r->mean + r->deviation);

@@ -332,7 +332,7 @@ static bool cmd_chat_load(conversation *c, const char *argument, dp_error *err) 
     free_messages(&c->history);
     c->history = loaded;
     c->first = 0;
-    if (c->terminal) fprintf(stderr, "%zu messages\n", loaded.n);
+    if (c->terminal) fprintf(stderr, "%zu message%s\n", loaded.n, plural(loaded.n));
     return true;
 }
 

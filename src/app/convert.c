@@ -89,8 +89,8 @@ static void add_result_text(buf *b, const char *out, const dp_convert_result *r,
     buf_printf(b, "; to run with the default context: %s on the device\n",
                show_bytes(r->memory.total).text);
     if (dry_run) {
-        buf_printf(b, "nothing was written; rows in work on %" PRIu32 " threads would take %s\n",
-                   r->n_threads, show_bytes(r->host_bytes).text);
+        buf_printf(b, "nothing was written; rows in work on %" PRIu32 " thread%s would take %s\n",
+                   r->n_threads, plural(r->n_threads), show_bytes(r->host_bytes).text);
         return;
     }
     buf_printf(b, "wrote %s, %s, in %.1f s", out, show_bytes(r->file_bytes).text, seconds);
@@ -159,7 +159,8 @@ int cmd_convert(const options *o) {
     dp_convert_result result = { 0 };
     char in[4096];
     if (o->n_rest != 2) {
-        err_set(&err, DP_E_ARGUMENT, "convert: %zu paths given, needs two: IN OUT", o->n_rest);
+        err_set(&err, DP_E_ARGUMENT, "convert: %zu path%s given, needs two: IN OUT", o->n_rest,
+                plural(o->n_rest));
         return fail(&err);
     }
     rate progress = { .what = "converting", .name = o->rest[0] };
@@ -264,10 +265,11 @@ int cmd_verify(const options *o) {
     } else {
         buf_printf(&b,
                    "%s: right: %" PRIu32 " tensors, %s hashed in %.2f s: %" PRIu32
-                   " shards, %" PRIu32 " pieces, %" PRIu32 " tensors' roots, %" PRIu32
-                   " other files\n",
+                   " shard%s, %" PRIu32 " piece%s, %" PRIu32 " tensor root%s, %" PRIu32
+                   " other file%s\n",
                    path, info.n_tensors, show_bytes(result.bytes).text, seconds, result.n_shards,
-                   result.n_pieces, result.n_roots, result.n_files);
+                   plural(result.n_shards), result.n_pieces, plural(result.n_pieces),
+                   result.n_roots, plural(result.n_roots), result.n_files, plural(result.n_files));
     }
     return out_result(&b);
 }

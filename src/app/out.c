@@ -92,6 +92,10 @@ size_text show_bytes(uint64_t bytes) {
     return out;
 }
 
+const char *plural(uint64_t n) {
+    return n == 1 ? "" : "s";
+}
+
 void progress_line(const char *format, ...) {
     static bool shown;
     const char *terminal = getenv("TERM");

@@ -122,8 +122,8 @@ static int print_score(const engine *e, const options *o, const score *s, uint64
     } else {
         buf_printf(&b, "perplexity  %.4f +- %.4f\n", perplexity, perplexity * deviation);
         buf_printf(&b, "mean nll    %.6f\n", mean);
-        buf_printf(&b, "tokens      %" PRIu64 " scored in %" PRIu64 " windows of %" PRIu32 "\n",
-                   s->n, windows, window);
+        buf_printf(&b, "tokens      %" PRIu64 " scored in %" PRIu64 " window%s of %" PRIu32 "\n",
+                   s->n, windows, plural(windows), window);
     }
     return out_result(&b);
 }
@@ -144,7 +144,8 @@ int cmd_perplexity(const options *o) {
               tokens_of_text(e.model, (str){ text.data, text.size }, false, false, &list, &err) &&
               (o->no_bos || leading_bos(e.model, &bos, &err));
     if (ok && list.n + (bos != DP_NO_TOKEN) < 2) {
-        ok = err_set(&err, DP_E_ARGUMENT, "the text has %zu tokens, too few to score one", list.n);
+        ok = err_set(&err, DP_E_ARGUMENT, "the text has %zu token%s, too few to score one", list.n,
+                     plural(list.n));
     }
     if (ok && engine_start(&e, o, window, &err)) {
         const double start = now_seconds();

@@ -143,8 +143,7 @@ static void add_table(buf *b, const profile_part *p, const dp_device_peaks *peak
     const double sum = kernels_us(p, peaks), unit = unit_of(p);
     const char *of = p->prompt ? "" : " a token";
     buf_printf(b, "\n%s of %" PRIu64 " token%s behind %" PRIu64 "\n",
-               p->prompt ? "prompt" : "generation", p->n_tokens, p->n_tokens == 1 ? "" : "s",
-               p->n_depth);
+               p->prompt ? "prompt" : "generation", p->n_tokens, plural(p->n_tokens), p->n_depth);
     buf_printf(b, "%-16s %-32s %10s %10s %12s %7s %9s %7s %9s %7s\n", "role", "kernel",
                p->prompt ? "calls" : "calls/tok", "us each", p->prompt ? "us" : "us/tok", "share",
                "GB/s", "% read", "GFLOP/s", "% fma");

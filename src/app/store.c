@@ -120,9 +120,9 @@ static int print_pull(const options *o, const dp_pull_result *r, double seconds)
         json_real(&b, "seconds", seconds);
         buf_printf(&b, "}\n");
     } else {
-        buf_printf(&b, "%s  %s, %s in %" PRIu32 " files, %" PRIu32 " of them checked, in %s\n",
-                   r->name, r->container[0] != '\0' ? r->container : "unknown",
-                   show_bytes(r->bytes).text, r->n_files, r->n_checked, r->path);
+        buf_printf(&b, "%s  %s, %s in %" PRIu32 " file%s, %" PRIu32 " checked, in %s\n", r->name,
+                   r->container[0] != '\0' ? r->container : "unknown", show_bytes(r->bytes).text,
+                   r->n_files, plural(r->n_files), r->n_checked, r->path);
     }
     return out_result(&b);
 }

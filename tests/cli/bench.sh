@@ -113,7 +113,7 @@ cat "$results/a.json" "$results/card2.json" | tr -d '[]\n ' |
     sed 's/}{/}\n{/; s/"samples_ts":/&[/g; s/}/]}/g' >"$results/mixed.jsonl"
 fails 2 'has results of more than one model, device or version' \
     bench compare "$results/mixed.jsonl" "$results/a.json"
-fails 2 'bench compare: 1 files given, needs two' bench compare "$results/a.json"
+fails 2 'bench compare: 1 file given, needs two' bench compare "$results/a.json"
 fails 6 'nosuch' bench compare "$results/a.json" "$results/nosuch.json"
 fails 2 '"csv" is none of md, json' bench compare "$results/a.json" "$results/a.json" -o csv
 

@@ -4,7 +4,7 @@
 
 pack=$work/tale-q8
 fails 2 'convert: 0 paths given, needs two: IN OUT' convert
-fails 2 'convert: 1 paths given' convert "$model"
+fails 2 'convert: 1 path given' convert "$model"
 fails 2 'no quantisation; there are f32, f16, bf16, q8_0' convert "$model" "$pack" --quantize q9_9
 fails 2 'roles are embedding, head' convert "$model" "$pack" --role nose=q8_0
 fails 2 '^doppler: --shard-size: 1000 is below 1024' convert "$model" "$pack" --shard-size 1000
@@ -23,7 +23,9 @@ size=$("$program" convert "$model" "$pack" --quantize q8_0 --shard-size 3M --dry
     sed -n 's/.* of tensors become \(.*\) in rdrr;.*/\1/p')
 prints '^wrote ' convert "$model" "$pack" --quantize q8_0 --shard-size 3M
 prints "of tensors become $size in rdrr" convert "$model" "$pack" --quantize q8_0 --shard-size 3M
-prints 'right: 74 tensors, .* 3 shards, 3 pieces, 74 tensors. roots' verify "$pack"
+prints 'right: 74 tensors, .* 3 shards, 3 pieces, 74 tensor roots, ' verify "$pack"
+prints '^wrote ' convert tests/vectors/models/llama-bias "$work/small-pack" --threads 1
+prints ': 1 shard, 1 piece, [0-9]* tensor roots, 3 other files$' verify "$work/small-pack"
 json 'd["ok"] and d["shards"] == 3 and d["merkle_roots"] == 74 and d["container"] == "rdrr"' \
     verify "$pack"
 prints 'no hashes of its bytes' verify "$model"

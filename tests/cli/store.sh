@@ -29,7 +29,7 @@ json 'd["name"] == "tale" and d["container"] == "safetensors" and d["n_files"] =
     d["n_checked"] == 6 and d["path"].endswith("/models/tale") and d["bytes"] > 14e6 and d["bytes_kept"] == 0' \
     pull "$work/tale"
 fails 6 'tale: .* has a model of that name already' pull "$work/tale"
-prints '^tale  safetensors, 14.2. MiB in 6 files, 6 of them checked, in ' \
+prints '^tale  safetensors, 14.2. MiB in 6 files, 6 checked, in ' \
     pull "file://$work/tale" --force
 json '[(m["name"], m["place"], m["format"]) for m in d] ==
     [("tale-8m", "bundled", "bf16"), ("tale", "folder", "bf16")]' ls
@@ -47,6 +47,9 @@ call rm broken
 same 'rm: exit status' "$status" 0
 same 'what it left is gone' "$(ls -A "$work/models")" tale
 json 'd == {"removed": "tale"}' rm tale
+prints '^wrote ' convert tests/vectors/models/llama-bias "$work/one.gguf" --threads 1
+prints '^one  gguf, .* in 1 file, 0 checked, in ' pull "$work/one.gguf"
+call rm one
 same 'an empty model folder' "$(ls -A "$work/models")" ''
 fails 6 'tale: no such file or folder, nor a bundled model in .*/models' tokenize -m tale -p x
 
