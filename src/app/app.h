@@ -127,6 +127,8 @@ int fail(const dp_error *err);
 
 /* Writes to stdout at once. DP_E_FILE on failure, without a message if the reader has gone. */
 bool out_write(const char *bytes, size_t n, dp_error *err) CHECK_RESULT;
+/* Writes what there is of a result that grows, and empties it. */
+bool out_part(buf *b, dp_error *err) CHECK_RESULT;
 /* Writes a whole result, frees it, returns the exit code. */
 int out_result(buf *b);
 

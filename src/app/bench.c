@@ -125,9 +125,8 @@ static bool run_tests(const bench *b, const test_list *list, out_format format, 
         if (!run_test(b, &row, err)) return false;
         rows_add(out, &row, format);
         rows_add(saved, &row, OUT_JSON);
-        if (format == OUT_JSON) continue; /* whole at the end, or not at all */
-        if (!buf_ok(out, "the table", err) || !out_write(out->data, out->size, err)) return false;
-        buf_reset(out);
+        /* JSON whole at the end, or not at all */
+        if (format != OUT_JSON && !out_part(out, err)) return false;
     }
     rows_end(out, format);
     rows_end(saved, OUT_JSON);

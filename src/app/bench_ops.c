@@ -169,23 +169,34 @@ static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uin
     return true;
 }
 
+/* JSON is written whole at the end, or not at all; of the rest what is finished outlives a Ctrl-C.
+ */
+static bool end_pass(ops_format format, buf *out, dp_error *err) {
+    return (format == OPS_JSON || out_part(out, err)) && check_interrupted(err);
+}
+
 static bool add_passes(const engine *e, const options *o, const dp_token *tokens, ops_format format,
                        buf *out, dp_error *err) {
     dp_device_peaks peaks;
     progress_line("measuring the device");
     bool ok = dp_device_get_peaks(e->device, &peaks, err);
+    progress_line("%s", "");
     if (!ok) return false;
     add_op_heading(out, format, &peaks);
+    ok = end_pass(format, out, err);
     for (size_t d = 0; d < o->depths.n && ok; d++) {
         const uint64_t depth = o->depths.items[d];
         ok = dp_session_rewind(e->session, 0, err) &&
              dp_session_eval(e->session, tokens, depth, err);
         if (ok && (o->generations.n != 1 || o->generations.items[0] != 0)) {
-            ok = add_op_pass(e, tokens, 1, depth, &peaks, format, out, err);
+            ok = add_op_pass(e, tokens, 1, depth, &peaks, format, out, err) &&
+                 end_pass(format, out, err);
         }
         for (size_t i = 0; i < o->prompts.n && ok; i++) {
             const uint64_t n = o->prompts.items[i];
-            if (n > 0) ok = add_op_pass(e, tokens, n, depth, &peaks, format, out, err);
+            if (n == 0) continue;
+            ok = add_op_pass(e, tokens, n, depth, &peaks, format, out, err) &&
+                 end_pass(format, out, err);
         }
     }
     if (format == OPS_JSON) buf_printf(out, "\n]\n");

@@ -52,9 +52,15 @@ bool out_write(const char *bytes, size_t n, dp_error *err) {
     return err_set(err, DP_E_FILE, "standard output: cannot be written: %s", strerror(number));
 }
 
+bool out_part(buf *b, dp_error *err) {
+    const bool ok = buf_ok(b, "the result", err) && out_write(b->data, b->size, err);
+    buf_reset(b);
+    return ok;
+}
+
 int out_result(buf *b) {
     dp_error err = { 0 };
-    const bool ok = buf_ok(b, "the result", &err) && out_write(b->data, b->size, &err);
+    const bool ok = out_part(b, &err);
     buf_free(b);
     return ok ? EXIT_OK : fail(&err);
 }

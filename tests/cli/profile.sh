@@ -82,3 +82,25 @@ json 'all(o["us"] > 0 and o["n_timed"] > 0 and o["calls"] > 0 for o in d) and
         if o["phase"] == "decode") and
     [(o["matrix_rows"], o["matrix_cols"]) for o in d if o["role"] == "head" and o["flops"]
         and o["phase"] == "decode"] == [(4096, 256)]' bench --ops -p 17 -d 5
+
+# Ctrl-C: the passes that were finished are there, also the one it came into.
+ops_interrupted() { # name, what is waited for on standard output, arguments
+    name="bench --ops, interrupted in $1"
+    awaited=$2
+    shift 2
+    "$program" bench --ops "$@" >"$work/out" 2>"$work/err" &
+    pid=$!
+    for _ in $(seq 600); do
+        ! grep -q "$awaited" "$work/out" || break
+        sleep 0.1
+    done
+    kill -INT $pid
+    wait $pid
+    same "$name: exit status" $? 130
+    same "$name: sentence" "$(cat "$work/err")" 'doppler: interrupted'
+    grep -q "$awaited" "$work/out"
+    same "$name: what was finished" $? 0
+}
+ops_interrupted 'the second pass' '^| all | 1 row at' -p 256,255
+same 'bench --ops, interrupted: no further pass' "$(grep -c '| 255 rows' "$work/out")" 0
+ops_interrupted 'the last pass' '^| phase ' -n 0 -p 256
