@@ -12,17 +12,6 @@
 #include <unistd.h>
 
 const option answer_options[] = {
-    { "-n", "N", "at most so many tokens; a chat without it ends by itself", OPT_COUNT,
-      FIELD(n_predict), .given = offsetof(options, n_given), .initial = "256", .max = UINT32_MAX },
-    { "--temp", "NUMBER", "temperature; 0: the most likely token; a chat takes the model's own",
-      OPT_REAL, FIELD(temperature), .given = offsetof(options, temperature_given), .initial = "0",
-      .max = 100 },
-    { "--top-k", "N", "draw among the N most likely; 0: all; a chat takes the model's own",
-      OPT_COUNT, FIELD(top_k), .given = offsetof(options, top_k_given), .initial = "0",
-      .max = UINT32_MAX },
-    { "--top-p", "NUMBER",
-      "draw among the most likely that reach this probability; a chat takes the model's own",
-      OPT_REAL, FIELD(top_p), .given = offsetof(options, top_p_given), .initial = "1", .max = 1 },
     { "--min-p", "NUMBER", "drop what is less likely than this times the most likely", OPT_REAL,
       FIELD(min_p), .initial = "0", .max = 1 },
     { "--repeat-penalty", "NUMBER", "divides the logits of tokens that occurred; 1: none", OPT_REAL,

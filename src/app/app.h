@@ -315,8 +315,8 @@ void answer_print_summary(const answer *a, const engine *e, const token_list *pr
 
 /* ---- commands ------------------------------------------------------------------------------ */
 
-extern const option run_options[], answer_options[], chat_options[], template_options[],
-    tokenize_options[], detokenize_options[], logits_options[],
+extern const option run_options[], converse_options[], answer_options[], chat_options[],
+    template_options[], tokenize_options[], detokenize_options[], logits_options[],
     perplexity_options[], inspect_options[], bench_options[], convert_options[],
     verify_options_table[], pull_options[];
 

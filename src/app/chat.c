@@ -21,6 +21,22 @@ enum {
 /* Where the model has no defaults: the middle of what published models recommend. */
 static const double TEMPERATURE_DEFAULT = 0.7, TOP_P_DEFAULT = 0.95;
 
+/* Those of `run` that have other defaults here, which take_defaults sets. */
+const option converse_options[] = {
+    { "-n", "N", "at most so many tokens in an answer; without it what the context has room for",
+      OPT_COUNT, FIELD(n_predict), .given = offsetof(options, n_given), .max = UINT32_MAX },
+    { "--temp", "NUMBER",
+      "temperature; 0: the most likely token; without it the model's own, else 0.7", OPT_REAL,
+      FIELD(temperature), .given = offsetof(options, temperature_given), .max = 100 },
+    { "--top-k", "N", "draw among the N most likely; 0: all; without it the model's own, else 0",
+      OPT_COUNT, FIELD(top_k), .given = offsetof(options, top_k_given), .max = UINT32_MAX },
+    { "--top-p", "NUMBER",
+      "draw among the most likely that reach this probability; without it the model's own, or 0.95 "
+      "for a model without defaults",
+      OPT_REAL, FIELD(top_p), .given = offsetof(options, top_p_given), .max = 1 },
+    { .name = NULL },
+};
+
 typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_OTHER } role_kind;
 
 typedef struct {

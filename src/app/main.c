@@ -16,7 +16,8 @@ static int cmd_version(const options *o);
 const command commands[] = {
     { "run", NULL, "continue a prompt, or answer a message", cmd_run,
       { run_options, answer_options, chat_options } },
-    { "chat", NULL, "a conversation in the terminal", cmd_chat, { answer_options, chat_options } },
+    { "chat", NULL, "a conversation in the terminal", cmd_chat,
+      { converse_options, answer_options, chat_options } },
     { "template", NULL, "messages to the prompt that the chat template makes of them",
       cmd_template, { template_options, chat_options } },
     { "tokenize", NULL, "text to token ids", cmd_tokenize, { tokenize_options } },

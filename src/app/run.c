@@ -15,6 +15,14 @@ const option run_options[] = {
       FIELD(no_bos) },
     { "--chat", NULL, "the prompt is a message, put into the model's chat template", OPT_FLAG,
       FIELD(chat) },
+    { "-n", "N", "at most so many tokens", OPT_COUNT, FIELD(n_predict), .initial = "256",
+      .max = UINT32_MAX },
+    { "--temp", "NUMBER", "temperature; 0: the most likely token", OPT_REAL, FIELD(temperature),
+      .initial = "0", .max = 100 },
+    { "--top-k", "N", "draw among the N most likely; 0: all", OPT_COUNT, FIELD(top_k),
+      .initial = "0", .max = UINT32_MAX },
+    { "--top-p", "NUMBER", "draw among the most likely that reach this probability", OPT_REAL,
+      FIELD(top_p), .initial = "1", .max = 1 },
     { .name = NULL },
 };
 
