@@ -998,7 +998,7 @@ static void too_large_models_are_refused_with_both_numbers(test *t) {
     if (!CHECK(t, device != NULL)) return;
     CHECK(t, dp_model_open(device, BUNDLED, NULL, &t->err) == NULL);
     CHECK(t, strstr(t->err.message, "bytes on the device") != NULL);
-    CHECK_ERROR(t, &t->err, DP_E_MEMORY, "are there");
+    CHECK_ERROR(t, &t->err, DP_E_MEMORY, "are left");
     dp_device_close(device);
     device = device_of(t, TIER_FULL);
     CHECK(t, dp_model_open(device, BUNDLED, &(dp_model_options){ .batch = 9000 }, &t->err) == NULL);

@@ -14,10 +14,15 @@ enum {
     UNDER_WAY_MAX = 64 * 1024 * 1024,
 };
 
-uint64_t gpu_memory_room(const gpu *g) {
+uint64_t gpu_memory_limit(const gpu *g) {
     const bool on_host = strcmp(g->info.type, "cpu") == 0;
     const uint64_t all = g->max_memory > 0 ? g->max_memory : on_host ? memory_of_host() : 0;
-    if (all == 0) return UINT64_MAX;
+    return all > 0 ? all : UINT64_MAX;
+}
+
+uint64_t gpu_memory_room(const gpu *g) {
+    const uint64_t all = gpu_memory_limit(g);
+    if (all == UINT64_MAX) return all;
     return all > g->stats.device_bytes ? all - g->stats.device_bytes : 0;
 }
 

@@ -33,9 +33,10 @@ const dp_device_info *gpu_info(const gpu *g); /* tiers as in use after the optio
 const dp_stats *gpu_stats(const gpu *g);
 const log_sink *gpu_log(const gpu *g);
 uint64_t gpu_alignment(const gpu *g); /* of binding offsets, at least 256 */
-/* Bytes that may still be taken: of dp_device_options.max_memory, or of the host's memory for a
- * software GPU; UINT64_MAX where nobody says. */
-uint64_t gpu_memory_room(const gpu *g);
+/* Bytes that may be taken in all: dp_device_options.max_memory, or the host's memory for a software
+ * GPU; UINT64_MAX where nobody says. */
+uint64_t gpu_memory_limit(const gpu *g);
+uint64_t gpu_memory_room(const gpu *g); /* what is left of it; UINT64_MAX where nobody says */
 bool gpu_is_lost(const gpu *g);
 /* False where waiting is impossible (a browser): what would wait fails. Whoever needs an answer
  * returns first and asks again later. */

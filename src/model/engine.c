@@ -345,20 +345,22 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
     const uint32_t fit = expert_slots == 0 ? slots_that_fit(m, room) : 0;
     if (fit > 0) {
         log_line(&m->log, DP_LOG_INFO,
-                 "%s: needs %llu bytes on the device, %llu are there: %u of %u experts are kept "
-                 "on it, the others fetched when they are needed",
+                 "%s: needs %llu bytes on the device, %llu of %llu are left: %u of %u experts are "
+                 "kept on it, the others fetched when they are needed",
                  container_path(m->files), (unsigned long long)m->memory.total,
-                 (unsigned long long)room, fit, m->config.n_experts * m->config.n_layers);
+                 (unsigned long long)room, (unsigned long long)gpu_memory_limit(m->gpu), fit,
+                 m->config.n_experts * m->config.n_layers);
         return plan_memory(m, options, fit, err);
     }
     return m->memory.total <= room ||
            err_set(err, DP_E_MEMORY,
                    "%s: needs %llu bytes on the device (weights %llu, KV cache of %u tokens %llu, "
-                   "the rest %llu), %llu are there",
+                   "the rest %llu), %llu of %llu are left",
                    container_path(m->files), (unsigned long long)m->memory.total,
                    (unsigned long long)m->memory.weights, m->shapes.context,
                    (unsigned long long)m->memory.kv_cache,
-                   (unsigned long long)m->memory.activations, (unsigned long long)room);
+                   (unsigned long long)m->memory.activations, (unsigned long long)room,
+                   (unsigned long long)gpu_memory_limit(m->gpu));
 }
 
 static bool take_host_memory(dp_model *m, dp_error *err) {
@@ -563,9 +565,11 @@ dp_model *model_begin(dp_device *device, const char *path, const dp_model_option
     if (m == NULL) {
         return NULL;
     }
-    bool ok = !model_pages_experts(m) ||
-              err_set(err, DP_E_MEMORY, "%s: needs more than the device has: %llu bytes are there",
-                      path, (unsigned long long)gpu_memory_room(m->gpu));
+    bool ok =
+        !model_pages_experts(m) ||
+        err_set(err, DP_E_MEMORY, "%s: needs more than the device has: %llu bytes of %llu are left",
+                path, (unsigned long long)gpu_memory_room(m->gpu),
+                (unsigned long long)gpu_memory_limit(m->gpu));
     if (ok) {
         gpu_lock(m->gpu);
         ok = prepare_device(m, options, err);
