@@ -124,16 +124,7 @@ bool check_out_path(const char *path, dp_error *err) {
     if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
         return err_set(err, DP_E_FILE, "%s: is not a regular file", path);
     }
-    char folder[4096] = ".";
-    const char *slash = strrchr(path, '/');
-    const size_t n = slash == NULL ? 1 : (size_t)(slash - path) + 1; /* with it: "/" is a folder */
-    if (n >= sizeof(folder)) {
-        return err_set(err, DP_E_FILE, "%.100s...: the folder's path has %zu bytes, at most %zu",
-                       path, n, sizeof(folder) - 1);
-    }
-    if (slash != NULL) memcpy(folder, path, n);
-    return access(folder, W_OK | X_OK) == 0 ||
-           err_set(err, DP_E_FILE, "%s: cannot be made: %s", path, strerror(errno));
+    return path_can_be_made(str_of(path), err);
 }
 
 /* ---- Ctrl-C -------------------------------------------------------------------------------- */

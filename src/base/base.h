@@ -263,6 +263,8 @@ bool folders_make(const char *path, dp_error *err) CHECK_RESULT; /* and those ab
 bool path_remove(const char *path, dp_error *err) CHECK_RESULT;
 /* Gives `from` the name `to` at once; what had the name before is gone, a folder as well. */
 bool path_replace(const char *from, const char *to, dp_error *err) CHECK_RESULT;
+/* DP_E_FILE if the folder it would be in is missing or may not be written to. */
+bool path_can_be_made(str path, dp_error *err) CHECK_RESULT;
 bool path_exists(const char *path); /* as anything */
 bool path_is_same(const char *a, const char *b); /* both there, and one and the same */
 /* Is `path`, which is there, `folder` or in it, links followed? False if `folder` is not there. */

@@ -171,15 +171,35 @@ bool path_remove(const char *path, dp_error *err) {
     return ok && (rmdir(path) == 0 || output_error(err, path, "cannot be removed", errno));
 }
 
+/* The folder that a path is in, with the slash; false if it is too long. */
+static bool parent_of(str path, char folder[OUTPUT_PATH_BYTES]) {
+    size_t n = path.size;
+    while (n > 0 && path.data[n - 1] != '/')
+        n--;
+    if (n >= OUTPUT_PATH_BYTES) return false;
+    memcpy(folder, n > 0 ? path.data : ".", n > 0 ? n : 1);
+    folder[n > 0 ? n : 1] = '\0';
+    return true;
+}
+
+bool path_can_be_made(str path, dp_error *err) {
+    char folder[OUTPUT_PATH_BYTES], shown[OUTPUT_PATH_BYTES];
+    if (!parent_of(path, folder)) {
+        return err_set(err, DP_E_FILE,
+                       "%.100s...: a path of %zu bytes: its folder's has at most %d", path.data,
+                       path.size, OUTPUT_PATH_BYTES - 1);
+    }
+    if (access(folder, W_OK | X_OK) == 0) return true;
+    const int number = errno;
+    snprintf(shown, sizeof(shown), "%.*s", STR_ARG(path));
+    return output_error(err, shown, "cannot be made", number);
+}
+
 /* A rename is safe from a crash once its folder is on the disk; not every file system can. */
 static void sync_parent(const char *path) {
     char folder[OUTPUT_PATH_BYTES];
-    const char *slash = strrchr(path, '/');
-    const size_t n = slash == NULL ? 0 : (size_t)(slash - path) + 1;
-    if (n >= sizeof(folder)) return;
-    memcpy(folder, path, n);
-    folder[n] = '\0';
-    const int fd = open(n == 0 ? "." : folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (!parent_of(str_of(path), folder)) return;
+    const int fd = open(folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (fd < 0) return;
     (void)!fsync(fd);
     close(fd);
@@ -220,13 +240,9 @@ bool path_replace(const char *from, const char *to, dp_error *err) {
 uint64_t disk_room(const char *path) {
     char folder[OUTPUT_PATH_BYTES];
     struct statvfs status;
-    if (statvfs(path, &status) != 0) {
-        const char *slash = strrchr(path, '/');
-        const size_t n = slash == NULL ? 0 : (size_t)(slash - path) + (slash == path);
-        if (n >= sizeof(folder)) return UINT64_MAX;
-        memcpy(folder, path, n);
-        folder[n] = '\0';
-        if (statvfs(n == 0 ? "." : folder, &status) != 0) return UINT64_MAX;
+    if (statvfs(path, &status) != 0 &&
+        (!parent_of(str_of(path), folder) || statvfs(folder, &status) != 0)) {
+        return UINT64_MAX;
     }
     uint64_t bytes;
     return mul_u64(status.f_bavail, status.f_frsize, &bytes) ? bytes : UINT64_MAX;

@@ -163,6 +163,9 @@ static bool check_place(conversion *v, dp_error *err) {
         return err_set(err, DP_E_ARGUMENT,
                        "%s: is the source, holds it or is one of its files: not replaced", v->out);
     }
+    if (!path_can_be_made(out, err)) {
+        return false;
+    }
     if (!path_exists(v->out)) {
         return true;
     }

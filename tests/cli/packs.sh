@@ -11,7 +11,10 @@ fails 2 '^doppler: --shard-size: 1000 is below 1024' convert "$model" "$pack" --
 fails 2 'only packs have that' convert "$model" "$pack.gguf" --fuse-gate-up
 fails 2 'is the source' convert "$model" "$model"
 fails 6 'no such file or folder' convert no-such-model "$pack"
-fails 6 'cannot be made' convert "$model" "$work/no/such/folder/pack"
+for out in pack pack/ pack.gguf; do
+    fails 6 "^doppler: $work/no/such/${out%/}: cannot be made: No such" convert "$model" \
+        "$work/no/such/$out"
+done
 echo mine >"$work/mine"
 fails 2 'not replaced' convert "$model" "$work/mine" --format rdrr
 same 'what was there stays' "$(cat "$work/mine")" mine
