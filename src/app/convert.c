@@ -154,6 +154,23 @@ static dp_importance *calibrate(const char *model, const options *o, dp_error *e
     return importance;
 }
 
+/* The library names its own fields; a value in quotes behind one tells it from a path. */
+static void name_option(dp_error *err) {
+    static const char *const names[][2] = { { "format", "--format" },
+                                            { "quantize", "--quantize" },
+                                            { "roles", "--role" },
+                                            { "q4k_layout", "--q4k-layout" } };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const size_t n = strlen(names[i][0]);
+        if (strncmp(err->message, names[i][0], n) != 0) continue;
+        if (strncmp(err->message + n, ": \"", 3) != 0) continue;
+        dp_error named = { .status = DP_OK };
+        err_set(&named, err->status, "%s%s", names[i][1], err->message + n);
+        *err = named;
+        return;
+    }
+}
+
 int cmd_convert(const options *o) {
     dp_error err = { 0 };
     dp_convert_result result = { 0 };
@@ -194,7 +211,10 @@ int cmd_convert(const options *o) {
     const double seconds = now_seconds() - start;
     dp_importance_free(importance);
     progress_line("%s", "");
-    if (!ok) return fail(&err);
+    if (!ok) {
+        name_option(&err);
+        return fail(&err);
+    }
     buf b;
     buf_init(&b, 1 << 20);
     (o->json ? add_result_json : add_result_text)(&b, o->rest[1], &result, o->dry_run, seconds);

@@ -48,7 +48,7 @@ static bool choose_target(conversion *v, dp_error *err) {
     } else if (strcmp(o->format, "gguf") == 0 || strcmp(o->format, "rdrr") == 0) {
         v->to_gguf = strcmp(o->format, "gguf") == 0;
     } else {
-        return err_set(err, DP_E_ARGUMENT, "\"%.60s\" is no container to write: rdrr, gguf",
+        return err_set(err, DP_E_ARGUMENT, "format: \"%.60s\" is no container to write: rdrr, gguf",
                        o->format);
     }
     if (v->to_gguf &&
@@ -72,8 +72,9 @@ static bool choose_target(conversion *v, dp_error *err) {
         v->names.layer_prefix = v->family->learned_positions ? "transformer.h." : "model.layers.";
     }
     if (o->importance != NULL && o->q4k_layout != NULL && strcmp(o->q4k_layout, "row_wise") != 0) {
-        return err_set(err, DP_E_ARGUMENT, "%s: importance is of columns: rows only can have it",
-                       v->out);
+        return err_set(err, DP_E_ARGUMENT,
+                       "q4k_layout: \"%.60s\": importance is of columns: rows only can have it",
+                       o->q4k_layout);
     }
     return !v->to_gguf || config_fits_gguf(&v->config, v->files, err);
 }

@@ -106,14 +106,14 @@ static bool read_override(conversion *v, const char *text, dp_error *err) {
         for (const role_name *r = ROLE_NAMES; r->name != NULL; r++) {
             buf_printf(&names, "%s%s", r == ROLE_NAMES ? "" : ", ", r->name);
         }
-        err_set(err, DP_E_ARGUMENT, "\"%.100s\" is not ROLE=TYPE; roles are %s", text,
+        err_set(err, DP_E_ARGUMENT, "roles: \"%.100s\" is not ROLE=TYPE; roles are %s", text,
                 names.data != NULL ? names.data : "");
         buf_free(&names);
         return false;
     }
     return read_type(str_of(equals + 1), &o->type) ||
-           err_set(err, DP_E_ARGUMENT, "\"%.100s\": \"%.60s\" is no format for weights", text,
-                   equals + 1);
+           err_set(err, DP_E_ARGUMENT, "roles: \"%.100s\": \"%.60s\" is no format for weights",
+                   text, equals + 1);
 }
 
 static bool read_layout(conversion *v, const char *name, dp_error *err) {
@@ -130,10 +130,11 @@ static bool read_layout(conversion *v, const char *name, dp_error *err) {
         if (strcmp(name, layouts[i].name) == 0) {
             v->q4k_layout = layouts[i].layout;
             return v->q4k_layout == LAYOUT_ROWS || !v->to_gguf ||
-                   err_set(err, DP_E_ARGUMENT, "a GGUF file has no layout %s: only packs do", name);
+                   err_set(err, DP_E_ARGUMENT, "q4k_layout: \"%s\": only packs have that", name);
         }
     }
-    return err_set(err, DP_E_ARGUMENT, "\"%.60s\" is no layout: row_wise, column_wise, flat", name);
+    return err_set(err, DP_E_ARGUMENT,
+                   "q4k_layout: \"%.60s\" is no layout: row_wise, column_wise, flat", name);
 }
 
 bool conversion_read_types(conversion *v, dp_error *err) {
@@ -144,8 +145,8 @@ bool conversion_read_types(conversion *v, dp_error *err) {
             buf names;
             buf_init(&names, 4096);
             mixture_names(&names);
-            err_set(err, DP_E_ARGUMENT, "\"%.60s\" is no quantisation; there are %s", o->quantize,
-                    names.data != NULL ? names.data : "");
+            err_set(err, DP_E_ARGUMENT, "quantize: \"%.60s\" is no quantisation; there are %s",
+                    o->quantize, names.data != NULL ? names.data : "");
             buf_free(&names);
             return false;
         }

@@ -5,8 +5,14 @@
 pack=$work/tale-q8
 fails 2 'convert: 0 paths given, needs two: IN OUT' convert
 fails 2 'convert: 1 path given' convert "$model"
-fails 2 'no quantisation; there are f32, f16, bf16, q8_0' convert "$model" "$pack" --quantize q9_9
-fails 2 'roles are embedding, head' convert "$model" "$pack" --role nose=q8_0
+fails 2 '^doppler: --quantize: "q9_9" is no quantisation; there are f32, f16, bf16, q8_0' \
+    convert "$model" "$pack" --quantize q9_9
+fails 2 '^doppler: --role: "nose=q8_0" .* roles are embedding, head' \
+    convert "$model" "$pack" --role nose=q8_0
+fails 2 '^doppler: --role: "ffn=q9": "q9" is no format' convert "$model" "$pack" --role ffn=q9
+fails 2 '^doppler: --format: "onnx" is no container' convert "$model" "$pack" --format onnx
+fails 2 '^doppler: --q4k-layout: "diag" is no layout' convert "$model" "$pack" --q4k-layout diag
+fails 2 '^doppler: --q4k-layout: "flat": only packs' convert "$model" "$pack.gguf" --q4k-layout flat
 fails 2 '^doppler: --shard-size: 1000 is below 1024' convert "$model" "$pack" --shard-size 1000
 fails 2 'only packs have that' convert "$model" "$pack.gguf" --fuse-gate-up
 fails 2 'is the source' convert "$model" "$model"
