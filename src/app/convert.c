@@ -154,6 +154,16 @@ static dp_importance *calibrate(const char *model, const options *o, dp_error *e
     return importance;
 }
 
+/* Whether the conversion would begin, before the minutes that a calibration may take. */
+static bool check_plan(const options *o, const char *in, dp_convert_options how, dp_error *err) {
+    how.dry_run = true;
+    how.log = NULL; /* the conversion itself says it */
+    if (!dp_convert(in, o->rest[1], &how, NULL, err)) return false;
+    return o->q4k_layout == NULL || strcmp(o->q4k_layout, "row_wise") == 0 ||
+           err_set(err, DP_E_ARGUMENT, "--q4k-layout: %s: --calibrate is for rows only",
+                   o->q4k_layout);
+}
+
 /* The library names its own fields; a value in quotes behind one tells it from a path. */
 static void name_option(dp_error *err) {
     static const char *const names[][2] = { { "format", "--format" },
@@ -182,12 +192,7 @@ int cmd_convert(const options *o) {
     }
     rate progress = { .what = "converting", .name = o->rest[0] };
     dp_importance *importance = NULL;
-    bool ok = find_model(o, o->rest[0], in, sizeof(in), &err);
-    if (ok && o->calibrate != NULL && !o->dry_run) {
-        importance = calibrate(in, o, &err);
-        ok = importance != NULL;
-    }
-    const dp_convert_options how = {
+    dp_convert_options how = {
         .format = o->format,
         .quantize = o->quantize,
         .roles = o->roles.items,
@@ -199,13 +204,19 @@ int cmd_convert(const options *o) {
         .threads = (uint32_t)o->threads,
         .dry_run = o->dry_run,
         .restart = o->restart,
-        .importance = importance,
         .draft_model = o->draft_model,
         .progress = show_rate,
         .progress_user = &progress,
         .log = print_log,
         .log_user = log_user(o),
     };
+    bool ok = find_model(o, o->rest[0], in, sizeof(in), &err);
+    if (ok && o->calibrate != NULL) ok = check_plan(o, in, how, &err);
+    if (ok && o->calibrate != NULL && !o->dry_run) {
+        importance = calibrate(in, o, &err);
+        how.importance = importance;
+        ok = importance != NULL;
+    }
     const double start = now_seconds();
     ok = ok && dp_convert(in, o->rest[1], &how, &result, &err);
     const double seconds = now_seconds() - start;

@@ -23,6 +23,22 @@ for out in pack pack/ pack.gguf; do
 done
 echo mine >"$work/mine"
 fails 2 'not replaced' convert "$model" "$work/mine" --format rdrr
+# A calibration takes minutes, so all else is looked at first: here it would miss its GPU.
+calibrating() { # exit code, pattern, output, options
+    code=$1
+    pattern=$2
+    shift 2
+    fails "$code" "$pattern" convert "$model" "$@" --calibrate "$model/README.md" \
+        --webgpu "$work/nosuch.so"
+}
+calibrating 4 'nosuch.so' "$pack" --quantize q4_k_m
+calibrating 2 '^doppler: --quantize: "q9"' "$pack" --quantize q9
+calibrating 2 '^doppler: --role: "nose=q8_0"' "$pack" --role nose=q8_0
+calibrating 2 '^doppler: --format: "onnx"' "$pack" --format onnx
+calibrating 2 '^doppler: --q4k-layout: flat: --calibrate is for rows' "$pack" --q4k-layout flat
+calibrating 2 'only packs have that' "$pack.gguf" --fuse-gate-up
+calibrating 2 'not replaced' "$work/mine" --format rdrr
+calibrating 6 "^doppler: $work/no/pack: cannot be made" "$work/no/pack"
 same 'what was there stays' "$(cat "$work/mine")" mine
 json 'd["dry_run"] and d["file_bytes"] > 7e6 and d["memory"]["total"] > d["tensor_bytes"] and
     {f["name"] for f in d["formats"]} == {"Q8_0", "F32"}' \
