@@ -163,21 +163,24 @@ static int bench_tests(const options *o, const test_list *list) {
     return code;
 }
 
-/* The ways to measure that are not the tests refuse what they would not do. */
+/* The ways to measure that are not the tests, compare and plot refuse what they would not do. */
 static bool check_mode(const options *o, dp_error *err) {
-    const char *mode = o->n_rest > 0        ? o->rest[0]
+    const bool files = o->n_rest > 0; /* compare or plot */
+    const char *mode = files                ? o->rest[0]
                        : o->ops             ? "--ops"
                        : o->schema != NULL  ? "--schema"
                        : o->against != NULL ? "--against"
                                             : NULL;
-    const char *other = o->profile                     ? "--profile"
-                        : o->profile_out != NULL       ? "--profile-out"
-                        : o->trace != NULL             ? "--trace"
-                        : o->ops && o->schema != NULL  ? "--schema"
-                        : o->ops && o->against != NULL ? "--against"
-                        : o->ops && o->save != NULL    ? "--save"
-                        : o->ops && o->pairs.n > 0     ? "-pg"
-                                                       : NULL;
+    const bool alone = files || o->ops;
+    const char *other = o->profile                    ? "--profile"
+                        : o->profile_out != NULL      ? "--profile-out"
+                        : o->trace != NULL            ? "--trace"
+                        : files && o->ops             ? "--ops"
+                        : alone && o->schema != NULL  ? "--schema"
+                        : alone && o->against != NULL ? "--against"
+                        : alone && o->save != NULL    ? "--save"
+                        : alone && o->pairs.n > 0     ? "-pg"
+                                                      : NULL;
     return mode == NULL || other == NULL ||
            err_set(err, DP_E_ARGUMENT, "%s: not with %s", other, mode);
 }

@@ -53,8 +53,10 @@ fails 2 '^doppler: --profile-out: not with --against$' bench --against x --profi
 fails 2 '^doppler: --profile: not with --against$' bench --against x --profile
 fails 2 '^doppler: --profile: not with --schema$' bench --schema doppler --profile
 fails 2 '^doppler: --profile: not with --ops$' bench --ops --profile
-fails 2 '^doppler: --profile: not with compare$' bench compare a b --profile
-fails 2 '^doppler: --trace: not with plot$' bench plot a -o b --trace x
+for option in --ops --schema=doppler --against=x --save=x -pg=1,1 --trace=x --profile; do
+    fails 2 "^doppler: ${option%=*}: not with compare$" bench compare a b "$option"
+    fails 2 "^doppler: ${option%=*}: not with plot$" bench plot a -o b "$option"
+done
 fails 2 'the longest test takes 2[0-9]* tokens, the context holds 2048' \
     bench --schema doppler --prompt-name long -n 900
 # What the result schema says of their lengths, by the bundled model's tokenizer.
@@ -87,6 +89,7 @@ same 'compare: slower, the verdict' $? 0
 prints '^B is better' bench compare "$results/slower.json" "$results/a.json"
 prints '^B is same' bench compare "$results/a.json" "$results/a.json"
 prints '| same |' bench compare "$results/a.json" "$results/slower.json" --threshold 11
+prints '| same |' bench --threshold=11 compare "$results/a.json" "$results/slower.json"
 prints '^B is not judged: too few runs' bench compare "$results/few.json" "$results/few_a.json"
 # The chances by enumeration of all subsets: 2/252, 174/252 and, with ties, 11/126; the last by the
 # normal approximation with both corrections.
