@@ -38,6 +38,7 @@ test('holds what it needs and nothing else', () => {
     ].sort());
     const about = JSON.parse(fs.readFileSync(path.join(installed, 'package.json'), 'utf8'));
     assert.equal(about.scripts, undefined, 'scripts, which are for the tree');
+    assert.equal(about.engines.node, '>=20.3', 'the first Node with AbortSignal.any');
     const code = ['lib/worker.js', 'doppler.wasm'].map((name) => path.join(installed, name));
     assert.ok(code.every((file) => fs.statSync(file).size > 0));
 });
