@@ -259,6 +259,19 @@ describe('sessions', () => {
         await model.close();
     });
 
+    test('are closed once, however often that is asked', async () => {
+        const { world, model } = await open({}, { sessions: 2 });
+        const session = await model.newSession();
+        await Promise.all([session.close(), session.close()]);
+        await session.close();
+        assert.equal(world.engine.sessions.size, 0);
+        await rejects(session.tokens(), ArgumentError, /there is none, or it was closed/);
+        const late = await model.newSession();
+        const closing = model.close();
+        await Promise.all([closing, late.close(), model.close()]);
+        await late.close();
+    });
+
     test('that are closed stop writing', async () => {
         const { world, model } = await open();
         const session = await model.newSession();

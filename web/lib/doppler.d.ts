@@ -351,7 +351,7 @@ export class Model {
     stats(): Promise<Stats>;
     /** Destroys the GPU device, as a crashed driver does: for tests. */
     loseDevice(): Promise<void>;
-    /** Cancels what runs, frees all memory on the GPU and ends the worker. */
+    /** Cancels what runs, frees all memory on the GPU and ends the worker. Fine a second time. */
     close(): Promise<void>;
 }
 
@@ -368,7 +368,7 @@ export class Session {
     tokens(): Promise<number[]>;
     /** Forgets all but the first n tokens. */
     rewind(n: number): Promise<void>;
-    /** Stops what runs in it and frees its place. */
+    /** Stops what runs in it and frees its place. Fine a second time, and after its model's. */
     close(): Promise<void>;
 }
 

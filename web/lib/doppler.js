@@ -284,6 +284,8 @@ export class Model {
 export class Session {
     #link;
     #id;
+    /** @type {Promise<void>|null} */
+    #closing = null;
 
     /** @param {Link} link @param {number} id */
     constructor(link, id) {
@@ -315,8 +317,18 @@ export class Session {
         return this.#link.call('rewind', { session: this.#id, n });
     }
 
-    async close() {
-        if (this.#link.failure) return; // it went with its model
-        await this.#link.call('closeSession', { session: this.#id });
+    close() {
+        this.#closing ??= this.#end();
+        return this.#closing;
+    }
+
+    async #end() {
+        const isGone = () => this.#link.failure || this.#link.closing; // with its model
+        if (isGone()) return;
+        try {
+            await this.#link.call('closeSession', { session: this.#id });
+        } catch (error) {
+            if (!isGone()) throw error;
+        }
     }
 }
