@@ -2,9 +2,9 @@
 // sessions, cancelling, lost devices, closing, and messages that make no sense.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ArgumentError, cancelled, CancelledError, DeviceLostError, DopplerError, LimitError,
-    Live, load, makeError, makePair, MemoryError, NetworkError, newWorld, open, packError,
-    Places, rejects, serve, unpackError, URL_OF_MODEL, VERSION, WorkerError }
+import { ArgumentError, cancelled, CancelledError, DeviceLostError, DopplerError, InternalError,
+    LimitError, Live, load, makeError, makePair, MemoryError, NetworkError, newWorld, open,
+    packError, Places, rejects, serve, unpackError, URL_OF_MODEL, VERSION, WorkerError }
     from './client_lib.mjs';
 import { expected, later, MODEL, spelt } from './client_fake.mjs';
 
@@ -505,6 +505,14 @@ describe('a lost device', () => {
         await model.close();
     });
 
+    test('is another thing than a mistake of the package', async () => {
+        const { world, model } = await open();
+        world.engine.evaluate = async () => { throw new TypeError('x is undefined'); };
+        await rejects(model.generate(PROMPT), InternalError, /^x is undefined$/);
+        assert.equal(world.engines.length, 1);
+        await model.close();
+    });
+
     test('is another thing than a call that fails', async () => {
         const { world, model } = await open();
         world.engine.evaluate = async () => { throw makeError('device', 'kernel matvec failed'); };
@@ -873,7 +881,7 @@ test('the cache is asked through the model', async () => {
 
 test('errors keep class, status, sentence and detail on the way', () => {
     const statuses = ['argument', 'file', 'format', 'unsupported', 'limit', 'memory', 'device',
-        'cancelled', 'network'];
+        'cancelled', 'network', 'internal'];
     for (const status of statuses) {
         const error = makeError(status, 'what failed', { detail: { needed: 5 } });
         const back = unpackError(structuredClone(packError(error)));
@@ -884,6 +892,8 @@ test('errors keep class, status, sentence and detail on the way', () => {
     }
     assert.equal(unpackError(packError(new DeviceLostError('gone'))).constructor, DeviceLostError);
     assert.equal(packError(new DOMException('stop', 'AbortError')).status, 'cancelled');
-    assert.equal(packError(new TypeError('odd')).status, 'device');
+    const odd = unpackError(packError(new TypeError('odd')));
+    assert.deepEqual([odd.constructor, odd.name, odd.status, odd.message],
+        [InternalError, 'InternalError', 'internal', 'odd']);
     assert.equal(packError(new Error('x'.repeat(1e5))).message.length, 4096);
 });

@@ -222,6 +222,7 @@ test('errors have the form of theirs', async () => {
         ['memory', 503, 'server_error', 'out_of_memory'],
         ['device', 503, 'server_error', 'device_unavailable'],
         ['argument', 400, 'invalid_request_error', null],
+        ['internal', 500, 'server_error', 'internal_error'],
     ]) {
         world.engine.evaluate = async () => { throw makeError(status, 'what failed'); };
         for (const stream of [false, true]) {

@@ -780,6 +780,11 @@ test('picked files: a pack, a GGUF file, a split one, a folder, handles', async 
     } finally {
         delete globalThis.FileReaderSync;
     }
+    const gone = async () => { throw new DOMException('not there', 'NotFoundError'); };
+    await fails(() => open({kind: 'file', name: 'a.gguf', getFile: gone}), 'file',
+        /^a\.gguf: cannot be read, .*: not there$/);
+    await fails(() => open({kind: 'directory', name: 'picked', values: () => ({next: gone,
+        [Symbol.asyncIterator]() { return this; }})}), 'file', /^picked: cannot be read/);
     await fails(() => open([]), 'argument', /no file was picked/);
     await fails(() => open([{}]), 'argument', /no file/);
     await fails(() => open(fileList({'a.gguf': noise(9), 'b.gguf': noise(9)})), 'file',

@@ -9,7 +9,7 @@
 // ---- errors -------------------------------------------------------------------------------------
 
 export type Status = 'argument' | 'file' | 'format' | 'unsupported' | 'limit' | 'memory' |
-    'device' | 'cancelled' | 'network';
+    'device' | 'cancelled' | 'network' | 'internal';
 
 export interface ErrorExtras {
     cause?: unknown;
@@ -44,6 +44,9 @@ export class WorkerError extends DeviceError {}
 export class CancelledError extends DopplerError {}
 /** A server could not be reached, or did not send what it should. */
 export class NetworkError extends DopplerError {}
+/** A mistake of the package itself, with the message of what was thrown. The model may be broken:
+ * close it and load it again. */
+export class InternalError extends DopplerError {}
 
 /** What chat.completions fails with: OpenAI's form of an error. */
 export class ApiError extends Error {

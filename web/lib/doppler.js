@@ -17,7 +17,8 @@ import { checkArgs, isName, VERSION } from './protocol.js';
 
 export {
     ArgumentError, CancelledError, DeviceError, DeviceLostError, DopplerError, FileError,
-    FormatError, LimitError, MemoryError, NetworkError, UnsupportedError, WorkerError,
+    FormatError, InternalError, LimitError, MemoryError, NetworkError, UnsupportedError,
+    WorkerError,
 } from './errors.js';
 export { ApiError } from './openai.js';
 export { VERSION as version };

@@ -108,6 +108,9 @@ export class Engine {
         const instance = await WebAssembly.instantiate(module, {
             wgpu: /** @type {any} */ (this.gpu.imports),
             wasi_snapshot_preview1: /** @type {any} */ (wasi.imports),
+        }).catch((cause) => {
+            if (!(cause instanceof RangeError)) throw cause;
+            throw makeError('memory', `the wasm: ${cause.message}`, { cause });
         });
         this.#exports = instance.exports;
         wasi.bind(instance);

@@ -1,13 +1,14 @@
 // @ts-check
 /**
  * The errors of the package: one class for each status of the engine (dp_status in doppler.h), each
- * with the engine's sentence. Errors cross from worker to page as plain objects: packError and
- * unpackError keep class, sentence, status and what `detail` says, and nothing else.
+ * with the engine's sentence, and one for what nobody foresaw. Errors cross from worker to page as
+ * plain objects: packError and unpackError keep class, sentence, status and what `detail` says, and
+ * nothing else.
  */
 
 /**
  * @typedef {'argument'|'file'|'format'|'unsupported'|'limit'|'memory'|'device'|'cancelled'|
- *     'network'} Status
+ *     'network'|'internal'} Status
  * @typedef {{cause?: unknown, detail?: Object<string, string|number|boolean>}} ErrorExtras
  * @typedef {{kind: string, status: Status, message: string,
  *     detail?: Object<string, string|number|boolean>}} PackedError
@@ -127,6 +128,15 @@ export class WorkerError extends DeviceError {
     }
 }
 
+/** A mistake of the package itself: what was thrown is none of its errors. The message is kept. */
+export class InternalError extends DopplerError {
+    /** @param {string} message @param {ErrorExtras} [extras] */
+    constructor(message, extras) {
+        super('internal', message, extras);
+        this.name = 'InternalError';
+    }
+}
+
 /** @type {Object<Status, new (message: string, extras?: ErrorExtras) => DopplerError>} */
 const byStatus = {
     argument: ArgumentError,
@@ -138,9 +148,10 @@ const byStatus = {
     device: DeviceError,
     cancelled: CancelledError,
     network: NetworkError,
+    internal: InternalError,
 };
 
-/** Statuses in the order of dp_status, from 1. */
+/** Those of dp_status in its order, from 1, and behind them the package's own. */
 export const statuses = /** @type {readonly Status[]} */ (Object.freeze(Object.keys(byStatus)));
 
 /**
@@ -149,8 +160,8 @@ export const statuses = /** @type {readonly Status[]} */ (Object.freeze(Object.k
  * @returns {DopplerError}
  */
 export function makeError(status, message, extras) {
-    const Kind = Object.hasOwn(byStatus, status) ? byStatus[status] : null;
-    return Kind ? new Kind(message, extras) : new DopplerError('argument', message, extras);
+    const Kind = Object.hasOwn(byStatus, status) ? byStatus[status] : InternalError;
+    return new Kind(message, extras);
 }
 
 /**
@@ -159,7 +170,7 @@ export function makeError(status, message, extras) {
  * @param {unknown} thrown @param {Status} [status]
  * @returns {DopplerError}
  */
-export function asError(thrown, status = 'device') {
+export function asError(thrown, status = 'internal') {
     if (thrown instanceof DopplerError) return thrown;
     const message = thrown instanceof Error ? thrown.message : String(thrown);
     if (isAbort(thrown)) return new CancelledError(message || 'cancelled', { cause: thrown });

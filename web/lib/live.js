@@ -105,13 +105,14 @@ export class Live {
     }
 
     /**
-     * Whether a failure was the loss of the device, which may be reported a little later.
+     * Whether a failure was the loss of the device, which may be reported a little later. Code may
+     * stumble over what a dead device gives it, so that is not foreseen either.
      * @param {unknown} error @param {(ms: number) => Promise<void>} sleep
      */
     async blames(error, sleep) {
         if (this.reason !== null) return true;
         const { status } = asError(error);
-        if (status !== 'device') return false;
+        if (status !== 'device' && status !== 'internal') return false;
         await Promise.race([this.lost, sleep(GRACE_MS)]);
         return this.reason !== null;
     }

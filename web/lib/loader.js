@@ -339,7 +339,7 @@ export class Loader {
     /** Ends everything; the first reason counts. @param {unknown} reason */
     #fail(reason) {
         if (this.#failure) return;
-        this.#failure = asError(reason, 'network');
+        this.#failure = asError(reason);
         this.#stop.abort();
         for (const { failed } of this.#waiters) failed(this.#failure);
         this.#waiters = [];

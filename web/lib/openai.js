@@ -28,6 +28,7 @@ const httpStatuses = /** @type {Object<string, [number, string, string|null]>} *
     device: [503, 'server_error', 'device_unavailable'],
     file: [500, 'server_error', null],
     network: [502, 'server_error', null],
+    internal: [500, 'server_error', 'internal_error'],
 });
 
 /** A failure in OpenAI's form: `status` is HTTP's, `error` the body that a server would send. */

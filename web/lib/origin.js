@@ -5,7 +5,7 @@
  * whole, says sizes, and opens ranges.
  */
 
-import { ArgumentError, FileError, LimitError } from './errors.js';
+import { ArgumentError, DopplerError, FileError, LimitError } from './errors.js';
 import { blobError, isPlainName } from './files.js';
 import { HttpOrigin } from './http.js';
 import { isGguf, suggestName } from './names.js';
@@ -214,22 +214,35 @@ function originOfFiles(list) {
 
 /** @param {any} handle a FileSystemDirectoryHandle */
 async function originOfFolder(handle) {
-    const files = new Map();
-    for await (const entry of handle.values()) {
-        if (entry.kind !== 'file' || !isPlainName(entry.name)) continue;
-        if (files.size >= SHARDS_MAX + TEXT_FILES_MAX) {
-            throw new LimitError(`${handle.name}: more than ${files.size} files`);
+    const files = new Map(), name = handle.name || 'the picked folder';
+    try {
+        for await (const entry of handle.values()) {
+            if (entry.kind !== 'file' || !isPlainName(entry.name)) continue;
+            if (files.size >= SHARDS_MAX + TEXT_FILES_MAX) {
+                throw new LimitError(`${name}: more than ${files.size} files`);
+            }
+            files.set(entry.name, await fileOf(entry));
         }
-        files.set(entry.name, await entry.getFile());
+    } catch (cause) {
+        throw cause instanceof DopplerError ? cause : blobError(name, cause);
     }
-    return new BlobOrigin(files, handle.name || 'the picked folder');
+    return new BlobOrigin(files, name);
+}
+
+/** @param {any} handle of a file, which may have gone, or is not allowed any more */
+async function fileOf(handle) {
+    try {
+        return await handle.getFile();
+    } catch (cause) {
+        throw blobError(handle.name, cause);
+    }
 }
 
 /** @param {any} list a FileList, or an array of files or handles of files */
 async function filesOf(list) {
     const files = [];
     for (const item of list) {
-        const file = typeof item?.getFile === 'function' ? await item.getFile() : item;
+        const file = typeof item?.getFile === 'function' ? await fileOf(item) : item;
         if (!(file instanceof Blob) || !('name' in file)) {
             throw new ArgumentError('a list of files holds something that is no file');
         }
@@ -254,7 +267,7 @@ export async function originOf(source, options = {}) {
     }
     if (source instanceof Blob) return originOfFiles(await filesOf([source]));
     if (source?.kind === 'directory') return originOfFolder(source);
-    if (source?.kind === 'file') return originOfFiles([await source.getFile()]);
+    if (source?.kind === 'file') return originOfFiles([await fileOf(source)]);
     if (typeof source?.[Symbol.iterator] === 'function') {
         return originOfFiles(await filesOf(source));
     }

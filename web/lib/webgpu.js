@@ -590,7 +590,9 @@ export function serveWebGpu({ adapter, device, subgroupSize, info, wake }) {
             return Promise.reject(new DeviceError('internal: waits for the GPU, which has nothing ' +
                 'to do'));
         },
-        drained: () => waker.during(queue.onSubmittedWorkDone()),
+        drained: () => waker.during(queue.onSubmittedWorkDone()).catch((error) => {
+            throw new DeviceError(`the GPU did not finish its work: ${messageOf(error)}`);
+        }),
         lost,
         destroy: () => device.destroy(),
         errors: () => errors.slice(),

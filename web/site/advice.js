@@ -84,9 +84,12 @@ const byStatus = {
     },
 };
 
-/** What is not one of the package's errors. */
+/** A mistake of the package, or of this page. */
 const other = {
-    title: 'Something went wrong', advice: 'Reload the page and try again.', again: true,
+    title: 'Something went wrong inside',
+    advice: 'This is a mistake of this program, not of your GPU or the model. Try again; if it ' +
+        'comes back, please report the sentence above.',
+    again: true,
 };
 
 const byName = new Map([
@@ -111,7 +114,7 @@ export function isCancelled(error) {
 
 /** @param {any} error whether the model is gone with it, and has to be loaded again */
 export function isFatal(error) {
-    return error?.status === 'device';
+    return error?.status === 'device' || error?.status === 'internal';
 }
 
 /** @param {any} error anything thrown @returns {Failure} */
