@@ -213,16 +213,20 @@ describe('loading', () => {
             '/damaged': ['application/wasm', 'no wasm'],
             '/untyped': ['text/plain', 'no wasm'],
             '/cut': ['application/wasm', null],
+            '/slow': ['application/wasm', null],
         };
         const server = http.createServer(({ url }, response) => {
+            if (url === '/silent') return;
             const [type, body] = answers[url] ?? [];
             response.writeHead(type ? 200 : 404, { 'content-type': type ?? 'text/plain',
                 ...(body === null && { 'content-length': 100 }) });
             if (body !== null) return void response.end(body);
-            response.write('\0asm', () => setTimeout(() => response.destroy(), 20));
+            response.write('\0asm', () => {
+                if (url === '/cut') setTimeout(() => response.destroy(), 20);
+            });
         });
         await new Promise((done) => server.listen(0, '127.0.0.1', done));
-        const { wasm } = standardParts({});
+        const { wasm } = standardParts({}, { wasmMs: 500 });
         const origin = `http://127.0.0.1:${server.address().port}`;
         try {
             for (const [path, status, pattern] of [
@@ -231,6 +235,8 @@ describe('loading', () => {
                 ['/damaged', 'unsupported', /damaged: this browser does not compile it: /],
                 ['/untyped', 'unsupported', /untyped: this browser does not compile it: /],
                 ['/cut', 'network', /cut: the connection broke: /],
+                ['/slow', 'network', /slow: did not come within 0\.5 s/],
+                ['/silent', 'network', /silent: did not come within 0\.5 s/],
             ]) {
                 await assert.rejects(wasm(origin + path), ({ status: got, message }) => {
                     assert.equal(got, status, path);
@@ -239,6 +245,7 @@ describe('loading', () => {
                 });
             }
         } finally {
+            server.closeAllConnections();
             server.close();
         }
     });

@@ -257,6 +257,20 @@ const letsGoOfTheFiles = async (t) => {
     t.equal(got.list, [], 'the cache after that');
 };
 
+/** Files without which a load goes on do not hold it up. */
+const isNotHeldUpByTheSelfTest = async (t) => {
+    t.server.spoil({match: /selftest\//, hang: true});
+    const page = await t.open();
+    const lines = await page.evaluate(async () => {
+        const {selfTest} = await import('/lib/selftest.js');
+        const lines = [];
+        await selfTest({deviceInfo: {name: 'none'}}, (line) => lines.push(line), 500);
+        return lines;
+    });
+    t.equal(lines.length, 1, 'lines');
+    t.ok(/^no self-test: .*time/.test(lines[0]), lines[0]);
+};
+
 export default [
     {name: 'a second load needs no network, a removed model does', run: keepsWhatItLoaded},
     {name: 'the network is cut at 30% and comes back', run: resumesAfterACut},
@@ -268,6 +282,7 @@ export default [
     {name: 'the worker is killed in the middle', run: survivesAKilledWorker},
     {name: 'two tabs at once', run: servesTwoTabs},
     {name: 'a model that was loaded can be removed', run: letsGoOfTheFiles},
+    {name: 'a silent server of the self-test', run: isNotHeldUpByTheSelfTest},
     {name: 'the package of another server', run: comesFromElsewhere},
     {name: 'errors, no ranges, a changing tag', run: takesAServerAsItIs},
 ];

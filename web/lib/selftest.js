@@ -7,6 +7,7 @@
 import { VERSION } from './protocol.js';
 
 const FOLDER = 'doppler-selftest';
+const FILES_MS = 30_000; // 180 kB, without which a load goes on
 
 /** What was passed since this thread began, by name. @type {Set<string>} */
 const passed = new Set();
@@ -32,24 +33,26 @@ async function openFolder() {
 
 /**
  * Its bytes, which have their buffer to themselves.
- * @param {URL} url @returns {Promise<Uint8Array>}
+ * @param {URL} url @param {AbortSignal} signal @returns {Promise<Uint8Array>}
  */
-async function bring(url) {
+async function bring(url, signal) {
     if (url.protocol === 'file:') { // Node's fetch does not read them
         const { readFile } = await import(/* webpackIgnore: true */ 'node:fs/promises');
         return new Uint8Array(await readFile(url));
     }
-    const response = await fetch(url);
+    const response = await fetch(url, { signal });
     if (!response.ok) throw new Error(`${url}: the server answers ${response.status}`);
     return new Uint8Array(await response.arrayBuffer());
 }
 
-async function fetchVector() {
+/** @param {number} limitMs */
+async function fetchVector(limitMs) {
+    const signal = AbortSignal.timeout(limitMs);
     // In so many words, by which bundlers know what to take along.
     const [about, logits, model] = await Promise.all([
-        bring(new URL('../selftest/vectors.json', import.meta.url)),
-        bring(new URL('../selftest/vectors.f32', import.meta.url)),
-        bring(new URL('../selftest/model.gguf', import.meta.url)),
+        bring(new URL('../selftest/vectors.json', import.meta.url), signal),
+        bring(new URL('../selftest/vectors.f32', import.meta.url), signal),
+        bring(new URL('../selftest/model.gguf', import.meta.url), signal),
     ]);
     const { tokens, positions, vocab } = JSON.parse(new TextDecoder().decode(about));
     return {
@@ -63,11 +66,12 @@ async function fetchVector() {
 
 /**
  * Runs the engine's self-test if this device has not passed it before. A site that does not serve
- * its files goes without: it is there to name bad drivers, not to refuse good ones.
+ * its files in time goes without: it is there to name bad drivers, not to refuse good ones.
  * @param {any} engine
  * @param {(line: string) => void} log
+ * @param {number} [limitMs] for the files
  */
-export async function selfTest(engine, log) {
+export async function selfTest(engine, log, limitMs = FILES_MS) {
     const folder = await openFolder();
     const name = await nameOf(engine);
     if (passed.has(name)) return;
@@ -79,7 +83,7 @@ export async function selfTest(engine, log) {
     }
     let vector;
     try {
-        vector = await fetchVector();
+        vector = await fetchVector(limitMs);
     } catch (error) {
         log(`no self-test: ${/** @type {Error} */ (error).message}`);
         return;

@@ -128,14 +128,19 @@ export function serve(port, parts) {
 const { process } = /** @type {any} */ (globalThis);
 const isNode = Boolean(process?.versions?.node);
 
-/** @param {string} [url] @returns {Promise<WebAssembly.Module>} */
-async function compileWasm(url) {
+const WASM_MS = 120_000; // a megabyte that takes longer does not come
+
+/** @param {string|undefined} url @param {number} limitMs @returns {Promise<WebAssembly.Module>} */
+async function compileWasm(url, limitMs) {
     // In so many words, by which bundlers know what to take along.
     const from = url === undefined ? new URL('../doppler.wasm', import.meta.url)
         : new URL(await nodePath(url));
     if (from.protocol === 'file:') return compileFile(from);
-    const response = await fetch(from).catch((error) => {
-        throw makeError('network', `${from.href}: ${error.message}`, { cause: error });
+    const signal = AbortSignal.timeout(limitMs);
+    const late = `did not come within ${limitMs / 1000} s`;
+    const response = await fetch(from, { signal }).catch((cause) => {
+        const why = signal.aborted ? late : cause.message;
+        throw makeError('network', `${from.href}: ${why}`, { cause });
     });
     if (!response.ok) {
         throw makeError('network', `${from.href}: the server answered ${response.status}, ` +
@@ -156,7 +161,8 @@ async function compileWasm(url) {
             throw makeError('unsupported', `${from.href}: this browser does not compile it: ` +
                 message, { cause });
         }
-        throw makeError('network', `${from.href}: the connection broke: ${message}`, { cause });
+        const why = signal.aborted ? late : `the connection broke: ${message}`;
+        throw makeError('network', `${from.href}: ${why}`, { cause });
     }
 }
 
@@ -194,16 +200,17 @@ async function openNodeGpu() {
 /**
  * What this place offers.
  * @param {{Engine: any, openSource: any, openCache: any, selfTest: any}} modules
- * @param {{gpu?: any}} [given]
+ * @param {{gpu?: any, wasmMs?: number}} [given]
  * @returns {Parts}
  */
-export function standardParts({ Engine, openSource, openCache, selfTest }, { gpu } = {}) {
+export function standardParts({ Engine, openSource, openCache, selfTest },
+    { gpu, wasmMs = WASM_MS } = {}) {
     return {
         Engine,
         openCache,
         selfTest,
         openSource: async (source, options) => openSource(await nodePath(source), options),
-        wasm: compileWasm,
+        wasm: (url) => compileWasm(url, wasmMs),
         gpu: async () => gpu ?? findGpu(),
         modelUrl: (name) => new URL(`../models/${name}/`, HERE).href,
     };
