@@ -199,6 +199,22 @@ const forgetsTheQuery = async (t) => {
     t.ok(chosen.includes('/models/typed'), `the model of the next visit: ${chosen}`);
 };
 
+/** One of the list is the same model when its address is typed. */
+const knowsAListedAddress = async (t) => {
+    const page = await openPage(t, '?load=no');
+    await page.waitForFunction(() => !document.getElementById('start').hidden);
+    await page.$eval('#url', (field, url) => { field.value = url; },
+        `${t.server.origin}/models/other/`);
+    await page.$eval('#url-form', (form) => form.requestSubmit());
+    await state(page, 'ready');
+    const pressed = () => page.$$eval('#models button', (nodes) => nodes.map((node) =>
+        [node.querySelector('b').textContent, node.ariaPressed]));
+    t.equal(await pressed(), [['Tale 8M', 'false'], ['Other', 'true']], 'the list');
+    await page.goto(`${t.server.origin}/`);
+    await state(page, 'ready');
+    t.equal(await pressed(), [['Tale 8M', 'false'], ['Other', 'true']], 'at the next visit');
+};
+
 const asksToKeepModels = async (t) => {
     const page = await openPage(t);
     await state(page, 'ready');
@@ -296,6 +312,7 @@ export default [
     {name: 'what fails is said, and can be tried again', run: saysWhatFails},
     {name: 'the keyboard keeps its place', run: keepsThePlaceOfTheKeyboard},
     {name: 'the query of an address is not kept', run: forgetsTheQuery},
+    {name: 'a typed address of the list', run: knowsAListedAddress},
     {name: 'the browser is asked to keep models', run: asksToKeepModels},
     {name: 'the bench page measures', run: measures},
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},

@@ -17,7 +17,8 @@ import {
 } from './panel.js';
 import { Parameters } from './parameters.js';
 import {
-    choiceOfFiles, choiceOfUrl, choicesOfStored, isKeptAs, keyOf, listModels, parseUrl, sameName,
+    choiceOfFiles, choiceOfUrl, choicesOfStored, isCalled, isKeptAs, isSame, keyOf, listModels,
+    parseUrl,
 } from './sources.js';
 import {
     asJson, asText, EntryView, keepTalks, messagesOf, saveFile, storedTalks,
@@ -247,14 +248,14 @@ const isStored = (choice) => state.stored.some((row) => row.complete && isKeptAs
 function allChoices() {
     const { choice, choices, stored } = state;
     const all = [...choices, ...choicesOfStored(stored, choices)];
-    const known = !choice || all.some((each) => sameName(each.name, choice.name));
+    const known = !choice || all.some((each) => isSame(each, choice));
     return known ? all : [choice, ...all];
 }
 
 function showModels() {
     const { choice, model } = state;
     const listed = allChoices();
-    const isCurrent = (/** @type {Choice} */ each) => sameName(each.name, choice?.name ?? '');
+    const isCurrent = (/** @type {Choice} */ each) => isSame(each, choice);
     $('model-name').textContent = choice?.title ?? 'no model';
     replaceItems($('models'), listed.map((each) => {
         const item = document.createElement('li');
@@ -744,7 +745,7 @@ function firstChoice() {
     const asked = new URLSearchParams(location.search).get('model');
     const last = kept(LAST);
     const all = allChoices();
-    const named = (/** @type {string} */ name) => all.find((each) => sameName(each.name, name));
+    const named = (/** @type {string} */ name) => all.find((each) => isCalled(each, name));
     return asked ? named(asked) ?? null : named(last) ?? all[0] ?? null;
 }
 

@@ -116,8 +116,15 @@ export function choiceOfFiles(files) {
 export const keyOf = (address) => address.split(/[?#]/)[0]
     .replace(/\/(manifest\.json|config\.json)?$/, '');
 
-/** @param {string} a @param {string} b names of choices */
-export const sameName = (a, b) => keyOf(a) === keyOf(b);
+/** What a choice goes by: its name, and where it lies. @param {Choice} choice */
+const keysOf = ({ name, value }) =>
+    (typeof value === 'string' ? [name, value] : [name]).map(keyOf);
+
+/** @param {Choice} choice @param {string} name or address */
+export const isCalled = (choice, name) => keysOf(choice).includes(keyOf(name));
+
+/** @param {Choice} a @param {Choice | null} b one of the list, say, and one that was typed */
+export const isSame = (a, b) => b !== null && keysOf(b).some((key) => isCalled(a, key));
 
 /** @param {Choice} choice @param {{id?: string, source?: string}} row of the cache */
 export function isKeptAs(choice, row) {
