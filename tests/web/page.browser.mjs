@@ -199,6 +199,29 @@ const forgetsTheQuery = async (t) => {
     t.ok(chosen.includes('/models/typed'), `the model of the next visit: ${chosen}`);
 };
 
+/** A model that cannot chat changes the mode as long as it is there, and no longer. */
+const goesBackToChat = async (t) => {
+    const page = await openPage(t, '?load=no');
+    const able = t.server.memory.get('/lib/worker.js');
+    const mode = () => page.$eval('input[name=mode]:checked', (node) => node.value);
+    const loads = async (title, worker) => {
+        t.server.put('/lib/worker.js', worker);
+        await choose(page, title);
+        await state(page, 'loading');
+        await state(page, 'ready');
+        return mode();
+    };
+    const unable = `${able}`.replace("chatTemplate: 'any'", "chatTemplate: ''");
+    t.ok(unable !== `${able}`, 'the worker is as expected');
+    await page.waitForFunction(() => !document.getElementById('start').hidden);
+    t.equal(await loads('Tale', unable), 'text', 'of a model without a template');
+    t.ok(/no chat template/.test(await textOf(page, 'toast-text')), 'the page says why');
+    t.equal(await loads('Other', able), 'chat', 'of the next one');
+    await page.evaluate(() => document.querySelector('input[value=text]').click());
+    t.equal(await loads('Tale', unable), 'text', 'as the visitor chose it');
+    t.equal(await loads('Other', able), 'text', 'of the next one then');
+};
+
 /** One of the list is the same model when its address is typed. */
 const knowsAListedAddress = async (t) => {
     const page = await openPage(t, '?load=no');
@@ -312,6 +335,7 @@ export default [
     {name: 'what fails is said, and can be tried again', run: saysWhatFails},
     {name: 'the keyboard keeps its place', run: keepsThePlaceOfTheKeyboard},
     {name: 'the query of an address is not kept', run: forgetsTheQuery},
+    {name: 'chat after a model without a template', run: goesBackToChat},
     {name: 'a typed address of the list', run: knowsAListedAddress},
     {name: 'the browser is asked to keep models', run: asksToKeepModels},
     {name: 'the bench page measures', run: measures},

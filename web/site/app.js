@@ -40,7 +40,9 @@ const NEAR_END = 80; // pixels from the end within which the page follows the te
 const $ = (id) => document.getElementById(id);
 
 const state = {
-    /** @type {Mode} */
+    /** @type {Mode} what the visitor chose */
+    chosen: 'chat',
+    /** @type {Mode} that, as far as the model can do it */
     mode: 'chat',
     talks: storedTalks(),
     /** @type {EntryView[]} */
@@ -189,7 +191,7 @@ function contextOption() {
 async function begin(choice, model, session) {
     Object.assign(state, { model, session, loading: null });
     if (choice.kind !== 'file') keep(LAST, keyOf(choice.name));
-    if (!model.info.chatTemplate && state.mode === 'chat') setMode('text');
+    if (possibleMode() !== state.mode) showMode();
     $('reload-model').hidden = false;
     showModels();
     showModelFacts(model.info);
@@ -601,15 +603,23 @@ function exportTalk(kind) {
 
 /* ---- wiring --------------------------------------------------------------------------------- */
 
-/** @param {Mode} mode */
+/** @param {Mode} mode as the visitor wants it */
 function setMode(mode) {
-    if (mode === 'chat' && state.model && !state.model.info.chatTemplate) {
+    state.chosen = mode;
+    keep(MODE, mode);
+    showMode();
+}
+
+/** @returns {Mode} */
+const possibleMode = () => (state.model && !state.model.info.chatTemplate ? 'text' : state.chosen);
+
+function showMode() {
+    const mode = possibleMode();
+    if (mode !== state.chosen) {
         toast('This model has no chat template: it continues plain text.');
-        mode = 'text';
     }
     state.writing?.abort();
     state.mode = mode;
-    keep(MODE, mode);
     for (const radio of document.getElementsByName('mode')) {
         const input = /** @type {HTMLInputElement} */ (radio);
         input.checked = input.value === mode;
