@@ -142,10 +142,15 @@ const isUsableByAll = async (t) => {
 const keepsThePlaceOfTheKeyboard = async (t) => {
     const page = await openPage(t);
     await page.setViewport({width: 1300, height: 900});
+    await page.waitForSelector('#shell > #panel'); // moving it would take the focus
     await state(page, 'ready');
-    const at = (place) => page.$eval(':focus', (node, place) =>
-        node.closest(place) !== null && node.textContent, place).catch(() => false);
-    await page.focus('#models li:nth-child(2) button');
+    // In one step each: lists are shown anew in between.
+    const at = (place) => page.evaluate((place) => {
+        const {activeElement: node} = document;
+        return node.closest(place) !== null && node.textContent;
+    }, place);
+    const focus = (what) => page.evaluate((what) => document.querySelector(what).focus(), what);
+    await focus('#models li:nth-child(2) button');
     await page.keyboard.press('Enter');
     await state(page, 'loading');
     await state(page, 'ready');
@@ -154,7 +159,7 @@ const keepsThePlaceOfTheKeyboard = async (t) => {
     await page.evaluate(async () => (await import('/lib/doppler.js')).cache.purge());
     await choose(page, 'Tale');
     await state(page, 'loading');
-    await page.focus('#cancel-load');
+    await focus('#cancel-load');
     await page.keyboard.press('Enter');
     await state(page, 'idle');
     t.ok(/^Load Tale/.test(await at('#start')), 'after cancelling');
@@ -166,7 +171,7 @@ const keepsThePlaceOfTheKeyboard = async (t) => {
     await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('9'));
     await page.keyboard.press('Escape');
     await state(page, 'ready');
-    await page.focus('.entry .again');
+    await focus('.entry .again');
     await page.keyboard.press('Enter');
     await state(page, 'writing');
     t.ok(await page.$eval('#prompt', (node) => node.matches(':focus')), 'after asking again');
@@ -174,7 +179,20 @@ const keepsThePlaceOfTheKeyboard = async (t) => {
     await state(page, 'ready');
     await page.evaluate(() => { document.getElementById('section-storage').open = true; });
     await page.waitForSelector('#stored button');
-    await page.focus('#stored button');
+    await focus('#stored button');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('#ask[open]');
+    t.equal(await at('#ask'), 'Keep', 'while it is asked');
+    t.equal([await textOf(page, 'ask-title'), await textOf(page, 'ask-text')],
+        ['Delete tale-8m?', '14.9 MB that were downloaded, and would have to be again.'],
+        'what is asked');
+    await page.keyboard.press('Escape');
+    await page.waitForFunction(() => document.activeElement.closest('#section-storage'));
+    await focus('#stored button');
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Tab');
+    t.equal(await at('#ask'), 'Delete', 'the other answer');
+    t.equal(await page.$$eval('#stored button', (nodes) => nodes.length), 1, 'what is stored');
     await page.keyboard.press('Enter');
     await page.waitForFunction(() => !document.querySelector('#stored button'));
     t.ok(await at('#section-storage') !== false, 'after deleting the last stored model');

@@ -13,7 +13,7 @@ import { guardScripts } from './guard.js';
 import { Loading } from './loading.js';
 import { keepOffline } from './offline.js';
 import {
-    Panel, replaceItems, showDevice, showModelFacts, showSpeed, showStored,
+    askToDelete, Panel, replaceItems, showDevice, showModelFacts, showSpeed, showStored,
 } from './panel.js';
 import { Parameters } from './parameters.js';
 import {
@@ -290,7 +290,9 @@ const store = () => state.model?.cache ?? cache;
 async function refreshStored() {
     try {
         state.stored = await store().list();
-        showStored(state.stored, (id) => void forget(() => store().remove(id)));
+        showStored(state.stored, (row) => {
+            askToDelete([row], () => void forget(() => store().remove(String(row.id))));
+        });
         showModels();
         const estimate = await navigator.storage?.estimate?.();
         const promised = await navigator.storage?.persisted?.() ?? true;
@@ -675,7 +677,8 @@ function wireComposer() {
         else send();
     });
     document.addEventListener('keydown', (event) => {
-        if (event.key !== 'Escape' || !state.writing || $('sheet').open) return;
+        const over = document.querySelector('dialog[open]'); /* which it closes */
+        if (event.key !== 'Escape' || !state.writing || over) return;
         event.preventDefault();
         state.writing.abort();
     });
@@ -736,7 +739,9 @@ function wireModel() {
 function wirePanel() {
     $('parameters-reset').addEventListener('click', () => fields.reset());
     $('persist').addEventListener('click', () => void askToKeep());
-    $('purge').addEventListener('click', () => void forget(() => store().purge()));
+    $('purge').addEventListener('click', () => {
+        askToDelete(state.stored, () => void forget(() => store().purge()));
+    });
     $('section-storage').addEventListener('toggle', () => void refreshStored());
     $('export-text').addEventListener('click', () => exportTalk('text'));
     $('export-json').addEventListener('click', () => exportTalk('json'));

@@ -192,7 +192,31 @@ export function replaceItems(list, items) {
 }
 
 /**
- * @param {any[]} rows of the cache @param {(name: string) => void} remove
+ * Asks before stored models are deleted; Escape means no. The focus goes back to where it was.
+ * @param {any[]} rows of the cache @param {() => void} act deletes them
+ */
+export function askToDelete(rows, act) {
+    const dialog = $('ask');
+    const bytes = rows.reduce((sum, row) => sum + row.stored, 0);
+    $('ask-title').textContent = rows.length === 1 ? `Delete ${rows[0].name}?`
+        : `Delete all ${rows.length} stored models?`;
+    $('ask-text').textContent =
+        `${showBytes(bytes)} that were downloaded, and would have to be again.`;
+    $('ask-no').onclick = () => dialog.close();
+    $('ask-yes').onclick = () => {
+        dialog.close();
+        act();
+    };
+    dialog.onclose = () => { /* where the focus was may have gone: lists are shown anew */
+        const at = document.activeElement;
+        if (at !== document.body && !dialog.contains(at)) return;
+        $('section-storage').querySelector('summary').focus();
+    };
+    dialog.showModal();
+}
+
+/**
+ * @param {any[]} rows of the cache @param {(row: any) => void} remove
  */
 export function showStored(rows, remove) {
     const nodes = rows.map((row) => {
@@ -208,7 +232,7 @@ export function showStored(rows, remove) {
         bin.className = 'quiet icon-button';
         bin.ariaLabel = bin.title = `Delete ${title}`;
         bin.append(icon('i-bin'));
-        bin.addEventListener('click', () => remove(String(row.id)));
+        bin.addEventListener('click', () => remove(row));
         item.append(text, bin);
         return item;
     });
