@@ -346,6 +346,52 @@ const takesANewVersion = async (t) => {
     t.equal(await caches(), 'doppler-page-next', 'caches');
 };
 
+/** A second tab keeps its answer when the first one takes a newer version. */
+const leavesOtherTabsTheirAnswer = async (t) => {
+    const page = await openPage(t);
+    await state(page, 'ready');
+    const hash = (text) => createHash('sha256').update(text).digest('hex');
+    let list = fs.readFileSync(path.join(t.programDir, 'precache.js'), 'utf8');
+    const name = (file, bytes) => {
+        t.server.put(`/${file}`, bytes);
+        list = list.replace(new RegExp(`('${file}': ')\\w+`), `$1${hash(bytes)}`);
+    };
+    name('lib/worker.js', t.server.memory.get('/lib/worker.js'));
+    name('models/index.json', t.server.memory.get('/models/index.json'));
+    t.server.put('/precache.js', list);
+    await page.reload();
+    await page.waitForFunction('navigator.serviceWorker.controller !== null');
+    await page.goto(`${t.server.origin}/?load=no`);
+    const other = await t.open('/', {early: watchWorkers});
+    await state(other, 'ready');
+    await other.type('#prompt', 'count');
+    await other.keyboard.press('Enter');
+    await state(other, 'writing');
+    await other.evaluate(() => { globalThis.isOld = true; });
+    const index = fs.readFileSync(path.join(t.programDir, 'index.html'), 'utf8');
+    const newer = index.replace('<title>doppler', '<title>newer');
+    name('index.html', newer);
+    t.server.put('/', newer);
+    t.server.put('/precache.js', list.replace(/version: '\w+'/, "version: 'next'"));
+    await page.reload();
+    await page.waitForFunction(() => !document.getElementById('toast').hidden);
+    await Promise.all([page.waitForNavigation(), page.click('#toast-action')]);
+    await page.waitForFunction('document.title === "newer"');
+    const count = () => other.$eval('.answer',
+        (node) => Number(node.textContent.split(' ').at(-2)));
+    const before = await count();
+    const more = before + 20;
+    await other.waitForFunction((n) => isOld &&
+        Number(document.querySelector('.answer').textContent.split(' ').at(-2)) > n, {}, more);
+    await other.evaluate(() => { document.getElementById('toast').hidden = true; });
+    await other.keyboard.press('Escape');
+    await state(other, 'ready');
+    t.ok(/new version/.test(await textOf(other, 'toast')), 'it is offered after the answer');
+    await Promise.all([other.waitForNavigation(), other.click('#toast-action')]);
+    t.equal(await other.title(), 'newer', 'the title then');
+    t.ok(await count() > before, 'the answer is still there');
+};
+
 export default [
     {name: 'one model is loaded at a time', run: loadsOneAtATime},
     {name: 'a load is cancelled and begun again', run: cancelsALoad},
@@ -360,4 +406,5 @@ export default [
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},
     {name: 'a silent network is not waited for', run: startsWithASilentNetwork},
     {name: 'a newer version of the page', run: takesANewVersion},
+    {name: 'a newer version in another tab', run: leavesOtherTabsTheirAnswer},
 ];

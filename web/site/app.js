@@ -67,6 +67,8 @@ const state = {
     writing: null,
     /** @type {any} */
     result: null,
+    /** @type {(() => void) | null} what was offered while an answer came, and is again after it */
+    offer: null,
 };
 
 const speaker = new Speaker($('spoken'));
@@ -459,6 +461,8 @@ function finish(view, abort) {
         setState('ready');
         speaker.say(abort.signal.aborted ? 'Stopped.' : 'Done.');
         void showNumbers();
+        state.offer?.();
+        state.offer = null;
     }
     showFeet();
     follow();
@@ -773,9 +777,11 @@ async function start() {
     $('context').value = /^\d{1,7}$/.test(kept(CONTEXT)) ? kept(CONTEXT) : '';
     setState('idle');
     setMode(kept(MODE) === 'text' ? 'text' : 'chat');
-    void keepOffline((act) => toast('A new version of this page is here.', {
-        words: 'Reload', act,
-    }));
+    void keepOffline((act) => {
+        const offer = () => toast('A new version of this page is here.', { words: 'Reload', act });
+        offer();
+        if (state.writing) state.offer = offer;
+    });
     const blocked = checkBrowser();
     if (blocked) return fail(null, blocked);
     [state.choices] = await Promise.all([listModels(), refreshStored()]);

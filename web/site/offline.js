@@ -1,7 +1,9 @@
 // @ts-check
 /**
  * Registers the service worker, and tells when a newer version of the page lies ready. The page
- * stays with the version that it began with until the visitor wants the other one.
+ * stays with the version that it began with until the visitor wants the other one: in the tab where
+ * that was said it is loaded anew at once. The service worker is all tabs', so the others can only
+ * follow; each says so and leaves the moment to its visitor.
  */
 
 /** @param {(act: () => void) => void} offer called with what brings the newer version */
@@ -9,10 +11,16 @@ export async function keepOffline(offer) {
     const { serviceWorker } = navigator;
     if (!serviceWorker) return;
     const before = serviceWorker.controller;
-    const tell = (/** @type {ServiceWorker} */ worker) =>
-        offer(() => worker.postMessage('activate'));
+    let wanted = false;
+    const tell = (/** @type {ServiceWorker} */ worker) => offer(() => {
+        wanted = true;
+        if (worker.state === 'activated') location.reload(); /* another tab was faster */
+        else worker.postMessage('activate');
+    });
     serviceWorker.addEventListener('controllerchange', () => {
-        if (before) location.reload();
+        if (!before) return;
+        if (wanted) location.reload();
+        else offer(() => location.reload());
     });
     try {
         /* not by the browser's own cache: precache.js is what tells a new version */

@@ -6,7 +6,7 @@
  *
  * precache.js, which the build writes, says the version and each file's SHA-256. Invariant: a cache
  * holds all files of one version, each with the bytes that the version names, or it does not exist;
- * a page is served from one version as long as it is open.
+ * a page is served from one version until a visitor takes the newer one, in this tab or another.
  */
 const worker = /** @type {any} */ (self);
 importScripts('precache.js');
