@@ -346,6 +346,30 @@ const takesANewVersion = async (t) => {
     t.equal(await caches(), 'doppler-page-next', 'caches');
 };
 
+const readsADroppedFolder = async (t) => {
+    const page = await openPage(t, '?load=no');
+    await page.waitForFunction(() => !document.getElementById('start').hidden);
+    const devtools = await t.devtools(page);
+    const drop = async (...files) => {
+        for (const type of ['dragEnter', 'dragOver', 'drop']) {
+            await devtools.send('Input.dispatchDragEvent',
+                {type, x: 300, y: 200, data: {items: [], files, dragOperationsMask: 1}});
+        }
+    };
+    const folder = path.join(t.programDir, 'models/tale-8m');
+    await drop(folder, path.join(t.programDir, 'selftest'));
+    await page.waitForFunction(() => !document.getElementById('toast').hidden);
+    t.ok(/one folder at a time/.test(await textOf(page, 'toast')), 'two folders');
+    await drop(folder);
+    await state(page, 'ready', 'failed');
+    t.equal([await textOf(page, 'failure-text'), await textOf(page, 'model-name')],
+        ['', 'tale-8m'], 'what failed, and the model');
+    await drop(path.join(t.programDir, 'selftest/model.gguf'));
+    await page.waitForFunction(() =>
+        document.getElementById('model-name').textContent === 'model.gguf');
+    await state(page, 'ready');
+};
+
 /** A second tab keeps its answer when the first one takes a newer version. */
 const leavesOtherTabsTheirAnswer = async (t) => {
     const page = await openPage(t);
@@ -406,5 +430,6 @@ export default [
     {name: 'controls have names, narrow screens suffice', run: isUsableByAll},
     {name: 'a silent network is not waited for', run: startsWithASilentNetwork},
     {name: 'a newer version of the page', run: takesANewVersion},
+    {name: 'a dropped folder', run: readsADroppedFolder},
     {name: 'a newer version in another tab', run: leavesOtherTabsTheirAnswer},
 ];

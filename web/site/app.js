@@ -17,8 +17,8 @@ import {
 } from './panel.js';
 import { Parameters } from './parameters.js';
 import {
-    choiceOfFiles, choiceOfUrl, choicesOfStored, isCalled, isKeptAs, isSame, keyOf, listModels,
-    parseUrl,
+    choiceOfDrop, choiceOfFiles, choiceOfUrl, choicesOfStored, isCalled, isKeptAs, isSame, keyOf,
+    listModels, parseUrl,
 } from './sources.js';
 import {
     asJson, asText, EntryView, keepTalks, messagesOf, saveFile, storedTalks,
@@ -667,6 +667,13 @@ function loadFiles(list) {
     if (files.length > 0) void loadModel(choiceOfFiles(files));
 }
 
+/** @param {DataTransfer} transfer */
+async function loadDropped(transfer) {
+    const choice = await choiceOfDrop(transfer);
+    if (typeof choice === 'string') toast(choice);
+    else void loadModel(choice);
+}
+
 function wireComposer() {
     const prompt = $('prompt');
     prompt.addEventListener('input', fitPrompt);
@@ -734,9 +741,9 @@ function wireModel() {
     });
     document.addEventListener('drop', (event) => {
         document.body.classList.remove('drop');
-        if (!event.dataTransfer?.files.length) return;
+        if (!event.dataTransfer?.types.includes('Files')) return;
         event.preventDefault();
-        loadFiles(event.dataTransfer.files);
+        void loadDropped(event.dataTransfer);
     });
 }
 

@@ -97,15 +97,49 @@ function decoded(part) {
     }
 }
 
-/** @param {File[]} files at least one @returns {Choice} */
-export function choiceOfFiles(files) {
-    const folder = files[0].webkitRelativePath.split('/')[0];
+/** @param {File[]} files at least one @param {string} [folder] their own @returns {Choice} */
+export function choiceOfFiles(files, folder = files[0].webkitRelativePath.split('/')[0]) {
     const title = folder || files[0].name;
     return {
         ...blank('file', title), title: title.slice(0, 80),
         bytes: files.reduce((sum, file) => sum + file.size, 0),
         value: files.length === 1 && !folder ? files[0] : files,
     };
+}
+
+/**
+ * Of what was dropped: files, or one folder. Must be called before the event is over, which takes
+ * what was dropped with it.
+ * @param {DataTransfer} transfer
+ * @returns {Promise<Choice | string>} or a sentence that says why it is none
+ */
+export async function choiceOfDrop(transfer) {
+    const files = [...transfer.files];
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry());
+    const folder = entries.find((entry) => entry?.isDirectory);
+    if (!folder) return files.length > 0 ? choiceOfFiles(files) : 'No file was dropped.';
+    if (entries.length > 1) return 'Drop one folder at a time, or files without a folder.';
+    try {
+        const found = await filesIn(/** @type {FileSystemDirectoryEntry} */ (folder));
+        return found.length > 0 ? choiceOfFiles(found, folder.name)
+            : `The folder “${folder.name}” holds no files.`;
+    } catch {
+        return `The folder “${folder.name}” cannot be read.`;
+    }
+}
+
+/** The files directly in a folder. @param {FileSystemDirectoryEntry} folder */
+async function filesIn(folder) {
+    const reader = folder.createReader();
+    /** @type {File[]} */
+    const files = [];
+    for (;;) { /* it gives some at a time */
+        const some = await new Promise((done, fail) => reader.readEntries(done, fail));
+        if (some.length === 0) return files;
+        for (const entry of some.filter((/** @type {any} */ each) => each.isFile)) {
+            files.push(await new Promise((done, fail) => entry.file(done, fail)));
+        }
+    }
 }
 
 /**
