@@ -10,6 +10,7 @@ import {
 } from './errors.js';
 import { BlobEntry } from './files.js';
 import { Layout } from './layout.js';
+import { Meter } from './meter.js';
 import { mayGoBetter, pauseBefore, RequestError, sleep } from './patience.js';
 import { PIECE_BYTES } from './plan.js';
 import { CHECKED } from './record.js';
@@ -18,6 +19,7 @@ import { HASH_BYTES, hexOf, sha256 } from './values.js';
 /** @typedef {import('./errors.js').DopplerError} DopplerError */
 /** @typedef {import('./files.js').FileEntry} FileEntry */
 /** @typedef {import('./keeper.js').Keeper} Keeper */
+/** @typedef {import('./meter.js').ProgressEvent} ProgressEvent */
 /** @typedef {import('./origin.js').Opened} Opened */
 /** @typedef {import('./origin.js').Origin} Origin */
 /** @typedef {import('./patience.js').Patience} Patience */
@@ -28,8 +30,6 @@ const RUN_PIECES = 4; // of one request, where pieces do not have to wait in mem
 const CHECKS_MAX = 4; // digests at once: browsers spread them over cores
 const WRONG_MAX = 2; // times that a wrong piece is fetched again
 const RECENT_PIECES = 2; // that are not dropped: a tensor may begin in one and end in the next
-const PROGRESS_MS = 100;
-const RATE_MS = 3000;
 
 const MISSING = 0, COMING = 1, HERE = 2, KEPT = 3, SPENT = 4, UNREAD = 5;
 // MISSING: nowhere. COMING: asked for. HERE: in memory. KEPT: in the cache, and right. SPENT: was
@@ -49,18 +49,12 @@ const MISSING = 0, COMING = 1, HERE = 2, KEPT = 3, SPENT = 4, UNREAD = 5;
  * @property {AbortController} stop
  */
 
-/**
- * @typedef {{phase: 'download' | 'verify', loaded: number, total: number, rate: number,
- *     text?: string}} ProgressEvent `rate` in bytes a second
- */
-
 /** Brings, checks and gives out the pieces of one plan. */
 export class Loader {
     #layout;
     #origin;
     #keeper;
     #patience;
-    #onProgress;
     #notes;
     #budget;
     #stop = new AbortController();
@@ -89,12 +83,7 @@ export class Loader {
     #wrong = new Map();
     /** @type {ArrayBuffer[]} */
     #spare = [];
-    #counted;
-    #loaded = 0;
-    #partial = 0;
-    #arrivals = [{ at: Date.now(), bytes: 0 }];
-    #received = 0;
-    #told = 0;
+    #meter;
     /** @type {(() => void) | null} */
     #unlisten = null;
 
@@ -112,10 +101,9 @@ export class Loader {
         this.#patience = patience;
         this.#budget = budget;
         this.#notes = notes;
-        this.#onProgress = onProgress;
         this.totalBytes = this.#layout.bytes;
         this.#states = new Uint8Array(this.#layout.count);
-        this.#counted = new Uint8Array(this.#layout.count);
+        this.#meter = new Meter(this.#layout.count, this.#layout.bytes, onProgress);
         this.#hashed = plan.files.map(({ hashes }) => hashes !== null);
         if (keeper) keeper.onTrouble = (error) => this.#stopKeeping(error);
         this.#takeKept(verify);
@@ -512,7 +500,7 @@ export class Loader {
                 if (this.#states[i] === COMING) this.#states[i] = MISSING;
             }
             this.#cursor = Math.min(this.#cursor, from);
-            this.#partial -= run.filled;
+            this.#meter.partial -= run.filled;
             this.#reserved -= run.reserved;
             if (run.bytes) this.#giveBack(run.bytes);
             this.#runs.delete(run);
@@ -524,12 +512,12 @@ export class Loader {
     async #persevere(run) {
         const signal = AbortSignal.any([this.#stop.signal, run.stop.signal]);
         for (let n = 1;;) {
-            const before = this.#received;
+            const before = this.#meter.received;
             try {
                 return await this.#stream(run, signal);
             } catch (error) {
                 if (signal.aborted || !mayGoBetter(error)) throw error;
-                n = this.#received > before ? 1 : n + 1;
+                n = this.#meter.received > before ? 1 : n + 1;
                 if (n > this.#patience.tries) {
                     throw new NetworkError(`${/** @type {Error} */ (error).message}; ` +
                         `${this.#patience.tries} tries in a row brought nothing`, { cause: error });
@@ -601,7 +589,7 @@ export class Loader {
             other.stop.abort();
         }
         for (let i = run.next; i < run.end; i++) this.#states[i] = MISSING;
-        this.#partial -= run.filled;
+        this.#meter.partial -= run.filled;
         run.filled = 0;
         if (run.bytes) this.#giveBack(run.bytes);
         run.bytes = null;
@@ -652,8 +640,8 @@ export class Loader {
             if (n === 0) throw this.#ended(file, at);
             run.filled += n;
             at += n;
-            this.#partial += n;
-            this.#received += n;
+            this.#meter.partial += n;
+            this.#meter.received += n;
             this.#tell(false);
         }
         return at;
@@ -668,7 +656,7 @@ export class Loader {
         const bytes = /** @type {Uint8Array} */ (run.bytes), piece = run.next;
         await this.#accept(piece, bytes);
         throwIfAborted(signal);
-        this.#partial -= run.filled;
+        this.#meter.partial -= run.filled;
         this.#reserved -= run.reserved;
         run.filled = run.reserved = 0;
         if (this.#held.get(piece)?.bytes !== bytes) this.#giveBack(bytes);
@@ -841,29 +829,15 @@ export class Loader {
         this.#tell(true, 'download', text);
     }
 
-    /** Counts it once, however often it comes. @param {number} piece */
+    /** @param {number} piece */
     #count(piece) {
-        if (this.#counted[piece]) return;
-        this.#counted[piece] = 1;
-        this.#loaded += this.#layout.lengthOf(piece);
+        this.#meter.count(piece, this.#layout.lengthOf(piece));
     }
 
     /**
      * @param {boolean} always @param {'download' | 'verify'} [phase] @param {string} [text]
      */
     #tell(always, phase = 'download', text) {
-        const now = Date.now();
-        const total = this.totalBytes, loaded = Math.min(this.#loaded + this.#partial, total);
-        const isLast = loaded === total;
-        if (!this.#onProgress || this.#failure) return;
-        if (!always && !isLast && now - this.#told < PROGRESS_MS) return;
-        this.#told = now;
-        this.#arrivals.push({ at: now, bytes: this.#received });
-        while (this.#arrivals.length > 2 && now - this.#arrivals[0].at > RATE_MS) {
-            this.#arrivals.shift();
-        }
-        const { at, bytes } = this.#arrivals[0];
-        const rate = now > at ? (this.#received - bytes) * 1000 / (now - at) : 0;
-        this.#onProgress({ phase, loaded, total, rate, ...text ? { text } : {} });
+        if (!this.#failure) this.#meter.tell(always, phase, text);
     }
 }

@@ -25,7 +25,7 @@ import { isComplete, printOf } from './record.js';
 import { hexOf, sha256, sizeText } from './values.js';
 
 /** @typedef {import('./disk.js').StorageParts} StorageParts */
-/** @typedef {import('./loader.js').ProgressEvent} ProgressEvent */
+/** @typedef {import('./meter.js').ProgressEvent} ProgressEvent */
 /** @typedef {import('./origin.js').Origin} Origin */
 /** @typedef {import('./patience.js').Patience} Patience */
 /** @typedef {import('./plan.js').Plan} Plan */
