@@ -308,13 +308,14 @@ static bool send_body(http_server *s, int fd, const char *path, const answer *a)
         if (n > a->cut - sent) n = a->cut - sent;
         if (n > a->slow - sent) n = a->slow - sent;
         const bool real = a->start + sent + n <= a->n;
+        /* counted first: who has the last byte may ask at once */
+        pthread_mutex_lock(&s->mutex);
+        file_of(s, path, true)->sent += n;
+        pthread_mutex_unlock(&s->mutex);
         ok =
             send_piece(fd, a, real ? a->bytes + a->start + sent : (const void *)nothing, (size_t)n);
         sent += n;
     }
-    pthread_mutex_lock(&s->mutex);
-    file_of(s, path, true)->sent += sent;
-    pthread_mutex_unlock(&s->mutex);
     if (ok && sent == a->slow && sent < end) {
         wait_for_end(fd);
         return false;
