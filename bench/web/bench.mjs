@@ -90,8 +90,8 @@ const measureEngine = async (entry, roots, {rounds, tokens}) => {
         const speed = (r) => (r.parts - 1) / (r.last - r.first) * 1000;
         return {name: entry.name, weights: entry.weights, note: run.note, ...sizes,
             firstLoad: first.ready, secondLoad: second.ready,
-            firstToken: median(of('short').map((r) => r.first)),
-            firstTokenLong: median(of('long').map((r) => r.first)),
+            firstToken: of('short')[0].first, // later rounds find the prompt evaluated
+            firstTokenLong: of('long')[0].first,
             tokensPerSecond: median(of('short').map(speed)),
             renderer: full.renderer.peak - empty.renderer.now,
             gpu: full['gpu-process'].peak - empty['gpu-process'].now,
