@@ -14,7 +14,8 @@ override PRODUCTS: u32 = GROUP_ROWS * TOKENS;
 override PARTIAL: u32 = PRODUCTS * SPLIT;
 var<workgroup> partial: array<f32, PARTIAL>; // [part of K][token][row]
 
-// What a unit adds to the sums of up to four rows of W, for one row of x.
+// What a unit adds to the sums of up to four rows of W, for one row of x. Not by multiply_rows:
+// with that a pass of one row takes 1 % longer on an H200 (537 us for 530).
 fn unit_products(rows: vec4u, unit: u32) -> vec4f {
     var s = vec4f();
     if (UNITS % LANES == 0 || unit < UNITS) {

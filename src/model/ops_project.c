@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 enum { WHOLE = 32, HALF = 16 }; /* columns of a unit, and of what has a scale */
+enum { ROWS_MOST = 4 };         /* rows of W to a team that products.wgsl has */
 
 /* ---- which products there are -------------------------------------------------------------- */
 
@@ -193,7 +194,6 @@ static uint32_t shape_bytes(const recorder *r, const project_shape *s) {
 static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
-    const uint32_t rows = 4; /* what products.wgsl has */
     s.team = s.team > 0 ? s.team : team_lanes(r->m->gpu);
     s.wg = min_u32(s.wg, lanes);
     while (shape_bytes(r, &s) > memory && s.wg > s.split * s.team) {
@@ -205,7 +205,7 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     while (group_rows(&s) < least && s.wg * 2 <= lanes) {
         s.wg *= 2;
     }
-    while (group_rows(&s) < least && s.rows * 2 <= rows) {
+    while (group_rows(&s) < least && s.rows * 2 <= ROWS_MOST) {
         s.rows *= 2;
     }
     while (group_rows(&s) < least) {
