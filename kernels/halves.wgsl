@@ -1,13 +1,15 @@
 // halves: rows of x as half floats, what matmul_matrix reads. What is beyond 65504 is cut there: an
 // infinity would spoil the row.
-//   x [rows, K] f32, K a multiple of 4
-//   h [rows, U] units of 32 halves, U = ceil(K / 32); columns from K on are 0
-// One lane to 8 columns: grid (ceil(4 U / 64), rows). Bound by memory.
+//   x [ROWS, K] f32, K a multiple of 4
+//   h [U, 4, ROWS] pieces of 8 halves, U = ceil(K / 32); columns from K on are 0
+// Rows lie side by side there, as the lanes that read them do. One lane to a piece, a workgroup to
+// SIDE pieces of SIDE rows: grid (ceil(4 U / SIDE), ceil(n / SIDE)). Bound by memory.
 override K: u32;
+override ROWS: u32;
 
 override UNITS: u32 = (K + 31) / 32;
 
-const WG = 64u;
+const SIDE = 8u;
 const HALF_MAX = 65504.0;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
@@ -21,11 +23,12 @@ fn half_words(row: u32, c: u32) -> vec2u {
     return vec2u(pack2x16float(v.xy), pack2x16float(v.zw));
 }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(SIDE * SIDE)
 fn halves(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let c = group.x * WG + lane;
-    if (c < UNITS * 4) {
-        let words = vec4u(half_words(group.y, 2 * c), half_words(group.y, 2 * c + 1));
-        h[group.y * UNITS * 4 + c] = words;
+    let piece = group.x * SIDE + lane / SIDE;
+    let row = group.y * SIDE + lane % SIDE;
+    if (piece < UNITS * 4 && row < ROWS) {
+        h[piece * ROWS + row] =
+            vec4u(half_words(row, 2 * piece), half_words(row, 2 * piece + 1));
     }
 }

@@ -1,19 +1,19 @@
-//! use weight, mma
+//! use weight, mma, block
 //! with unit
 //! enable f16, matrix
 // matmul_matrix: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]) on matrix units, where subgroups
 // multiply small matrices of half floats and add in f32.
 //   W [rows, K]  any weight format, rows of whole blocks
-//   x [n, UNITS] units of 32 half floats, as halves.wgsl makes them, and rows to fill a block
+//   x [UNITS, 4, pitch] pieces of 8 half floats, as halves.wgsl makes them; what is read behind the
+//   last row to fill a block is not kept
 //   b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // One workgroup makes a block of BLOCK_T tokens by BLOCK_R rows: SUBS_T by SUBS_R subgroups with
 // TILES_T by TILES_R matrices of side MMA each (fragment mma), 2 or 4 of them. For every 32 columns
 // the lanes decode the block's rows of W, once, to half floats, and put them and x into workgroup
 // memory. A product of two half floats is exact in f32, so what is lost is the rounding of W and x
-// to 11 bits; weights beyond 65504, where half floats end, are cut there if CUT. Results go from
-// the matrices straight to y, and begin with y if ADD: in whole blocks, for which y has the rows,
-// and at multiples of 16 bytes. With EDGES, which BIAS, SCALE and EXPERTS need, they go by way of
-// workgroup memory, and only where they belong. Bound by the multiplications.
+// to 11 bits; weights beyond 65504, where half floats end, are cut there if CUT. Where results go
+// the part `block` says. Bound by the multiplications, and by how many workgroups are under way at
+// a time: workgroup memory is dear (an H200 loses a third with 8 KiB more).
 // Workgroups of z do `units` units each, into part z of y [.., n_max, rows] for matmul_sum to add.
 // EXPERTS is as in matmul.wgsl; BLOCK_T then is the tokens of a tile that expert_group makes.
 // The sums have names and are no array: drivers keep an array of matrices in memory (NVIDIA 580: a
@@ -22,7 +22,6 @@ override K: u32;
 override BIAS: bool;
 override ADD: bool; // y += instead of y =: the residual stream
 override SCALE: f32;
-override EDGES: bool;
 override CUT: bool; // weights may be beyond half floats
 override EXPERTS: bool;
 override X_PER: u32;
@@ -40,7 +39,6 @@ override X_PIECES: u32 = BLOCK_T * 4 / LANES; // to a lane: a power of two
 const BLOCK_K = 32u;
 const PITCH = 40u; // halves to a row of a tile: 32, and 16 bytes against bank conflicts
 const MOST = 128u; // tokens and rows of a block
-const SUBS = 8u; // subgroups, at most
 const HALF_MAX = 65504.0;
 
 struct Params {
@@ -53,6 +51,7 @@ struct Params {
     slots: u32,
     units: u32, // to a part of the columns; UNITS if there is one
     n_max: u32,
+    pitch: u32, // of a piece of x, in rows
 }
 
 @group(0) @binding(1) var<storage, read> x: array<vec4u>;
@@ -71,7 +70,6 @@ alias result = subgroup_matrix_result<f32, MMA, MMA>;
 // Sizes of arrays that matrices lie in are no overrides (tint).
 var<workgroup> x_tile: array<f16, MOST * PITCH>;
 var<workgroup> w_tile: array<f16, MOST * PITCH>;
-var<workgroup> edge: array<f32, SUBS * MMA * MMA>;
 
 // What a workgroup makes: tokens [token0, n) and rows from row0 on, as far as a block reaches.
 struct Block {
@@ -99,15 +97,15 @@ fn x_row(g: Block, t: u32) -> u32 {
     return g.token0 + t;
 }
 
-// Piece i of x[token0 .. + BLOCK_T, 32 * unit .. + 32]: 8 halves.
+// Piece i of x[token0 .. + BLOCK_T, 32 * unit .. + 32]: 8 halves of token i % BLOCK_T.
 fn x_piece(g: Block, unit: u32, i: u32) -> vec4u {
-    return x[(x_row(g, i / 4) * UNITS + unit) * 4 + i % 4];
+    return x[(unit * 4 + i / BLOCK_T) * p.pitch + x_row(g, i % BLOCK_T)];
 }
 
 fn put_x(i: u32, v: vec4u) {
     let a = bitcast<vec4h>(v.xy);
     let b = bitcast<vec4h>(v.zw);
-    let at = i / 4 * PITCH + i % 4 * 8;
+    let at = i % BLOCK_T * PITCH + i / BLOCK_T * 8;
     x_tile[at] = a.x;
     x_tile[at + 1] = a.y;
     x_tile[at + 2] = a.z;
@@ -189,44 +187,6 @@ fn left_at(at: u32) -> left {
 
 fn right_at(at: u32) -> right {
     return subgroupMatrixLoad<right>(&w_tile, at, true, PITCH);
-}
-
-fn begin(used: bool, at: u32) -> result {
-    if (ADD && !EDGES && used) {
-        return subgroupMatrixLoad<result>(&y, at, false, p.stride);
-    }
-    return result();
-}
-
-// One matrix to its place in y: that of a subgroup's tile (i, j).
-fn finish(m: result, g: Block, lane: u32, i: u32, j: u32) {
-    let sub = lane / SUBGROUP;
-    let first_token = g.token0 + (sub / SUBS_R * TILES_T + i) * MMA;
-    let first = g.row0 + (sub % SUBS_R * TILES_R + j) * MMA;
-    if (!EDGES) {
-        let at = g.first + first_token * p.stride + first;
-        subgroupMatrixStore(&y, at, m, false, p.stride);
-        return;
-    }
-    workgroupBarrier();
-    subgroupMatrixStore(&edge, sub * MMA * MMA, m, false, MMA);
-    workgroupBarrier();
-    for (var e = lane % SUBGROUP; e < MMA * MMA; e += SUBGROUP) {
-        let token = first_token + e / MMA;
-        let row = first + e % MMA;
-        if (token < g.n && row < p.rows) {
-            let at = g.first + y_row(token) * p.stride + row;
-            var s = edge[sub * MMA * MMA + e];
-            if (BIAS) {
-                s += bias[g.bias_row + row];
-            }
-            s *= SCALE;
-            if (ADD) {
-                s += y[at];
-            }
-            y[at] = s;
-        }
-    }
 }
 
 @compute @workgroup_size(LANES)

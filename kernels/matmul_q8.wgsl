@@ -2,7 +2,7 @@
 //! with unit, product_tile
 // matmul_q8: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), the matrix product of prefill with x in
 // signed bytes.
-//   W [rows, K]  any quantised format    x [n, 3, U] vec4u as quantise.wgsl makes it, s0 = s1
+//   W [rows, K]  any quantised format    x [U, 3, pitch] vec4u as quantise.wgsl makes it
 //   b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // A workgroup makes a tile of ROWS by TOKENS, a lane LANE_ROWS by LANE_TOKENS of it (fragment
 // lanes). For each STEP units of 32 columns the tile's weights are decoded once, to bytes, and
@@ -25,7 +25,6 @@ override PAIRS: u32; // 1 if HALVES and LOW, else 0
 override OFFSET: u32;
 override SPLIT: bool;
 override STEP: u32;        // units at a time
-override BUFFERS: u32; // 2: half of the subgroups bring the next step while others multiply
 override ROW_LANES: u32;   // lanes beside each other, a multiple of 8
 override TOKEN_LANES: u32; // a multiple of 4
 
@@ -39,6 +38,7 @@ struct Params {
     slots: u32,
     units: u32, // SPLIT: to a workgroup, a multiple of STEP
     n_max: u32, // SPLIT: rows of y between two of them
+    pitch: u32, // rows of x between two planes
 }
 
 @group(0) @binding(1) var<storage, read> x: array<vec4u>;
@@ -55,26 +55,21 @@ override LANES: u32 = ROW_LANES * TOKEN_LANES;
 override ROWS: u32 = ROW_LANES * LANE_ROWS;
 override TOKENS: u32 = TOKEN_LANES * LANE_TOKENS;
 // Tiles are [unit][half][row]: lanes beside each other read neighbours. 4 more vec4s keep the units
-// of a step, which are written side by side, off each other's banks.
+// of a step of W, which are written side by side, off each other's banks.
 override W_PITCH: u32 = ROWS + 4;
-override X_PITCH: u32 = TOKENS + 4;
 override W_SIZE: u32 = STEP * 2 * W_PITCH;
-override X_SIZE: u32 = STEP * 2 * X_PITCH;
+override X_SIZE: u32 = STEP * 2 * TOKENS;
 override W_SCALES: u32 = STEP * ROWS;
 override X_SCALES: u32 = STEP * TOKENS;
-override W_SPACE: u32 = BUFFERS * W_SIZE;
-override X_SPACE: u32 = BUFFERS * X_SIZE;
-override W_SCALE_SPACE: u32 = BUFFERS * W_SCALES;
-override X_SCALE_SPACE: u32 = BUFFERS * X_SCALES;
-override W_LOW_SPACE: u32 = 1 + PAIRS * W_SCALE_SPACE;
-override X_SUM_SPACE: u32 = 1 + PAIRS * X_SCALE_SPACE;
+override W_LOWS: u32 = 1 + PAIRS * W_SCALES;
+override X_SUMS: u32 = 1 + PAIRS * X_SCALES;
 
-var<workgroup> w_tile: array<vec4u, W_SPACE>;
-var<workgroup> x_tile: array<vec4u, X_SPACE>;
-var<workgroup> w_scale: array<vec2f, W_SCALE_SPACE>; // of both halves if HALVES; scale, low
-var<workgroup> x_scale: array<vec2f, X_SCALE_SPACE>; // s, t0 + t1
-var<workgroup> w_low: array<vec2f, W_LOW_SPACE>;     // PAIRS: of both halves
-var<workgroup> x_sum: array<vec2f, X_SUM_SPACE>;     // PAIRS: t0, t1
+var<workgroup> w_tile: array<vec4u, W_SIZE>;
+var<workgroup> x_tile: array<vec4u, X_SIZE>;
+var<workgroup> w_scale: array<vec2f, W_SCALES>; // of both halves if HALVES; scale, low
+var<workgroup> x_scale: array<vec2f, X_SCALES>; // s, t0 + t1
+var<workgroup> w_low: array<vec2f, W_LOWS>;     // PAIRS: of both halves
+var<workgroup> x_sum: array<vec2f, X_SUMS>;     // PAIRS: t0, t1
 
 // Bytes less OFFSET; they are below 128, so none borrows from the next.
 fn centred(v: vec4u) -> vec4u {
@@ -82,7 +77,7 @@ fn centred(v: vec4u) -> vec4u {
     return ((v | TOP) - vec4u(OFFSET * 0x01010101)) ^ TOP;
 }
 
-fn stage_w(buffer: u32, first_row: u32, row0: u32, unit0: u32, end: u32, lane: u32) {
+fn stage_w(first_row: u32, row0: u32, unit0: u32, end: u32, lane: u32) {
     for (var i = lane; i < ROWS * STEP; i += LANES) {
         let row = i / STEP;
         let u = i % STEP;
@@ -94,10 +89,10 @@ fn stage_w(buffer: u32, first_row: u32, row0: u32, unit0: u32, end: u32, lane: u
             v.a = centred(v.a);
             v.b = centred(v.b);
         }
-        let at = buffer * W_SIZE + 2 * u * W_PITCH + row;
+        let at = 2 * u * W_PITCH + row;
         w_tile[at] = v.a;
         w_tile[at + W_PITCH] = v.b;
-        let s = buffer * W_SCALES + u * ROWS + row;
+        let s = u * ROWS + row;
         w_scale[s] = select(vec2f(v.scale.x, v.low.x), v.scale, HALVES);
         if (PAIRS == 1) {
             w_low[s] = v.low;
@@ -105,26 +100,24 @@ fn stage_w(buffer: u32, first_row: u32, row0: u32, unit0: u32, end: u32, lane: u
     }
 }
 
-fn stage_x(buffer: u32, token0: u32, unit0: u32, n: u32, end: u32, lane: u32) {
+fn stage_x(token0: u32, unit0: u32, n: u32, end: u32, lane: u32) {
     for (var i = lane; i < TOKENS * STEP; i += LANES) {
-        let token = i / STEP;
-        let u = i % STEP;
+        let token = i % TOKENS;
+        let u = i / TOKENS;
         var a = vec4u();
         var b = vec4u();
         var s = vec4f();
         if (token0 + token < n && unit0 + u < end) {
-            let first = y_row(token0 + token) / X_PER * 3 * UNITS + unit0 + u;
+            let first = (unit0 + u) * 3 * p.pitch + y_row(token0 + token) / X_PER;
             a = x[first];
-            b = x[first + UNITS];
-            s = bitcast<vec4f>(x[first + 2 * UNITS]);
+            b = x[first + p.pitch];
+            s = bitcast<vec4f>(x[first + 2 * p.pitch]);
         }
-        let at = buffer * X_SIZE + 2 * u * X_PITCH + token;
-        x_tile[at] = a;
-        x_tile[at + X_PITCH] = b;
-        let place = buffer * X_SCALES + u * TOKENS + token;
-        x_scale[place] = vec2f(s.x, s.y + s.w);
+        x_tile[2 * u * TOKENS + token] = a;
+        x_tile[(2 * u + 1) * TOKENS + token] = b;
+        x_scale[i] = vec2f(s.x, s.y + s.w);
         if (PAIRS == 1) {
-            x_sum[place] = s.yw;
+            x_sum[i] = s.yw;
         }
     }
 }
@@ -145,7 +138,7 @@ struct Quad {
     low_b: vec4f,
 }
 
-// Of unit u, counted over the steps of both buffers.
+// Of unit u of the step.
 fn quad_load(u: u32, r: u32) -> Quad {
     let a = 2 * u * W_PITCH + r;
     let b = a + W_PITCH;
@@ -178,9 +171,9 @@ struct Column {
 }
 
 fn column_load(u: u32, t: u32) -> Column {
-    let a = 2 * u * X_PITCH + t;
+    let a = 2 * u * TOKENS + t;
     let at = u * TOKENS + t;
-    var c = Column(x_tile[a], x_tile[a + X_PITCH], x_scale[at], vec2f());
+    var c = Column(x_tile[a], x_tile[a + TOKENS], x_scale[at], vec2f());
     if (PAIRS == 1) {
         c.sums = x_sum[at];
     }
@@ -236,38 +229,14 @@ fn matmul_q8(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_inde
     var unit = tile.unit;
     let end = tile.end;
     var sum = Sums();
-    if (BUFFERS == 2) {
-        let first = lane / 32 % 2; // which half of the step a subgroup multiplies in
-        var buffer = 0u;
-        if (unit < end) {
-            stage_w(0, tile.first_row, tile.row0, unit, end, lane);
-            stage_x(0, tile.token0, unit, tile.n, end, lane);
+    for (; unit < end; unit += STEP) {
+        stage_w(tile.first_row, tile.row0, unit, end, lane);
+        stage_x(tile.token0, unit, tile.n, end, lane);
+        workgroupBarrier();
+        for (var u = 0u; u < STEP; u++) {
+            lane_add(&sum, u, r, t);
         }
         workgroupBarrier();
-        for (; unit < end; unit += STEP) {
-            for (var phase = 0u; phase < 2; phase++) {
-                if (phase == first) {
-                    for (var u = 0u; u < STEP; u++) {
-                        lane_add(&sum, buffer * STEP + u, r, t);
-                    }
-                } else if (unit + STEP < end) {
-                    stage_w(1 - buffer, tile.first_row, tile.row0, unit + STEP, end, lane);
-                    stage_x(1 - buffer, tile.token0, unit + STEP, tile.n, end, lane);
-                }
-            }
-            workgroupBarrier();
-            buffer = 1 - buffer;
-        }
-    } else {
-        for (; unit < end; unit += STEP) {
-            stage_w(0, tile.first_row, tile.row0, unit, end, lane);
-            stage_x(0, tile.token0, unit, tile.n, end, lane);
-            workgroupBarrier();
-            for (var u = 0u; u < STEP; u++) {
-                lane_add(&sum, u, r, t);
-            }
-            workgroupBarrier();
-        }
     }
     lane_store(&sum, r, t, tile);
 }

@@ -1,23 +1,19 @@
-//! use source, reduce
-// quantise: rows of x as signed bytes for products with quantised weights.
-//   in: what the fragment source reads, K columns a row (K a multiple of 4)
-//   q [rows, 3, U] vec4u, U = ceil(K / 32) units: the bytes of columns 0..15 of each unit, those of
+// quantise: rows of x as signed bytes, what matmul_q8 reads.
+//   x [ROWS, K] f32, K a multiple of 4
+//   q [U, 3, ROWS] vec4u, U = ceil(K / 32) units: the bytes of columns 0..15 of each unit, those of
 //   columns 16..31, and (s, t0, s, t1) as f32: x = s q with s = max |x| / 127 over the unit, t0 and
 //   t1 the sums of s q over the two halves. Columns from K on are 0.
-// One workgroup per row, a unit to a lane. Bound by memory.
+// Rows lie side by side there, as the lanes that read them do. One lane to a unit, a workgroup to
+// SIDE units of SIDE rows: grid (ceil(U / SIDE), ceil(n / SIDE)). Bound by memory.
 override K: u32;
-override EPS: f32;      // source_norm: as in norm.wgsl
-override LAYER: bool;   // source_norm
-override ACT: u32;      // source_glu: these four as in glu.wgsl
-override UNGATED: bool; // source_glu
-override ALPHA: f32;    // source_glu
-override LIMIT: f32;    // source_glu
-override WG: u32;
-override TEAM: u32;
+override ROWS: u32;
 
 override UNITS: u32 = (K + 31) / 32;
 
-@group(0) @binding(9) var<storage, read_write> q: array<vec4u>;
+const SIDE = 8u;
+
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> q: array<vec4u>;
 
 fn sum_of(v: vec4u) -> f32 {
     const ONES = 0x01010101u;
@@ -29,29 +25,31 @@ fn bytes(v: vec4f, inverse: f32) -> u32 {
     return pack4xI8(vec4i(round(v * inverse)));
 }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(SIDE * SIDE)
 fn quantise(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let about = source_row(group.x, lane);
-    for (var unit = lane; unit < UNITS; unit += WG) {
-        var v = array<vec4f, 8>();
-        var most = vec4f();
-        for (var i = 0u; i < 8; i++) {
-            if (K % 32 == 0 || unit * 32 + i * 4 < K) {
-                v[i] = source_load(group.x, unit * 8 + i, about);
-                most = max(most, abs(v[i]));
-            }
-        }
-        let top = max(max(most.x, most.y), max(most.z, most.w));
-        // Below this 127 / top would overflow: such units are 0.
-        let s = select(0.0, top / 127.0, top > 1e-30);
-        let inverse = select(0.0, 127.0 / top, top > 1e-30);
-        let a = vec4u(bytes(v[0], inverse), bytes(v[1], inverse), bytes(v[2], inverse),
-                      bytes(v[3], inverse));
-        let b = vec4u(bytes(v[4], inverse), bytes(v[5], inverse), bytes(v[6], inverse),
-                      bytes(v[7], inverse));
-        let first = group.x * 3 * UNITS + unit;
-        q[first] = a;
-        q[first + UNITS] = b;
-        q[first + 2 * UNITS] = bitcast<vec4u>(vec4f(s, s * sum_of(a), s, s * sum_of(b)));
+    let unit = group.x * SIDE + lane / SIDE;
+    let row = group.y * SIDE + lane % SIDE;
+    if (unit >= UNITS || row >= ROWS) {
+        return;
     }
+    var v = array<vec4f, 8>();
+    var most = vec4f();
+    for (var i = 0u; i < 8; i++) {
+        if (K % 32 == 0 || unit * 32 + i * 4 < K) {
+            v[i] = x[row * (K / 4) + unit * 8 + i];
+            most = max(most, abs(v[i]));
+        }
+    }
+    let top = max(max(most.x, most.y), max(most.z, most.w));
+    // Below this 127 / top would overflow: such units are 0.
+    let s = select(0.0, top / 127.0, top > 1e-30);
+    let inverse = select(0.0, 127.0 / top, top > 1e-30);
+    let a = vec4u(bytes(v[0], inverse), bytes(v[1], inverse), bytes(v[2], inverse),
+                  bytes(v[3], inverse));
+    let b = vec4u(bytes(v[4], inverse), bytes(v[5], inverse), bytes(v[6], inverse),
+                  bytes(v[7], inverse));
+    let first = unit * 3 * ROWS + row;
+    q[first] = a;
+    q[first + ROWS] = b;
+    q[first + 2 * ROWS] = bitcast<vec4u>(vec4f(s, s * sum_of(a), s, s * sum_of(b)));
 }

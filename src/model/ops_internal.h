@@ -49,6 +49,14 @@ void record_matmul(recorder *r, const product *a, uint32_t part);
 /* Called for every call that is recorded: what it writes is no longer what buffers.bytes holds. */
 void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
                   const gpu_call *call);
+/* Does buffers.bytes hold this input of a product of many rows, made in this plan? To be said when a
+ * call that makes it was recorded. */
+bool input_is_made(const recorder *r, gpu_range x);
+void input_made(recorder *r, gpu_range x);
+/* Rows of x in a full pass, which lie side by side in buffers.bytes; the workgroups that make it,
+ * `per` rows each. */
+uint32_t input_rows(const dp_model *m, const product *a);
+gpu_extent input_extent(const dp_model *m, const product *a, uint32_t per);
 /* The same on matrix units (ops_matrix.c), where the device has them. */
 bool matrix_is_used(const dp_model *m);
 void record_matrix(recorder *r, const product *a, uint32_t part);

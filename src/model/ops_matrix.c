@@ -1,7 +1,7 @@
 /* ops_matrix: matrix products of passes of many rows on matrix units (matmul_matrix.wgsl).
  *
- * x goes to buffers.bytes as half floats first, once for all products that read it (r->bytes_of, as
- * in ops_prefill.c: no model has both kinds of input). */
+ * x goes to buffers.bytes as half floats first, once for all products that read it (input_is_made:
+ * no model has both kinds of input). */
 #include "model/ops_internal.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@
 enum {
     MATRIX_SPLITS = 4,       /* parts of the columns at most */
     MATRIX_PROCESSORS = 132, /* of the device that the times below are of */
-    HALVES_LANES = 64,       /* of halves.wgsl, 8 columns each */
+    HALVES_SIDE = 8,         /* pieces of 8 columns, and rows, to a workgroup of halves.wgsl */
 };
 
 /* Blocks of a workgroup: subgroups, and matrices of each. Times as an NVIDIA H200 has them, in
@@ -81,25 +81,17 @@ bool matrix_is_used(const dp_model *m) {
     return gpu_info(m->gpu)->matrix > 0 && !m->shapes.calibrate;
 }
 
-static bool has_halves_of(const recorder *r, gpu_range x) {
-    const gpu_range of = r->bytes_of;
-    return of.buffer == x.buffer && of.offset == x.offset && of.size == x.size &&
-           r->bytes_in == r->plan;
-}
-
 static void record_halves(recorder *r, const product *a) {
     const dp_model *m = r->m;
-    if (has_halves_of(r, a->x)) return;
-    const uint32_t times = a->w->experts && a->x_per == 1 ? m->config.n_experts_used : 1;
-    const uint32_t columns = ceil_div(a->w->cols, 32) * 32;
-    add_call(r, &halves_source, NULL, &(halves_consts){ .k = a->w->cols },
+    if (input_is_made(r, a->x)) return;
+    const halves_consts consts = { .k = a->w->cols, .rows = input_rows(m, a) };
+    add_call(r, &halves_source, NULL, &consts,
              (gpu_call){
                  .bind = { [HALVES_X] = a->x, [HALVES_H] = m->buffers.bytes },
-                 .groups = { { .times = ceil_div(columns / 8, HALVES_LANES) },
-                             { .times = times, .size = a->y.picked ? SIZE_OUT : SIZE_ROWS } },
+                 .groups = { { .times = ceil_div(ceil_div(a->w->cols, 32) * 4, HALVES_SIDE) },
+                             input_extent(m, a, HALVES_SIDE) },
              });
-    r->bytes_of = a->x;
-    r->bytes_in = r->plan;
+    input_made(r, a->x);
 }
 
 /* Whether results have to be looked at one by one: those of a block that is not whole, or has no
@@ -130,7 +122,6 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
         .bias = whole && a->bias != NULL && a->bias->source != NULL,
         .add = whole && a->y.add,
         .scale = whole && a->y.scale != 0 ? a->y.scale : 1,
-        .edges = has_edges(m, a, &b, rows, p->first, whole),
         .cut = a->w->type == DTYPE_F32 || a->w->type == DTYPE_BF16 || a->w->type == DTYPE_MXFP4,
         .experts = experts,
         .x_per = a->x_per,
@@ -150,11 +141,14 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
         .slots = experts ? p->rows : 0,
         .units = ceil_div(ceil_div(a->w->cols, 32), c.splits),
         .n_max = m->shapes.batch,
+        .pitch = input_rows(m, a),
     };
     const gpu_extent by_tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
                                    .per = b.subs_t * b.tiles_t * side };
+    const bool edges = has_edges(m, a, &b, rows, p->first, whole);
     const gpu_fragment *const fragments[] = { weight_fragment(a->w->type),
-                                              side == 8 ? &mma_8_part : &mma_16_part };
+                                              side == 8 ? &mma_8_part : &mma_16_part,
+                                              edges ? &block_edges_part : &block_whole_part };
     const gpu_range none = m->buffers.none;
     add_call(r, &matmul_matrix_source, fragments, &consts,
              (gpu_call){

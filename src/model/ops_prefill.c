@@ -11,7 +11,7 @@
 
 enum {
     UNIT = 32, /* columns that share a scale */
-    QUANTISE_LANES = 64,
+    QUANTISE_SIDE = 8, /* units, and rows, to a workgroup of quantise.wgsl */
     SUM_LANES = 64, /* of matmul_sum.wgsl */
     Q8_STEP = 2,    /* units at a time */
     SPLITS_MOST = 8,
@@ -59,7 +59,7 @@ q8_weight q8_weight_of(dtype type) {
 static uint32_t matmul_q8_memory(const matmul_tile *tile, uint32_t step) {
     enum { PADDING = 4, HALVES = 2, VEC4 = 16, SCALES = 16 };
     const uint32_t units = tile->rows + tile->tokens;
-    return step * (VEC4 * HALVES * (units + 2 * PADDING) + SCALES * units) + 16;
+    return step * (VEC4 * HALVES * (units + PADDING) + SCALES * units) + 16;
 }
 
 static uint32_t matmul_memory(const matmul_tile *tile) {
@@ -109,14 +109,15 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
     return rounds * round * lanes / 256 + sums;
 }
 
-static uint32_t rows_of_x(const recorder *r, const product *a) {
-    return a->y.picked ? r->m->shapes.n_out : r->m->shapes.batch;
+/* Of y, in a full pass. */
+static uint32_t rows_at_once(const dp_model *m, const product *a) {
+    return a->y.picked ? m->shapes.n_out : m->shapes.batch;
 }
 
 /* The tile with its columns whole, and in parts. */
 static void offer_tile(tuned_question *q, const recorder *r, const product *a, uint32_t tile,
                        matmul_choice c) {
-    const uint32_t n = rows_of_x(r, a);
+    const uint32_t n = rows_at_once(r->m, a);
     const bool software = is_software(r->m->gpu);
     const bool whole = q->rows % 4 != 0 || a->y.picked || software;
     for (c.splits = 1; c.splits <= (whole ? 1 : SPLITS_MOST); c.splits *= 2) {
@@ -145,7 +146,7 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     tuned_question q = { .rows = rows, .cols = a->w->cols };
     snprintf(q.key, sizeof q.key, "%s%s %s %ux%u %u", bytes ? "matmul_q8" : "matmul",
              a->y.add ? " add" : "", weight_fragment(a->w->type)->name, rows, a->w->cols,
-             rows_of_x(r, a));
+             rows_at_once(r->m, a));
     const uint32_t step = bytes && !software ? Q8_STEP : 1;
     for (uint32_t i = 0; i < MATMUL_TILES; i++) {
         const matmul_choice c = { .tile = &matmul_tiles[i], .step = step };
@@ -157,7 +158,7 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     return (matmul_choice){ &matmul_tiles[s->which], step, s->splits };
 }
 
-/* ---- bytes of x ---------------------------------------------------------------------------- */
+/* ---- the input, once for all products that read it ----------------------------------------- */
 
 static bool is_same_range(gpu_range a, gpu_range b) {
     return a.buffer == b.buffer && a.offset == b.offset && a.size == b.size;
@@ -188,26 +189,43 @@ void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *con
     }
 }
 
-/* Makes buffers.bytes those of x, [times rows of the pass, cols]. */
+bool input_is_made(const recorder *r, gpu_range x) {
+    return is_same_range(r->bytes_of, x) && r->bytes_in == r->plan;
+}
+
+void input_made(recorder *r, gpu_range x) {
+    r->bytes_of = x;
+    r->bytes_in = r->plan;
+}
+
+/* One to a row of the pass, or one to each of the row's experts. */
+static uint32_t input_times(const dp_model *m, const product *a) {
+    return a->w->experts && a->x_per == 1 ? m->config.n_experts_used : 1;
+}
+
+uint32_t input_rows(const dp_model *m, const product *a) {
+    return rows_at_once(m, a) * input_times(m, a);
+}
+
+gpu_extent input_extent(const dp_model *m, const product *a, uint32_t per) {
+    return (gpu_extent){ .times = input_times(m, a),
+                         .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
+                         .per = per };
+}
+
 static void record_quantise(recorder *r, const product *a) {
     const dp_model *m = r->m;
-    if (is_same_range(r->bytes_of, a->x) && r->bytes_in == r->plan) {
+    if (input_is_made(r, a->x)) {
         return;
     }
-    const uint32_t times = a->w->experts && a->x_per == 1 ? m->config.n_experts_used : 1;
-    const quantise_consts consts = {
-        .k = a->w->cols,
-        .wg = QUANTISE_LANES,
-        .team = team_lanes(m->gpu),
-    };
-    add_call(r, &quantise_source,
-             (const gpu_fragment *[]){ &source_x_part, reduce_fragment(m->gpu) }, &consts,
+    const quantise_consts consts = { .k = a->w->cols, .rows = input_rows(m, a) };
+    add_call(r, &quantise_source, NULL, &consts,
              (gpu_call){
-                 .bind = { [0] = a->x, [QUANTISE_Q] = m->buffers.bytes },
-                 .groups = { { .times = times, .size = a->y.picked ? SIZE_OUT : SIZE_ROWS } },
+                 .bind = { [QUANTISE_X] = a->x, [QUANTISE_Q] = m->buffers.bytes },
+                 .groups = { { .times = ceil_div(ceil_div(a->w->cols, UNIT), QUANTISE_SIDE) },
+                             input_extent(m, a, QUANTISE_SIDE) },
              });
-    r->bytes_of = a->x;
-    r->bytes_in = r->plan;
+    input_made(r, a->x);
 }
 
 /* ---- products ------------------------------------------------------------------------------ */
@@ -273,7 +291,6 @@ static void add_tiles_of_bytes(recorder *r, const product *a, const matmul_choic
         .offset = shape.offset,
         .split = split,
         .step = c->step,
-        .buffers = 1,
         .row_lanes = c->tile->row_lanes,
         .token_lanes = c->tile->token_lanes,
     };
@@ -291,7 +308,7 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
         record_quantise(r, a);
     }
     const matmul_choice c = choose_matmul(r, a, rows);
-    const matmul_params params = {
+    const matmul_q8_params params = {
         .rows = rows,
         .stride = a->y.stride,
         .column = a->y.column + (experts ? 0 : p->first),
@@ -301,8 +318,9 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
         .slots = experts ? p->rows : 0,
         .units = ceil_div(ceil_div(units, c.splits), c.step) * c.step,
         .n_max = m->shapes.batch,
+        .pitch = input_rows(m, a),
     };
-    _Static_assert(sizeof(matmul_params) == sizeof(matmul_q8_params) &&
+    _Static_assert(sizeof(matmul_params) == offsetof(matmul_q8_params, pitch) &&
                        (int)MATMUL_PLACE == (int)MATMUL_Q8_PLACE,
                    "both kernels bind alike");
     const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = c.tile->tokens };

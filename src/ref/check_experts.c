@@ -324,12 +324,13 @@ static void call_tiles_of(rig *r, const expert_product *c, const expert_operands
                                 .scale = c->scale == 0 ? 1 : c->scale,
                                 .experts = true,
                                 .x_per = c->per_pair ? 1 : c->n_used };
-    const matmul_params params = { .rows = c->rows,
-                                   .stride = o->stride,
-                                   .column = o->column,
-                                   .bias_first = 1000000, /* of no meaning here */
-                                   .first_slot = part == 0 ? 0 : o->split,
-                                   .slots = part == 0 ? o->split : o->n_slots - o->split };
+    const matmul_q8_params params = { .rows = c->rows,
+                                      .stride = o->stride,
+                                      .column = o->column,
+                                      .bias_first = 1000000, /* of no meaning here */
+                                      .first_slot = part == 0 ? 0 : o->split,
+                                      .slots = part == 0 ? o->split : o->n_slots - o->split,
+                                      .pitch = c->per_pair ? o->n_pairs : c->n };
     const uint32_t n_tiles = ceil_div(o->n_pairs, TILE_PAIRS) + min_u32(c->n_experts, o->n_pairs);
     rig_pair_tiles(r, c->format, c->bytes, &how,
                    (gpu_call){

@@ -124,7 +124,7 @@ uint32_t rig_reduces(const rig *r, rig_reduce out[2]);
 /* What the roundings of one element of W x may add up to, w and x [cols], summed as `team` lanes of
  * matvec do it, or as matmul with 1 (check_dense.c). */
 double rig_product_bound(uint32_t team, uint32_t cols, const float *w, const double *x);
-/* x [n, cols] in signed bytes as quantise.wgsl makes it, words [n, 3, units, 4]; `exact` [n, cols]
+/* x [n, cols] in signed bytes as quantise.wgsl makes it, words [units, 3, n, 4]; `exact` [n, cols]
  * gets what the bytes stand for, so that a product with them has the tolerance of f32 alone; and
  * that tolerance, columns split after so many units (check_matmul.c). */
 uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact);

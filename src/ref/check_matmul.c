@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { UNIT = 32, HALF = 16, LANES_QUANTISE = 64, EXPERTS_TILE = 1 };
+enum { UNIT = 32, HALF = 16, SIDE_QUANTISE = 8, EXPERTS_TILE = 1 };
 
 /* ---- bytes of x ---------------------------------------------------------------------------- */
 
@@ -17,7 +17,7 @@ uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exa
     for (size_t at = 0; at < n * units; at++) {
         const size_t row = at / units, u = at % units, first = row * cols + u * UNIT;
         const size_t count = min_u64(UNIT, cols - u * UNIT);
-        uint32_t *planes = q + row * 12 * units + 4 * u;
+        uint32_t *planes = q + 4 * (u * 3 * n + row);
         float most = 0;
         for (size_t i = 0; i < count; i++)
             most = fmaxf(most, fabsf(x[first + i]));
@@ -25,76 +25,44 @@ uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exa
         int sum[2] = { 0, 0 };
         for (size_t i = 0; i < count; i++) {
             const int b = most > 0 ? (int)lroundf(x[first + i] / most * 127) : 0;
-            planes[i / HALF * 4 * units + i % HALF / 4] |= (uint32_t)(b & 255) << i % 4 * 8;
+            planes[i / HALF * 4 * n + i % HALF / 4] |= (uint32_t)(b & 255) << i % 4 * 8;
             sum[i / HALF] += b;
             exact[first + i] = (double)s * b;
         }
         for (size_t h = 0; h < 2; h++) {
             const float pair[2] = { s, s * (float)sum[h] };
-            memcpy(planes + 8 * units + 2 * h, pair, sizeof(pair));
+            memcpy(planes + 8 * n + 2 * h, pair, sizeof(pair));
         }
     }
     return q;
 }
 
-typedef enum { SOURCE_X, SOURCE_NORM, SOURCE_GLU } source;
-
 typedef struct {
-    source from;
     uint32_t cols, rows;
     double scale;
-    bool option; /* of the norm: with mean and bias; of the gate: none */
     const char *reason;
 } bytes_case;
-
-/* What quantise should see, and what it may be off by of its own. */
-static void source_values(rig *r, const bytes_case *c, const float *x, const float *w,
-                          const float *b, double *v, double *bound) {
-    const size_t n = c->cols, rows = c->rows;
-    const double eps = 1e-5;
-    const double *xd = rig_doubles(r, x, rows * n * (c->from == SOURCE_GLU && !c->option ? 2 : 1));
-    for (size_t t = 0; t < rows; t++) {
-        double *to = v + t * n;
-        if (c->from == SOURCE_NORM && c->option) ref_layer_norm(to, xd + t * n, w, b, 1, n, eps);
-        if (c->from == SOURCE_NORM && !c->option) ref_norm(to, xd + t * n, w, 1, n, eps);
-        for (size_t i = 0; i < n; i++) {
-            double error = 0;
-            if (c->from == SOURCE_X) to[i] = xd[t * n + i];
-            /* As check_dense.c derives it, generously: some 40 roundings of a sum of squares, the
-             * mean of a LayerNorm below 1, its own error below 40 U. */
-            if (c->from == SOURCE_NORM) error = 40 * U * (fabs(to[i]) + (c->option ? 4 : 0));
-            if (c->from == SOURCE_GLU) {
-                const double *g = xd + t * n * (c->option ? 1 : 2) + i;
-                to[i] = ref_silu(*g) * (c->option ? 1 : g[n]);
-                error = (8 + 2 * fabs(*g)) * U * fabs(to[i]); /* exp, its sum, quotient, product */
-            }
-            bound[t * n + i] = error;
-        }
-    }
-}
 
 /* One unit: the scale within the quotient's error; each byte the nearest to its value, but for
  * the errors of inverse (2.5 U) and product (1 U) of up to 127, twice U to be safe; both sums those
  * of the bytes that are there. */
-static void expect_unit(rig *r, const rig_output *q, size_t at, size_t units, const double *v,
-                        const double *bound, size_t count) {
-    double most = 0, error = 0;
-    for (size_t i = 0; i < count; i++) {
-        most = fmax(most, fabs(v[i]));
-        error = fmax(error, bound[i]);
-    }
-    const size_t scales = at + 8 * units;
+static void expect_unit(rig *r, const rig_output *q, size_t at, size_t plane, const float *x,
+                        size_t count) {
+    double most = 0;
+    for (size_t i = 0; i < count; i++)
+        most = fmax(most, fabs((double)x[i]));
+    const size_t scales = at + 2 * plane;
     const double s = (double)rig_float(q, scales);
     for (size_t h = 0; h < 2; h++) {
-        rig_expect(r, rig_float(q, scales + 2 * h), most / 127, (error + 2.5 * U * most) / 127);
+        rig_expect(r, rig_float(q, scales + 2 * h), most / 127, 2.5 * U * most / 127);
         int sum = 0;
         for (size_t word = 0; word < 4; word++) {
-            const uint32_t four = q->after[at + 4 * h * units + word];
+            const uint32_t four = q->after[at + h * plane + word];
             double worst = 0;
             for (size_t k = 0; k < 4; k++) {
                 const int b = (int8_t)(four >> 8 * k & 255);
                 const size_t i = HALF * h + 4 * word + k;
-                const double off = i < count ? fabs(v[i] - s * b) - bound[i] : b != 0 ? 1e9 : 0;
+                const double off = i < count ? fabs((double)x[i] - s * b) : b != 0 ? 1e9 : 0;
                 worst = fmax(worst, off);
                 sum += b;
             }
@@ -105,51 +73,29 @@ static void expect_unit(rig *r, const rig_output *q, size_t at, size_t units, co
     }
 }
 
-static void bytes_row(rig *r, const bytes_case *c, const rig_reduce *reduce) {
-    static const gpu_fragment *const parts[] = { &source_x_part, &source_norm_part,
-                                                 &source_glu_part };
-    char kernel[96];
-    snprintf(kernel, sizeof(kernel), "quantise %s%s%s", parts[c->from]->name,
-             c->from == SOURCE_NORM ? " " : "", c->from == SOURCE_NORM ? reduce->part->name : "");
-    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, |x| %g%s", c->cols, c->rows, c->scale,
-                   !c->option               ? ""
-                   : c->from == SOURCE_NORM ? ", mean and bias"
-                                            : ", no gate")) {
+/* Of rows that are there n, and so many workgroups of rows. */
+static void call_quantise(rig *r, gpu_range x, gpu_range q, uint32_t cols, uint32_t n) {
+    rig_call(r, &quantise_source, NULL, &(quantise_consts){ .k = cols, .rows = n },
+             (gpu_call){ .bind = { [QUANTISE_X] = x, [QUANTISE_Q] = q },
+                         .groups = { { .times = ceil_div(ceil_div(cols, UNIT), SIDE_QUANTISE) },
+                                     { .times = ceil_div(n, SIDE_QUANTISE) } } });
+}
+
+static void bytes_row(rig *r, const bytes_case *c) {
+    if (!rig_begin(r, "quantise", c->reason, "K %u, rows %u, |x| %g", c->cols, c->rows, c->scale)) {
         return;
     }
     const size_t n = c->cols, rows = c->rows, units = ceil_div(c->cols, UNIT);
-    const size_t per_row = n * (c->from == SOURCE_GLU && !c->option ? 2 : 1);
-    float *x = rig_normals(r, rows * per_row, c->scale);
-    for (size_t i = 0; i < rows * per_row && c->reason[0] == '0'; i++) {
+    float *x = rig_normals(r, rows * n, c->scale);
+    for (size_t i = 0; i < rows * n && c->reason[0] == '0'; i++) {
         if (i / UNIT % 2 == 0) x[i] = 0;
     }
-    const float *w = rig_normals(r, n, 1), *b = rig_normals(r, n, 1);
-    double *v = rig_alloc(r, rows * n, sizeof(double));
-    double *bound = rig_alloc(r, rows * n, sizeof(double));
-    source_values(r, c, x, w, b, v, bound);
     rig_output *q = rig_out(r, NULL, rows * 12 * units);
-    const quantise_consts consts = {
-        .k = c->cols,
-        .eps = 1e-5f,
-        .layer = c->option,
-        .ungated = c->option,
-        .wg = LANES_QUANTISE,
-        .team = reduce->team,
-    };
-    gpu_call call = {
-        .bind = { rig_numbers(r, x, rows * per_row, per_row - 1), [QUANTISE_Q] = q->range },
-        .groups = { { .times = c->rows } },
-    };
-    if (c->from == SOURCE_NORM) {
-        call.bind[1] = rig_in(r, w, n * 4);
-        call.bind[2] = rig_in(r, b, n * 4);
-    }
-    rig_call(r, &quantise_source, (const gpu_fragment *[]){ parts[c->from], reduce->part }, &consts,
-             call);
+    call_quantise(r, rig_numbers(r, x, rows * n, n - 1), q->range, c->cols, c->rows);
     if (rig_run(r)) {
         for (size_t at = 0; at < rows * units; at++) {
-            const size_t row = at / units, u = at % units, first = row * n + u * UNIT;
-            expect_unit(r, q, row * 12 * units + 4 * u, units, v + first, bound + first,
+            const size_t row = at / units, u = at % units;
+            expect_unit(r, q, 4 * (u * 3 * rows + row), 4 * rows, x + row * n + u * UNIT,
                         min_u64(UNIT, n - u * UNIT));
         }
     }
@@ -158,22 +104,14 @@ static void bytes_row(rig *r, const bytes_case *c, const rig_reduce *reduce) {
 
 void check_quantise(rig *r) {
     static const bytes_case cases[] = {
-        { SOURCE_X, 4, 1, 1, false, "the least" },
-        { SOURCE_X, 172, 3, 1, false, "a row ends inside a unit and inside its first half" },
-        { SOURCE_X, 2080, 2, 100, false, "one unit more than the lanes" },
-        { SOURCE_X, 128, 2, 1, false, "0 in every other unit" },
-        { SOURCE_X, 64, 2, 1e-20, false, "tiny numbers" },
-        { SOURCE_NORM, 172, 3, 10, false, "RMSNorm in front" },
-        { SOURCE_NORM, 2112, 2, 1, true, "LayerNorm in front" },
-        { SOURCE_GLU, 172, 3, 2, false, "the gate in front" },
-        { SOURCE_GLU, 64, 2, 2, true, "no gate" },
+        { 4, 1, 1, "the least" },
+        { 172, 3, 1, "a row ends inside a unit and inside its first half" },
+        { 288, 17, 100, "one unit and one row more than two workgroups" },
+        { 128, 2, 1, "0 in every other unit" },
+        { 64, 2, 1e-20, "tiny numbers" },
     };
-    rig_reduce reduces[2];
-    const uint32_t n = rig_reduces(r, reduces);
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        for (uint32_t j = 0; j < (cases[i].from == SOURCE_NORM ? n : 1); j++)
-            bytes_row(r, &cases[i], &reduces[j]);
-    }
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        bytes_row(r, &cases[i]);
 }
 
 /* ---- products ------------------------------------------------------------------------------ */
@@ -189,7 +127,6 @@ typedef struct {
     float scale;     /* 0: 1 */
     uint32_t splits; /* workgroups to the columns; 0: 1 */
     uint32_t step;   /* of matmul_q8; 0: 1 */
-    uint32_t copies; /* of its tiles in workgroup memory; 0: 1 */
 } tile_case;
 
 /* What the roundings add up to, in the order of matmul_q8.wgsl. Per unit: the terms scale i s of
@@ -276,7 +213,6 @@ static void call_bytes(rig *r, const tile_case *c, const matmul_q8_params *param
         .offset = shape.offset,
         .split = split,
         .step = max_u32(c->step, 1),
-        .buffers = max_u32(c->copies, 1),
         .row_lanes = c->tile->row_lanes,
         .token_lanes = c->tile->token_lanes,
     };
@@ -297,7 +233,7 @@ static void call_floats(rig *r, const tile_case *c, const matmul_q8_params *para
         .row_lanes = c->tile->row_lanes,
         .token_lanes = c->tile->token_lanes,
     };
-    _Static_assert(sizeof(matmul_params) == sizeof(matmul_q8_params) &&
+    _Static_assert(sizeof(matmul_params) == offsetof(matmul_q8_params, pitch) &&
                        (int)MATMUL_Y == (int)MATMUL_Q8_Y,
                    "the kernels bind alike");
     call.params = params;
@@ -315,7 +251,8 @@ static void call_tiles(rig *r, const tile_case *c, const tile_operands *o) {
                                       .bias_first = o->first,
                                       .counted = 1,
                                       .units = split_units(c),
-                                      .n_max = c->n + 1 };
+                                      .n_max = c->n + 1,
+                                      .pitch = c->n };
     const gpu_call call = {
         .bind = { o->w, [MATMUL_X] = o->x, [MATMUL_BIAS] = o->bias,
                   [MATMUL_SIZES] = rig_sizes(r, sizes),
@@ -346,13 +283,7 @@ static void call_tiles(rig *r, const tile_case *c, const tile_operands *o) {
 }
 
 static gpu_range made_bytes(rig *r, const tile_case *c, const float *x, const rig_output *q) {
-    rig_reduce reduces[2];
-    rig_reduces(r, reduces);
-    rig_call(
-        r, &quantise_source, (const gpu_fragment *[]){ &source_x_part, reduces[0].part },
-        &(quantise_consts){ .k = c->cols, .wg = LANES_QUANTISE, .team = reduces[0].team },
-        (gpu_call){ .bind = { rig_in(r, x, (size_t)c->n * c->cols * 4), [QUANTISE_Q] = q->range },
-                    .groups = { { .times = c->n } } });
+    call_quantise(r, rig_in(r, x, (size_t)c->n * c->cols * 4), q->range, c->cols, c->n);
     return q->range;
 }
 
@@ -360,8 +291,8 @@ static void tile_row(rig *r, const tile_case *c) {
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "%s %s %s", c->bytes ? "matmul_q8" : "matmul", c->format->name,
              c->tile->name);
-    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s%s", c->cols, c->rows,
-                   c->n, c->step > 1 ? ", long steps" : "", c->copies > 1 ? ", two copies" : "",
+    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s", c->cols, c->rows,
+                   c->n, c->step > 1 ? ", long steps" : "",
                    c->bias ? ", bias" : "", c->add ? ", add" : "", c->scale == 0 ? "" : ", scaled",
                    c->splits > 1 ? ", split" : "", c->raw ? ", x in floats" : "")) {
         return;
@@ -432,7 +363,6 @@ void rig_pair_tiles(rig *r, const rig_format *f, bool bytes, const matmul_consts
                                   .pairs = shape.pairs,
                                   .offset = shape.offset,
                                   .step = 2,
-                                  .buffers = 1,
                                   .row_lanes = t->row_lanes,
                                   .token_lanes = t->token_lanes };
     call.groups[0].times = ceil_div(call.groups[0].times, t->rows);

@@ -41,18 +41,27 @@ static float *sparse_inputs(rig *r, uint32_t n, uint32_t cols) {
     return x;
 }
 
-/* [n, cols] as halves.wgsl makes them, and rows of NaN to the end of a block. */
+enum { PIECE = 8 }; /* columns */
+
+/* Rows of x that there is room for, some more than n. */
+static uint32_t x_pitch(uint32_t n) {
+    return n + 3;
+}
+
+/* [n, cols] as halves.wgsl makes them of x_pitch(n) rows; the others are NaN, as is what a block
+ * reads behind the last one. */
 static gpu_range half_inputs(rig *r, const float *x, uint32_t n, uint32_t cols) {
     enum { BLOCK = 128 }; /* MOST of matmul_matrix.wgsl */
-    const size_t pitch = align_up(cols, 32), rows = align_up(n, BLOCK);
-    uint16_t *h = rig_alloc(r, rows * pitch, sizeof(*h));
-    for (size_t i = (size_t)n * pitch; i < rows * pitch; i++)
-        h[i] = 0x7e00;
+    const size_t pieces = align_up(cols, 32) / PIECE, pitch = x_pitch(n);
+    const size_t total = (pieces * pitch + BLOCK) * PIECE;
+    uint16_t *h = rig_alloc(r, total, sizeof(*h));
+    for (size_t i = 0; i < total; i++)
+        h[i] = i / PIECE % pitch < n && i / PIECE < pieces * pitch ? 0 : 0x7e00;
     for (size_t t = 0; t < n; t++) {
         for (size_t i = 0; i < cols; i++)
-            h[t * pitch + i] = f32_to_f16(x[t * cols + i]);
+            h[(i / PIECE * pitch + t) * PIECE + i % PIECE] = f32_to_f16(x[t * cols + i]);
     }
-    return rig_in(r, h, rows * pitch * sizeof(*h));
+    return rig_in(r, h, total * sizeof(*h));
 }
 
 /* What the roundings add up to: each weight to 11 bits, in whichever direction, or by half of the
@@ -99,7 +108,6 @@ static void call_matrix(rig *r, const matrix_case *c, gpu_range w, gpu_range x, 
         .bias = c->bias,
         .add = c->add,
         .scale = c->scale == 0 ? 1 : c->scale,
-        .edges = !c->whole,
         .cut = c->format->type == DTYPE_F32,
         .x_per = 1,
         .subgroup = info->subgroup_size,
@@ -116,9 +124,11 @@ static void call_matrix(rig *r, const matrix_case *c, gpu_range w, gpu_range x, 
         .counted = 1,
         .units = p.units,
         .n_max = p.n_max,
+        .pitch = x_pitch(c->n),
     };
     const gpu_fragment *parts[] = { c->format->part,
-                                    info->matrix == 8 ? &mma_8_part : &mma_16_part };
+                                    info->matrix == 8 ? &mma_8_part : &mma_16_part,
+                                    c->whole ? &block_whole_part : &block_edges_part };
     rig_call(r, &matmul_matrix_source, parts, &consts,
              (gpu_call){
                  .bind = { w, [MATMUL_MATRIX_X] = x, [MATMUL_MATRIX_BIAS] = bias,
@@ -234,7 +244,6 @@ static void call_experts(rig *r, const expert_case *c, const expert_pairs *g, gp
         .k = c->cols,
         .bias = c->bias,
         .scale = 1,
-        .edges = true,
         .experts = true,
         .x_per = c->by_row ? USED : 1,
         .subgroup = info->subgroup_size,
@@ -250,8 +259,10 @@ static void call_experts(rig *r, const expert_case *c, const expert_pairs *g, gp
         .first_slot = FIRST_SLOT,
         .slots = SLOTS,
         .units = ceil_div(c->cols, 32),
+        .pitch = x_pitch(c->by_row ? c->n : c->n * USED),
     };
-    const gpu_fragment *parts[] = { c->format->part, side == 8 ? &mma_8_part : &mma_16_part };
+    const gpu_fragment *parts[] = { c->format->part, side == 8 ? &mma_8_part : &mma_16_part,
+                                    &block_edges_part };
     rig_call(r, &matmul_matrix_source, parts, &consts,
              (gpu_call){
                  .bind = { w, [MATMUL_MATRIX_X] = x, [MATMUL_MATRIX_BIAS] = bias,
@@ -309,21 +320,22 @@ static void experts_row(rig *r, const expert_case *c) {
 
 static void halves_row(rig *r, uint32_t cols, uint32_t n, double scale, const char *reason) {
     if (!rig_begin(r, "halves", reason, "K %u, n %u, |x| %g", cols, n, scale)) return;
-    const size_t pitch = align_up(cols, 32), total = (size_t)n * cols;
+    const size_t pieces = align_up(cols, 32) / PIECE, total = (size_t)n * cols;
     float *x = rig_normals(r, total, scale);
     x[total - 1] = 1; /* where PLANT_INPUT shows whatever the scale */
-    rig_output *h = rig_out(r, NULL, n * pitch / 2);
+    rig_output *h = rig_out(r, NULL, pieces * n * PIECE / 2);
     rig_call(
-        r, &halves_source, NULL, &(halves_consts){ .k = cols },
+        r, &halves_source, NULL, &(halves_consts){ .k = cols, .rows = n },
         (gpu_call){
             .bind = { [HALVES_X] = rig_numbers(r, x, total, total - 1), [HALVES_H] = h->range },
-            .groups = { { .times = ceil_div((uint32_t)pitch / 8, 64) }, { .times = n } },
+            .groups = { { .times = ceil_div((uint32_t)pieces, 8) }, { .times = ceil_div(n, 8) } },
         });
     if (rig_run(r)) {
-        for (size_t i = 0; i < n * pitch; i++) {
+        for (size_t i = 0; i < pieces * n * PIECE; i++) {
             uint16_t got;
             memcpy(&got, (const uint16_t *)h->after + i, sizeof(got));
-            const double v = i % pitch < cols ? (double)x[i / pitch * cols + i % pitch] : 0;
+            const size_t row = i / PIECE % n, column = i / PIECE / n * PIECE + i % PIECE;
+            const double v = column < cols ? (double)x[row * cols + column] : 0;
             const double want = fmax(-65504, fmin(v, 65504));
             /* 11 bits in whichever direction; subnormals may become zero */
             rig_expect_half(r, got, want, fmax(fabs(want) * 0x1p-10, 0x1p-14));
@@ -335,7 +347,8 @@ static void halves_row(rig *r, uint32_t cols, uint32_t n, double scale, const ch
 void check_halves(rig *r) {
     halves_row(r, 4, 1, 3, "the least: the rest of a unit is zero");
     halves_row(r, 172, 5, 3, "a last unit of 12");
-    halves_row(r, 2080, 2, 3, "a second workgroup");
+    halves_row(r, 2080, 2, 3, "more workgroups along a row");
+    halves_row(r, 36, 19, 3, "more workgroups of rows, the last one not full");
     halves_row(r, 64, 3, 1e5, "most are beyond half floats");
     halves_row(r, 64, 3, 1e-6, "most are subnormal");
 }
