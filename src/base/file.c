@@ -154,11 +154,13 @@ static bool write_bytes(int fd, const char *path, const void *bytes, size_t n, d
     return true;
 }
 
-/* A rename is safe from a crash once its folder is synced; not every file system can. */
-static void sync_folder_of(const char *path) {
+void path_sync_folder(const char *path) {
     char folder[PATH_BYTES];
-    const char *slash = strrchr(path, '/');
-    const size_t n = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+    size_t n = strlen(path);
+    while (n > 0 && path[n - 1] == '/')
+        n--;
+    while (n > 0 && path[n - 1] != '/')
+        n--;
     if (n >= sizeof(folder)) return;
     memcpy(folder, path, n);
     folder[n] = '\0';
@@ -183,7 +185,7 @@ bool file_write_atomic(const char *path, const void *bytes, size_t n, dp_error *
     if (close(fd) != 0 && ok) ok = io_error(err, path, "cannot be closed");
     if (ok && rename(temporary, path) != 0) ok = io_error(err, path, "cannot be replaced");
     if (ok) {
-        sync_folder_of(path);
+        path_sync_folder(path);
     } else {
         unlink(temporary);
     }

@@ -195,16 +195,6 @@ bool path_can_be_made(str path, dp_error *err) {
     return output_error(err, shown, "cannot be made", number);
 }
 
-/* A rename is safe from a crash once its folder is on the disk; not every file system can. */
-static void sync_parent(const char *path) {
-    char folder[OUTPUT_PATH_BYTES];
-    if (!parent_of(str_of(path), folder)) return;
-    const int fd = open(folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-    if (fd < 0) return;
-    (void)!fsync(fd);
-    close(fd);
-}
-
 /* A file replaces a file by renaming; folders change places, and the old one is then removed. */
 static bool replace_path(const char *from, const char *to, dp_error *err) {
     if (rename(from, to) == 0) return true;
@@ -233,7 +223,7 @@ static bool replace_path(const char *from, const char *to, dp_error *err) {
 
 bool path_replace(const char *from, const char *to, dp_error *err) {
     if (!replace_path(from, to, err)) return false;
-    sync_parent(to);
+    path_sync_folder(to);
     return true;
 }
 
