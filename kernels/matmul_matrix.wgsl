@@ -4,8 +4,8 @@
 // matmul_matrix: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]) on matrix units, where subgroups
 // multiply small matrices of half floats and add in f32.
 //   W [rows, K]  any weight format, rows of whole blocks
-//   x [UNITS, 4, pitch] pieces of 8 half floats, as halves.wgsl makes them; what is read behind the
-//   last row to fill a block is not kept
+//   x [UNITS, 4, pitch] pieces of 8 half floats, as halves.wgsl makes them; a block is filled with
+//   what lies behind the last row, up to BLOCK_T pieces behind the last one
 //   b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // One workgroup makes a block of BLOCK_T tokens by BLOCK_R rows: SUBS_T by SUBS_R subgroups with
 // TILES_T by TILES_R matrices of side MMA each (fragment mma), 2 or 4 of them. For every 32 columns
@@ -34,7 +34,7 @@ override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SUBS_T * SUBS_R * SUBGROUP;
 override BLOCK_T: u32 = SUBS_T * TILES_T * MMA;
 override BLOCK_R: u32 = SUBS_R * TILES_R * MMA;
-override X_PIECES: u32 = BLOCK_T * 4 / LANES; // to a lane: a power of two
+override X_PIECES: u32 = BLOCK_T * 4 / LANES; // to a lane: a power of two, or 0
 
 const BLOCK_K = 32u;
 const PITCH = 40u; // halves to a row of a tile: 32, and 16 bytes against bank conflicts
@@ -147,11 +147,15 @@ fn put_w(i: u32, v: array<vec4f, 8>) {
     put_four(at + 28, v[7]);
 }
 
-// All that a lane reads is asked for before the first of it is put away: 1, 2 or 4 pieces of x and
-// a row of W are the rule, the loops are for few lanes.
+// All that a lane reads is asked for before the first of it is put away: up to 4 pieces of x and a
+// row of W are the rule, the loops are for few lanes. Of many, some have no piece.
 fn stage(g: Block, unit: u32, lane: u32) {
+    let some = X_PIECES > 0 || lane < BLOCK_T * 4;
     let w = w_piece(g, unit, lane);
-    let a = x_piece(g, unit, lane);
+    var a: vec4u;
+    if (some) {
+        a = x_piece(g, unit, lane);
+    }
     var b: vec4u;
     var c: vec4u;
     var d: vec4u;
@@ -162,7 +166,9 @@ fn stage(g: Block, unit: u32, lane: u32) {
         c = x_piece(g, unit, lane + 2 * LANES);
         d = x_piece(g, unit, lane + 3 * LANES);
     }
-    put_x(lane, a);
+    if (some) {
+        put_x(lane, a);
+    }
     if (X_PIECES > 1) {
         put_x(lane + LANES, b);
     }

@@ -1,6 +1,6 @@
 // block_whole: results of matmul_matrix that go from the matrices straight to y, and begin with y
-// if ADD: in whole blocks, for which y has the rows, at multiples of 16 bytes, without BIAS, SCALE
-// and EXPERTS.
+// if ADD: in whole blocks, for which y has the rows (those from n on get anything), at multiples of
+// 16 bytes, without BIAS, SCALE and EXPERTS.
 fn begin(used: bool, at: u32) -> result {
     if (ADD && used) {
         return subgroupMatrixLoad<result>(&y, at, false, p.stride);

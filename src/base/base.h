@@ -230,9 +230,11 @@ void file_read_ahead(const file *f, uint64_t offset, uint64_t n);
 bool file_read_all(const char *path, size_t ceiling, buf *out, dp_error *err) CHECK_RESULT;
 /* Writes bytes under a temporary name beside path, fsyncs, renames: all or nothing. */
 bool file_write_atomic(const char *path, const void *bytes, size_t n, dp_error *err) CHECK_RESULT;
-/* Brings the names in the folder that a path is in to the disk, where the file system can: from then
- * on a rename is safe from a crash. */
-void path_sync_folder(const char *path);
+/* Brings the names in a folder to the disk, where the file system can: from then on a rename is
+ * safe from a crash. */
+void folder_sync(const char *path);
+/* The folder that a path is in, with the slash, into out[size]; false if it does not fit. */
+bool path_parent(str path, char *out, size_t size);
 /* Bytes of physical memory; 0 if the system does not say. */
 uint64_t memory_of_host(void);
 bool path_is_folder(const char *path);

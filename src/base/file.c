@@ -154,17 +154,22 @@ static bool write_bytes(int fd, const char *path, const void *bytes, size_t n, d
     return true;
 }
 
-void path_sync_folder(const char *path) {
-    char folder[PATH_BYTES];
-    size_t n = strlen(path);
-    while (n > 0 && path[n - 1] == '/')
+bool path_parent(str path, char *out, size_t size) {
+    size_t n = path.size;
+    while (n > 0 && path.data[n - 1] == '/')
         n--;
-    while (n > 0 && path[n - 1] != '/')
+    if (n == 0 && path.size > 0) n = 1; /* the root's is the root */
+    while (n > 0 && path.data[n - 1] != '/')
         n--;
-    if (n >= sizeof(folder)) return;
-    memcpy(folder, path, n);
-    folder[n] = '\0';
-    const int fd = open(n == 0 ? "." : folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    const str folder = n > 0 ? (str){ path.data, n } : STR(".");
+    if (folder.size >= size) return false;
+    memcpy(out, folder.data, folder.size);
+    out[folder.size] = '\0';
+    return true;
+}
+
+void folder_sync(const char *path) {
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (fd < 0) return;
     (void)!fsync(fd);
     close(fd);
@@ -184,8 +189,9 @@ bool file_write_atomic(const char *path, const void *bytes, size_t n, dp_error *
     if (ok && fsync(fd) != 0) ok = io_error(err, path, "cannot be written to the disk");
     if (close(fd) != 0 && ok) ok = io_error(err, path, "cannot be closed");
     if (ok && rename(temporary, path) != 0) ok = io_error(err, path, "cannot be replaced");
+    char folder[PATH_BYTES];
     if (ok) {
-        path_sync_folder(path);
+        if (path_parent(str_of(path), folder, sizeof(folder))) folder_sync(folder);
     } else {
         unlink(temporary);
     }

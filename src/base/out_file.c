@@ -171,20 +171,9 @@ bool path_remove(const char *path, dp_error *err) {
     return ok && (rmdir(path) == 0 || output_error(err, path, "cannot be removed", errno));
 }
 
-/* The folder that a path is in, with the slash; false if it is too long. */
-static bool parent_of(str path, char folder[OUTPUT_PATH_BYTES]) {
-    size_t n = path.size;
-    while (n > 0 && path.data[n - 1] != '/')
-        n--;
-    if (n >= OUTPUT_PATH_BYTES) return false;
-    memcpy(folder, n > 0 ? path.data : ".", n > 0 ? n : 1);
-    folder[n > 0 ? n : 1] = '\0';
-    return true;
-}
-
 bool path_can_be_made(str path, dp_error *err) {
     char folder[OUTPUT_PATH_BYTES], shown[OUTPUT_PATH_BYTES];
-    if (!parent_of(path, folder)) {
+    if (!path_parent(path, folder, sizeof(folder))) {
         return err_set(err, DP_E_FILE,
                        "%.100s...: a path of %zu bytes: its folder's has at most %d", path.data,
                        path.size, OUTPUT_PATH_BYTES - 1);
@@ -223,7 +212,8 @@ static bool replace_path(const char *from, const char *to, dp_error *err) {
 
 bool path_replace(const char *from, const char *to, dp_error *err) {
     if (!replace_path(from, to, err)) return false;
-    path_sync_folder(to);
+    char folder[OUTPUT_PATH_BYTES];
+    if (path_parent(str_of(to), folder, sizeof(folder))) folder_sync(folder);
     return true;
 }
 
@@ -231,7 +221,7 @@ uint64_t disk_room(const char *path) {
     char folder[OUTPUT_PATH_BYTES];
     struct statvfs status;
     if (statvfs(path, &status) != 0 &&
-        (!parent_of(str_of(path), folder) || statvfs(folder, &status) != 0)) {
+        (!path_parent(str_of(path), folder, sizeof(folder)) || statvfs(folder, &status) != 0)) {
         return UINT64_MAX;
     }
     uint64_t bytes;

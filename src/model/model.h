@@ -721,7 +721,7 @@ q8_weight q8_weight_of(dtype type);
  * matmul_q8 that takes `step` units at a time? */
 bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes, uint32_t step);
 /* Sizes of buffers.bytes for inputs [batch, cols], and of buffers.parts for results [batch, rows].
- * matmul_matrix reads whole blocks of up to MATRIX_BLOCK rows of x. */
+ * matmul_matrix reads up to MATRIX_BLOCK pieces of 16 bytes behind the last one. */
 enum { MATRIX_BLOCK = 128 };
 uint64_t prefill_input_bytes(uint64_t batch, uint64_t cols);
 uint64_t prefill_parts_bytes(uint64_t batch, uint64_t rows);

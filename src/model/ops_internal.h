@@ -49,8 +49,8 @@ void record_matmul(recorder *r, const product *a, uint32_t part);
 /* Called for every call that is recorded: what it writes is no longer what buffers.bytes holds. */
 void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
                   const gpu_call *call);
-/* Does buffers.bytes hold this input of a product of many rows, made in this plan? To be said when a
- * call that makes it was recorded. */
+/* Does buffers.bytes hold this input of a product of many rows, made in this plan? To be said when
+ * a call that makes it was recorded. */
 bool input_is_made(const recorder *r, gpu_range x);
 void input_made(recorder *r, gpu_range x);
 /* Rows of x in a full pass, which lie side by side in buffers.bytes; the workgroups that make it,

@@ -116,7 +116,8 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
     record_halves(r, a);
     const matrix_choice c = experts ? (matrix_choice){ NULL, 1 } : choose_matrix(r, a, rows);
     const matrix_block b = experts ? expert_block(side) : *c.block;
-    const bool whole = c.splits == 1; /* else matmul_sum does the rest */
+    assert(b.subs_t * b.subs_r <= (side == 8 ? 8 : 4)); /* SUBS of the parts mma */
+    const bool whole = c.splits == 1;                   /* else matmul_sum does the rest */
     const matmul_matrix_consts consts = {
         .k = a->w->cols,
         .bias = whole && a->bias != NULL && a->bias->source != NULL,

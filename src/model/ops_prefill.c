@@ -80,7 +80,7 @@ static bool takes_bytes(const recorder *r, const weight *w) {
 /* ---- choosing ------------------------------------------------------------------------------ */
 
 uint64_t prefill_input_bytes(uint64_t batch, uint64_t cols) {
-    return (batch + MATRIX_BLOCK) * ((cols + UNIT - 1) / UNIT) * 4 * 16;
+    return ((cols + UNIT - 1) / UNIT * 4 * batch + MATRIX_BLOCK) * 16;
 }
 
 uint64_t prefill_parts_bytes(uint64_t batch, uint64_t rows) {
@@ -110,14 +110,14 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
 }
 
 /* Of y, in a full pass. */
-static uint32_t rows_at_once(const dp_model *m, const product *a) {
+static uint32_t rows_of_y(const dp_model *m, const product *a) {
     return a->y.picked ? m->shapes.n_out : m->shapes.batch;
 }
 
 /* The tile with its columns whole, and in parts. */
 static void offer_tile(tuned_question *q, const recorder *r, const product *a, uint32_t tile,
                        matmul_choice c) {
-    const uint32_t n = rows_at_once(r->m, a);
+    const uint32_t n = rows_of_y(r->m, a);
     const bool software = is_software(r->m->gpu);
     const bool whole = q->rows % 4 != 0 || a->y.picked || software;
     for (c.splits = 1; c.splits <= (whole ? 1 : SPLITS_MOST); c.splits *= 2) {
@@ -146,7 +146,7 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     tuned_question q = { .rows = rows, .cols = a->w->cols };
     snprintf(q.key, sizeof q.key, "%s%s %s %ux%u %u", bytes ? "matmul_q8" : "matmul",
              a->y.add ? " add" : "", weight_fragment(a->w->type)->name, rows, a->w->cols,
-             rows_at_once(r->m, a));
+             rows_of_y(r->m, a));
     const uint32_t step = bytes && !software ? Q8_STEP : 1;
     for (uint32_t i = 0; i < MATMUL_TILES; i++) {
         const matmul_choice c = { .tile = &matmul_tiles[i], .step = step };
@@ -204,7 +204,7 @@ static uint32_t input_times(const dp_model *m, const product *a) {
 }
 
 uint32_t input_rows(const dp_model *m, const product *a) {
-    return rows_at_once(m, a) * input_times(m, a);
+    return rows_of_y(m, a) * input_times(m, a);
 }
 
 gpu_extent input_extent(const dp_model *m, const product *a, uint32_t per) {

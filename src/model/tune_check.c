@@ -56,6 +56,8 @@ static bool holds_halves(const dp_model *m, const gpu_buffer *b) {
 static bool fill(const tuning *t, gpu_range r, bool output, dp_error *err) {
     const buffers *b = &t->m->buffers;
     const uint64_t n = looked_at(r) / 4;
+    /* Of a product's input all columns, which may lie far behind what is looked at of results. */
+    const uint64_t all = r.buffer == b->bytes.buffer ? r.size / 4 * 4 : 4 * n;
     const bool halves = holds_halves(t->m, r.buffer), positive = r.buffer == b->squares.buffer;
     const bool nothing = output && r.buffer != b->x.buffer;
     const uint32_t half = halves ? 0x38003800 : 0x3f000000;
@@ -65,7 +67,11 @@ static bool fill(const tuning *t, gpu_range r, bool output, dp_error *err) {
         state = state * 1664525 + 1013904223; /* Knuth's and Lewis' generator */
         t->scratch[i] = nothing ? 0x7fc00001 : half | ((state ^ state >> 15) & random);
     }
-    return gpu_write(t->m->gpu, gpu_part(r, 0, 4 * n), t->scratch, err);
+    bool ok = true;
+    for (uint64_t at = 0; at < all && ok; at += 4 * n) {
+        ok = gpu_write(t->m->gpu, gpu_part(r, at, min_u64(4 * n, all - at)), t->scratch, err);
+    }
+    return ok;
 }
 
 /* ---- running -------------------------------------------------------------------------------- */

@@ -330,7 +330,7 @@ static void call_tiles_of(rig *r, const expert_product *c, const expert_operands
                                       .bias_first = 1000000, /* of no meaning here */
                                       .first_slot = part == 0 ? 0 : o->split,
                                       .slots = part == 0 ? o->split : o->n_slots - o->split,
-                                      .pitch = c->per_pair ? o->n_pairs : c->n };
+                                      .pitch = RIG_SPARE_ROWS + (c->per_pair ? o->n_pairs : c->n) };
     const uint32_t n_tiles = ceil_div(o->n_pairs, TILE_PAIRS) + min_u32(c->n_experts, o->n_pairs);
     rig_pair_tiles(r, c->format, c->bytes, &how,
                    (gpu_call){
@@ -448,7 +448,7 @@ static void expert_product_row(rig *r, const expert_product *c) {
     double *xd = rig_doubles(r, x, n_x * k);
     if (c->bytes) {
         const uint32_t *bytes = rig_bytes(r, x, n_x, c->cols, xd);
-        o.x_range = rig_in(r, bytes, n_x * ceil_div(c->cols, 32) * 48);
+        o.x_range = rig_in(r, bytes, (n_x + RIG_SPARE_ROWS) * ceil_div(c->cols, 32) * 48);
     } else {
         o.x_range = rig_in(r, x, n_x * k * sizeof(float));
     }

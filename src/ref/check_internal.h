@@ -124,9 +124,11 @@ uint32_t rig_reduces(const rig *r, rig_reduce out[2]);
 /* What the roundings of one element of W x may add up to, w and x [cols], summed as `team` lanes of
  * matvec do it, or as matmul with 1 (check_dense.c). */
 double rig_product_bound(uint32_t team, uint32_t cols, const float *w, const double *x);
-/* x [n, cols] in signed bytes as quantise.wgsl makes it, words [units, 3, n, 4]; `exact` [n, cols]
- * gets what the bytes stand for, so that a product with them has the tolerance of f32 alone; and
- * that tolerance, columns split after so many units (check_matmul.c). */
+/* x [n, cols] in signed bytes as quantise.wgsl makes it of n + RIG_SPARE_ROWS rows, the last ones of
+ * which are no numbers: words [units, 3, n + RIG_SPARE_ROWS, 4]; `exact` [n, cols] gets what the
+ * bytes stand for, so that a product with them has the tolerance of f32 alone; and that tolerance,
+ * columns split after so many units (check_matmul.c). */
+enum { RIG_SPARE_ROWS = 3 };
 uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact);
 double rig_bytes_bound(dtype type, uint32_t cols, uint32_t split_units, const float *w,
                        const double *x);

@@ -12,12 +12,14 @@ enum { UNIT = 32, HALF = 16, SIDE_QUANTISE = 8, EXPERTS_TILE = 1 };
 /* ---- bytes of x ---------------------------------------------------------------------------- */
 
 uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact) {
-    const size_t units = ceil_div(cols, UNIT);
-    uint32_t *q = rig_alloc(r, n * 12 * units, sizeof(uint32_t));
+    const size_t units = ceil_div(cols, UNIT), pitch = n + RIG_SPARE_ROWS;
+    uint32_t *q = rig_alloc(r, pitch * 12 * units, sizeof(uint32_t));
+    for (size_t at = 0; at < pitch * 12 * units; at++)
+        q[at] = at / 4 % pitch < n ? 0 : 0x7fc00001; /* no number */
     for (size_t at = 0; at < n * units; at++) {
         const size_t row = at / units, u = at % units, first = row * cols + u * UNIT;
         const size_t count = min_u64(UNIT, cols - u * UNIT);
-        uint32_t *planes = q + 4 * (u * 3 * n + row);
+        uint32_t *planes = q + 4 * (u * 3 * pitch + row);
         float most = 0;
         for (size_t i = 0; i < count; i++)
             most = fmaxf(most, fabsf(x[first + i]));
@@ -25,13 +27,13 @@ uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exa
         int sum[2] = { 0, 0 };
         for (size_t i = 0; i < count; i++) {
             const int b = most > 0 ? (int)lroundf(x[first + i] / most * 127) : 0;
-            planes[i / HALF * 4 * n + i % HALF / 4] |= (uint32_t)(b & 255) << i % 4 * 8;
+            planes[i / HALF * 4 * pitch + i % HALF / 4] |= (uint32_t)(b & 255) << i % 4 * 8;
             sum[i / HALF] += b;
             exact[first + i] = (double)s * b;
         }
         for (size_t h = 0; h < 2; h++) {
             const float pair[2] = { s, s * (float)sum[h] };
-            memcpy(planes + 8 * n + 2 * h, pair, sizeof(pair));
+            memcpy(planes + 8 * pitch + 2 * h, pair, sizeof(pair));
         }
     }
     return q;
@@ -73,7 +75,7 @@ static void expect_unit(rig *r, const rig_output *q, size_t at, size_t plane, co
     }
 }
 
-/* Of rows that are there n, and so many workgroups of rows. */
+/* x [n, cols] to q, which has room for n rows. */
 static void call_quantise(rig *r, gpu_range x, gpu_range q, uint32_t cols, uint32_t n) {
     rig_call(r, &quantise_source, NULL, &(quantise_consts){ .k = cols, .rows = n },
              (gpu_call){ .bind = { [QUANTISE_X] = x, [QUANTISE_Q] = q },
@@ -252,7 +254,7 @@ static void call_tiles(rig *r, const tile_case *c, const tile_operands *o) {
                                       .counted = 1,
                                       .units = split_units(c),
                                       .n_max = c->n + 1,
-                                      .pitch = c->n };
+                                      .pitch = c->n + (c->raw ? 0 : RIG_SPARE_ROWS) };
     const gpu_call call = {
         .bind = { o->w, [MATMUL_X] = o->x, [MATMUL_BIAS] = o->bias,
                   [MATMUL_SIZES] = rig_sizes(r, sizes),
@@ -301,7 +303,8 @@ static void tile_row(rig *r, const tile_case *c) {
      */
     tile_operands o = { .column = 3, .stride = c->rows + 5, .first = 6 };
     const size_t k = c->cols, rows = c->rows, n = c->n;
-    const size_t words = n * 12 * ceil_div(c->cols, UNIT);
+    const size_t spare = c->raw ? 0 : RIG_SPARE_ROWS;
+    const size_t words = (n + spare) * 12 * ceil_div(c->cols, UNIT);
     float *w;
     o.w = rig_weights(r, c->format->type, rows, k, &w);
     const float *x = rig_normals(r, n * k, 1), *bias = rig_normals(r, o.first + rows, 1);

@@ -9,9 +9,9 @@ typedef struct {
     uint32_t subs_t, subs_r, tiles_t, tiles_r;
 } block;
 
-/* Every count of matrices; none over 128 tokens or rows. */
+/* Every count of matrices; none over 128 tokens or rows, or over SUBS of mma_16. */
 static const block blocks[] = {
-    { 2, 2, 2, 2 }, { 2, 2, 2, 4 }, { 2, 2, 4, 2 }, { 1, 2, 4, 4 }, { 4, 2, 2, 4 },
+    { 2, 2, 2, 2 }, { 2, 2, 2, 4 }, { 2, 2, 4, 2 }, { 1, 2, 4, 4 }, { 4, 1, 2, 4 },
 };
 
 typedef struct {

@@ -146,13 +146,6 @@ bool disk_replace(const char *path, const char *to, const char *old, dp_error *e
     return false;
 }
 
-void disk_sync_folder(const char *path) {
-    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    (void)!fsync(fd); /* not every file system can */
-    close(fd);
-}
-
 uint64_t disk_bytes(const char *path) {
     struct stat status;
     if (stat(path, &status) != 0) return 0;

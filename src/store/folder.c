@@ -295,6 +295,6 @@ bool dp_store_remove(const dp_store_options *options, const char *name, dp_error
                            name, o->folder)
                  : err_set(err, DP_E_FILE, "%s: no model of %.300s has that name", name, o->folder);
     }
-    disk_sync_folder(o->folder);
+    folder_sync(o->folder);
     return ok;
 }

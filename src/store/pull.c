@@ -189,7 +189,7 @@ static bool tidy_part(pull *p, dp_error *err) {
         ok = path_join(path, sizeof(path), p->part, names[i], err) && disk_remove(path, err);
     }
     arena_free(&memory);
-    disk_sync_folder(p->part);
+    folder_sync(p->part);
     return ok;
 }
 
@@ -283,11 +283,11 @@ static bool install_part(pull *p, dp_error *err) {
     }
     if (is_there) {
         if (!disk_remove(old, err) || !disk_replace(p->part, p->path, old, err)) return false;
-        disk_sync_folder(p->store->folder);
+        folder_sync(p->store->folder);
         return disk_remove(old, err);
     }
     if (!disk_rename(p->part, p->path, err)) return false;
-    disk_sync_folder(p->store->folder);
+    folder_sync(p->store->folder);
     return true;
 }
 

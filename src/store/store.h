@@ -50,7 +50,6 @@ bool disk_rename(const char *path, const char *to, dp_error *err) CHECK_RESULT;
 /* Puts the folder `path` in the place of `to` in one step where the system can; what was there lies
  * at `old` then, which must not be there before. */
 bool disk_replace(const char *path, const char *to, const char *old, dp_error *err) CHECK_RESULT;
-void disk_sync_folder(const char *path); /* best effort */
 uint64_t disk_bytes(const char *path);   /* of a file, or of the files in a folder */
 
 /* The names in a folder, sorted; without those that begin with a dot unless `hidden`. All in
