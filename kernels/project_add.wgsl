@@ -19,6 +19,7 @@ override SPLIT: u32;
 override AHEAD: u32;
 override WG: u32;
 override TEAM: u32;
+override SHARED: bool;
 override BIAS: bool;
 override NEXT: bool;
 override SCALE: f32;

@@ -17,6 +17,7 @@ override SPLIT: u32;
 override AHEAD: u32;
 override WG: u32;
 override TEAM: u32;
+override SHARED: bool;
 override NORMED: bool;
 override EPS: f32;
 override ACT: u32;

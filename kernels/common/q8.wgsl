@@ -11,6 +11,10 @@ struct Input {
 
 fn input_load(t: u32, unit: u32) -> Input {
     let at = t * 3 * UNITS + unit;
+    if (SHARED) {
+        let v = first_eight(x[at + min(shared_lane % 8, 2) * UNITS]);
+        return Input(v[0], v[1], bitcast<vec4f>(v[2]));
+    }
     return Input(x[at], x[at + UNITS], bitcast<vec4f>(x[at + 2 * UNITS]));
 }
 

@@ -5,6 +5,13 @@
 override QUARTER: u32 = max(TEAM / 4, 1);
 var<workgroup> reduce_part: array<f32, WG>;
 
+// What the first eight lanes of the subgroup have, for all of them.
+fn first_eight(v: vec4u) -> array<vec4u, 8> {
+    return array<vec4u, 8>(subgroupBroadcast(v, 0u), subgroupBroadcast(v, 1u),
+        subgroupBroadcast(v, 2u), subgroupBroadcast(v, 3u), subgroupBroadcast(v, 4u),
+        subgroupBroadcast(v, 5u), subgroupBroadcast(v, 6u), subgroupBroadcast(v, 7u));
+}
+
 // Sum over the TEAM lanes that share lane / TEAM; all of them get it.
 fn team_sum(v: f32, lane: u32) -> f32 {
     var sum = v;

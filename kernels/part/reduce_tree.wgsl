@@ -3,6 +3,11 @@
 override QUARTER: u32 = max(TEAM / 4, 1);
 var<workgroup> reduce_part: array<f32, WG>;
 
+// Nothing that lanes could have of each other: kernels ask for it where there are subgroups.
+fn first_eight(v: vec4u) -> array<vec4u, 8> {
+    return array<vec4u, 8>(v, v, v, v, v, v, v, v);
+}
+
 fn reduce_tree(v: f32, lane: u32, width: u32) -> f32 {
     reduce_part[lane] = v;
     for (var step = width / 2; step > 0; step >>= 1) {

@@ -720,6 +720,9 @@ q8_weight q8_weight_of(dtype type);
 /* Has the device the lanes and the workgroup memory for a tile of matmul, or with `bytes` of
  * matmul_q8 that takes `step` units at a time? */
 bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes, uint32_t step);
+/* Whether eight lanes of a subgroup can read together what all of its lanes need: those of a
+ * product with `lanes` of them to a row (SHARED of products.wgsl). */
+bool lanes_share(uint32_t lanes, const dp_device_info *info);
 /* Sizes of buffers.bytes for inputs [batch, cols], and of buffers.parts for results [batch, rows].
  * matmul_matrix reads up to MATRIX_BLOCK pieces of 16 bytes behind the last one. */
 enum { MATRIX_BLOCK = 128 };

@@ -1,7 +1,8 @@
 /* ops_prefill: matrix products of passes of many rows.
  *
  * Two kernels make tiles of the result: matmul.wgsl with x in floats, matmul_q8.wgsl with x in
- * signed bytes, which quantised matrices get where the model computes with them (shapes.int8). The
+ * signed bytes, which quantised matrices get where the model computes with them (shapes.int8);
+ * matmul_rows.wgsl is for software GPUs, where it can be. The
  * bytes of an input are made once, in front of the first product that reads it, and kept until
  * something writes the input again (forget_bytes). Which tile a product gets, and into how many
  * parts its columns are split, choose_matmul says. */
@@ -10,10 +11,10 @@
 #include <stdio.h>
 
 enum {
-    UNIT = 32, /* columns that share a scale */
+    UNIT = 32,         /* columns that share a scale */
     QUANTISE_SIDE = 8, /* units, and rows, to a workgroup of quantise.wgsl */
-    SUM_LANES = 64, /* of matmul_sum.wgsl */
-    Q8_STEP = 2,    /* units at a time */
+    SUM_LANES = 64,    /* of matmul_sum.wgsl */
+    Q8_STEP = 2,       /* units at a time */
     SPLITS_MOST = 8,
     PARTS_BYTES = 16 << 20,
 };
@@ -73,8 +74,15 @@ bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes
            memory <= info->max_workgroup_memory;
 }
 
+/* Products that matmul_rows makes, in tiles of the size of experts', from floats: on a software GPU
+ * faster than dot products of bytes. */
+static bool takes_rows(const recorder *r) {
+    return is_software(r->m->gpu) && lanes_share(1, gpu_info(r->m->gpu));
+}
+
 static bool takes_bytes(const recorder *r, const weight *w) {
-    return r->m->shapes.int8 && !r->m->shapes.calibrate && dtype_is_quantised(w->type);
+    return r->m->shapes.int8 && !r->m->shapes.calibrate && dtype_is_quantised(w->type) &&
+           !takes_rows(r);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------ */
@@ -140,7 +148,7 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     const dp_device_info *info = gpu_info(r->m->gpu);
     const bool bytes = takes_bytes(r, a->w), software = is_software(r->m->gpu);
     const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
-    if (a->w->experts) {
+    if (a->w->experts || takes_rows(r)) {
         return (matmul_choice){ usual, 1, 1 };
     }
     tuned_question q = { .rows = rows, .cols = a->w->cols };
@@ -273,6 +281,24 @@ static void add_tiles(recorder *r, const product *a, const matmul_choice *c, gpu
     add_call(r, &matmul_source, parts, &consts, call);
 }
 
+static void add_rows(recorder *r, const product *a, const matmul_choice *c, gpu_call call) {
+    const matmul_rows_consts consts = {
+        .k = a->w->cols,
+        .bias = a->bias != NULL && a->bias->source != NULL,
+        .add = a->y.add,
+        .scale = a->y.scale != 0 ? a->y.scale : 1,
+        .experts = a->w->experts,
+        .x_per = a->x_per,
+        .tokens = c->tile->tokens,
+        .wg = c->tile->rows,
+        .team = 1,
+    };
+    call.bind[MATMUL_ROWS_X] = a->x;
+    add_call(r, &matmul_rows_source,
+             (const gpu_fragment *[]){ weight_fragment(a->w->type), reduce_fragment(r->m->gpu) },
+             &consts, call);
+}
+
 static void add_tiles_of_bytes(recorder *r, const product *a, const matmul_choice *c,
                                gpu_call call) {
     const gpu_fragment *const parts[] = { weight_fragment(a->w->type), c->tile->lanes };
@@ -321,10 +347,14 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
         .pitch = input_rows(m, a),
     };
     _Static_assert(sizeof(matmul_params) == offsetof(matmul_q8_params, pitch) &&
-                       (int)MATMUL_PLACE == (int)MATMUL_Q8_PLACE,
-                   "both kernels bind alike");
+                       sizeof(matmul_params) == sizeof(matmul_rows_params) &&
+                       (int)MATMUL_PLACE == (int)MATMUL_Q8_PLACE &&
+                       (int)MATMUL_PLACE == (int)MATMUL_ROWS_PLACE,
+                   "the kernels bind alike");
     const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = c.tile->tokens };
-    (takes_bytes(r, a->w) ? add_tiles_of_bytes : add_tiles)(
+    (takes_rows(r)    ? add_rows
+     : takes_bytes(r, a->w) ? add_tiles_of_bytes
+                            : add_tiles)(
         r, a, &c,
         (gpu_call){
             .bind = { [0] = p->range,

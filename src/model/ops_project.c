@@ -180,6 +180,10 @@ static project_shape shape_at(const recorder *r, shape_kind kind, uint32_t i) {
     return i - before < SHAPES_OF ? shapes_of[kind][i - before] : none;
 }
 
+bool lanes_share(uint32_t lanes, const dp_device_info *info) {
+    return lanes == 1 && info->subgroups && info->subgroup_size >= 8;
+}
+
 static uint32_t group_rows(const project_shape *s) {
     return s->wg / (s->split * s->team) * s->rows;
 }
@@ -285,6 +289,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .normed = in.norm != NULL && in.norm->source != NULL,
         .eps = m->config.norm_eps,
         .bias = bias.buffer != m->buffers.none.buffer,
@@ -378,6 +383,7 @@ void op_project_glu(recorder *r, uint32_t layer) {
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .normed = in.norm->source != NULL,
         .eps = c->norm_eps,
         .act = c->activation,
@@ -419,6 +425,7 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .bias = bias != NULL && bias->source != NULL,
         .next = next != NULL,
         .scale = m->config.residual_scale,

@@ -267,8 +267,8 @@ typedef struct {
     bool bias, add;
     bool reversed; /* the part with the later slots goes first */
     bool one;      /* all rows choose the same */
-    bool bytes;    /* matmul_q8 */
-    float scale;   /* 0: 1 */
+    tile_kernel kernel;
+    float scale; /* 0: 1 */
     const char *reason;
 } expert_product;
 
@@ -332,7 +332,7 @@ static void call_tiles_of(rig *r, const expert_product *c, const expert_operands
                                       .slots = part == 0 ? o->split : o->n_slots - o->split,
                                       .pitch = RIG_SPARE_ROWS + (c->per_pair ? o->n_pairs : c->n) };
     const uint32_t n_tiles = ceil_div(o->n_pairs, TILE_PAIRS) + min_u32(c->n_experts, o->n_pairs);
-    rig_pair_tiles(r, c->format, c->bytes, &how,
+    rig_pair_tiles(r, c->format, c->kernel, &how,
                    (gpu_call){
                        .bind = { o->w_range[part], [MATMUL_X] = o->x_range,
                                  [MATMUL_BIAS] = o->bias_range, [MATMUL_SIZES] = shared[0],
@@ -416,8 +416,9 @@ static void expect_pair(rig *r, const expert_product *c, const expert_operands *
     for (uint32_t i = 0; i < c->rows; i++) {
         const size_t element = at + o->column + i;
         const float *wi = w + (size_t)i * c->cols;
-        const double bound = c->bytes ? rig_bytes_bound(c->format->type, c->cols, c->cols, wi, x)
-                                      : rig_product_bound(team, c->cols, wi, x);
+        const double bound = c->kernel == TILES_BYTES
+                                 ? rig_bytes_bound(c->format->type, c->cols, c->cols, wi, x)
+                                 : rig_product_bound(team, c->cols, wi, x);
         rig_expect_product(r, rig_float(o->y, element), want[i], bound, c->bias, c->scale,
                            c->add ? &o->y->before[element] : NULL);
     }
@@ -427,11 +428,8 @@ static void expect_pair(rig *r, const expert_product *c, const expert_operands *
 static void expert_product_row(rig *r, const expert_product *c) {
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "%s experts %s%s%s",
-             c->reduce != NULL ? "matvec"
-             : c->bytes        ? "matmul_q8"
-                               : "matmul",
-             c->format->name, c->reduce == NULL ? "" : " ",
-             c->reduce == NULL ? "" : c->reduce->part->name);
+             c->reduce != NULL ? "matvec" : rig_tile_kernels[c->kernel], c->format->name,
+             c->reduce == NULL ? "" : " ", c->reduce == NULL ? "" : c->reduce->part->name);
     if (!rig_begin(r, kernel, c->reason,
                    "K %u, rows %u, %u of %u experts, %u hidden, n %u%s%s%s%s%s", c->cols, c->rows,
                    c->n_used, c->n_experts, c->hidden, c->n, c->per_pair ? ", x per pair" : "",
@@ -446,7 +444,7 @@ static void expert_product_row(rig *r, const expert_product *c) {
     o.w_range[1] = rig_weights(r, c->format->type, (o.n_slots - o.split) * rows, k, &o.w[1]);
     const float *x = rig_normals(r, n_x * k, 1);
     double *xd = rig_doubles(r, x, n_x * k);
-    if (c->bytes) {
+    if (c->kernel == TILES_BYTES) {
         const uint32_t *bytes = rig_bytes(r, x, n_x, c->cols, xd);
         o.x_range = rig_in(r, bytes, (n_x + RIG_SPARE_ROWS) * ceil_div(c->cols, 32) * 48);
     } else {
@@ -525,14 +523,20 @@ void check_expert_matmul(rig *r) {
           .scale = 0.22f, .reason = "all at once" },
         { f, NULL, 172, 7, 8, 2, 75, .hidden = 2, .bias = true, .add = true, .scale = 0.22f,
           .reversed = true, .reason = "all at once" },
-        { q8_0, NULL, 172, 70, 4, 2, 33, .per_pair = true, .reason = "down", .bytes = true },
+        { q8_0, NULL, 172, 70, 4, 2, 33, .per_pair = true, .reason = "down",
+          .kernel = TILES_BYTES },
         { q8_0, NULL, 68, 65, 8, 1, 97, .one = true, .reason = "four tiles of one expert",
-          .bytes = true },
+          .kernel = TILES_BYTES },
         { q8_0, NULL, 172, 7, 8, 2, 75, .hidden = 2, .bias = true, .add = true, .scale = 0.22f,
-          .reversed = true, .reason = "all at once", .bytes = true },
+          .reversed = true, .reason = "all at once", .kernel = TILES_BYTES },
     };
     for (size_t j = 0; j < ARRAY_LEN(cases); j++)
         expert_product_row(r, &cases[j]);
+    for (size_t j = 0; j < ARRAY_LEN(cases) && rig_has_rows(r); j++) {
+        expert_product rows = cases[j];
+        rows.kernel = TILES_ROWS;
+        if (cases[j].kernel == TILES_FLOATS) expert_product_row(r, &rows);
+    }
 }
 
 /* ---- expert_combine ------------------------------------------------------------------------ */

@@ -124,17 +124,20 @@ uint32_t rig_reduces(const rig *r, rig_reduce out[2]);
 /* What the roundings of one element of W x may add up to, w and x [cols], summed as `team` lanes of
  * matvec do it, or as matmul with 1 (check_dense.c). */
 double rig_product_bound(uint32_t team, uint32_t cols, const float *w, const double *x);
-/* x [n, cols] in signed bytes as quantise.wgsl makes it of n + RIG_SPARE_ROWS rows, the last ones of
+/* x [n, cols] in signed bytes as quantise.wgsl makes it of n + RIG_SPARE_ROWS rows, the last of
  * which are no numbers: words [units, 3, n + RIG_SPARE_ROWS, 4]; `exact` [n, cols] gets what the
  * bytes stand for, so that a product with them has the tolerance of f32 alone; and that tolerance,
  * columns split after so many units (check_matmul.c). */
 enum { RIG_SPARE_ROWS = 3 };
+typedef enum { TILES_FLOATS, TILES_BYTES, TILES_ROWS } tile_kernel;
+extern const char *const rig_tile_kernels[]; /* their names */
+bool rig_has_rows(const rig *r);             /* whether matmul_rows can run */
 uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact);
 double rig_bytes_bound(dtype type, uint32_t cols, uint32_t split_units, const float *w,
                        const double *x);
 /* Calls matmul, or matmul_q8, by the tile that expert_group makes pairs for; groups[0] counts rows
  * of W. */
-void rig_pair_tiles(rig *r, const rig_format *f, bool bytes, const matmul_consts *how,
+void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmul_consts *how,
                     gpu_call call);
 /* Of cap tanh(z / cap) where z is off by up to `error` (check_dense.c). */
 double rig_softcap_bound(double z, double cap, double error);
@@ -151,6 +154,7 @@ void check_qk_norm(rig *r);
 void check_softcap(rig *r);
 void check_matvec(rig *r);
 void check_matmul(rig *r);
+void check_matmul_rows(rig *r);
 void check_quantise(rig *r);
 void check_matmul_q8(rig *r);
 void check_matrix(rig *r);

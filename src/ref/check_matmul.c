@@ -129,6 +129,7 @@ typedef struct {
     float scale;     /* 0: 1 */
     uint32_t splits; /* workgroups to the columns; 0: 1 */
     uint32_t step;   /* of matmul_q8; 0: 1 */
+    bool by_rows;    /* matmul_rows */
 } tile_case;
 
 /* What the roundings add up to, in the order of matmul_q8.wgsl. Per unit: the terms scale i s of
@@ -223,6 +224,28 @@ static void call_bytes(rig *r, const tile_case *c, const matmul_q8_params *param
              &consts, call);
 }
 
+/* By matmul_rows, in tiles of that size. */
+static void call_rows(rig *r, const rig_format *f, const matmul_tile *t, const matmul_consts *how,
+                      gpu_call call) {
+    const matmul_rows_consts consts = {
+        .k = how->k,
+        .bias = how->bias,
+        .add = how->add,
+        .scale = how->scale,
+        .experts = how->experts,
+        .x_per = how->x_per,
+        .tokens = t->tokens,
+        .wg = t->rows,
+        .team = 1,
+    };
+    _Static_assert(sizeof(matmul_params) == sizeof(matmul_rows_params) &&
+                       (int)MATMUL_Y == (int)MATMUL_ROWS_Y &&
+                       (int)MATMUL_PLACE == (int)MATMUL_ROWS_PLACE,
+                   "the kernels bind alike");
+    rig_call(r, &matmul_rows_source, (const gpu_fragment *[]){ f->part, &reduce_subgroup_part },
+             &consts, call);
+}
+
 static void call_floats(rig *r, const tile_case *c, const matmul_q8_params *params, gpu_call call) {
     const bool split = c->splits > 1;
     const matmul_consts consts = {
@@ -239,6 +262,10 @@ static void call_floats(rig *r, const tile_case *c, const matmul_q8_params *para
                        (int)MATMUL_Y == (int)MATMUL_Q8_Y,
                    "the kernels bind alike");
     call.params = params;
+    if (c->by_rows) {
+        call_rows(r, c->format, c->tile, &consts, call);
+        return;
+    }
     rig_call(r, &matmul_source, (const gpu_fragment *[]){ c->format->part, c->tile->lanes },
              &consts, call);
 }
@@ -291,11 +318,12 @@ static gpu_range made_bytes(rig *r, const tile_case *c, const float *x, const ri
 
 static void tile_row(rig *r, const tile_case *c) {
     char kernel[96];
-    snprintf(kernel, sizeof(kernel), "%s %s %s", c->bytes ? "matmul_q8" : "matmul", c->format->name,
+    const tile_kernel by = c->bytes ? TILES_BYTES : c->by_rows ? TILES_ROWS : TILES_FLOATS;
+    snprintf(kernel, sizeof(kernel), "%s %s %s", rig_tile_kernels[by], c->format->name,
              c->tile->name);
-    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s", c->cols, c->rows,
-                   c->n, c->step > 1 ? ", long steps" : "",
-                   c->bias ? ", bias" : "", c->add ? ", add" : "", c->scale == 0 ? "" : ", scaled",
+    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s", c->cols, c->rows, c->n,
+                   c->step > 1 ? ", long steps" : "", c->bias ? ", bias" : "",
+                   c->add ? ", add" : "", c->scale == 0 ? "" : ", scaled",
                    c->splits > 1 ? ", split" : "", c->raw ? ", x in floats" : "")) {
         return;
     }
@@ -348,10 +376,22 @@ static void tile_row(rig *r, const tile_case *c) {
     rig_end(r);
 }
 
-void rig_pair_tiles(rig *r, const rig_format *f, bool bytes, const matmul_consts *how,
+bool rig_has_rows(const rig *r) {
+    return lanes_share(1, gpu_info(r->g));
+}
+
+const char *const rig_tile_kernels[] = { "matmul", "matmul_q8", "matmul_rows" };
+
+void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmul_consts *how,
                     gpu_call call) {
     const matmul_tile *t = &matmul_tiles[EXPERTS_TILE];
     const q8_weight shape = q8_weight_of(f->type);
+    call.groups[0].times = ceil_div(call.groups[0].times, t->rows);
+    if (kernel == TILES_ROWS) {
+        call_rows(r, f, t, how, call);
+        return;
+    }
+    const bool bytes = kernel == TILES_BYTES;
     matmul_consts floats = *how;
     floats.row_lanes = t->row_lanes;
     floats.token_lanes = t->token_lanes;
@@ -368,7 +408,6 @@ void rig_pair_tiles(rig *r, const rig_format *f, bool bytes, const matmul_consts
                                   .step = 2,
                                   .row_lanes = t->row_lanes,
                                   .token_lanes = t->token_lanes };
-    call.groups[0].times = ceil_div(call.groups[0].times, t->rows);
     rig_call(r, bytes ? &matmul_q8_source : &matmul_source,
              (const gpu_fragment *[]){ f->part, t->lanes }, bytes ? (const void *)&q8 : &floats,
              call);
@@ -433,6 +472,28 @@ void check_matmul(rig *r) {
         { usual, f32, 300, 4, 1, "the last part is short, all at once", .bias = true, .add = true,
           .scale = 0.22f, .splits = 4 },
         { usual, f32, 11008, 3, 2, .reason = "a long row (Llama 2 7B)" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        tile_row(r, &cases[i]);
+}
+
+void check_matmul_rows(rig *r) {
+    const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
+    const rig_format *f32 = format_of(DTYPE_F32);
+    if (!rig_has_rows(r)) return;
+    for (size_t i = 0; i < RIG_FORMATS; i++) {
+        const rig_format *f = &rig_formats[i];
+        const uint32_t block = dtype_get(f->type)->block_elements;
+        tile_row(r, &(tile_case){ usual, f, block == 256 ? 548 : 172, 70, 33, .by_rows = true,
+                                  .reason = "a row ends inside a unit and, in packs, a block" });
+    }
+    const tile_case cases[] = {
+        { usual, f32, 172, 1, 1, .reason = "the least product", .by_rows = true },
+        { usual, f32, 4, 70, 9, .reason = "the least row, a ninth token", .by_rows = true },
+        { usual, f32, 192, 64, 32, .reason = "a full tile", .by_rows = true },
+        { usual, f32, 160, 65, 31, .bias = true, .add = true, .scale = 0.22f, .by_rows = true,
+          .reason = "a row more, a token less" },
+        { usual, f32, 11008, 3, 2, .reason = "a long row (Llama 2 7B)", .by_rows = true },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         tile_row(r, &cases[i]);

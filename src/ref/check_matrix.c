@@ -126,8 +126,7 @@ static void call_matrix(rig *r, const matrix_case *c, gpu_range w, gpu_range x, 
         .n_max = p.n_max,
         .pitch = x_pitch(c->n),
     };
-    const gpu_fragment *parts[] = { c->format->part,
-                                    info->matrix == 8 ? &mma_8_part : &mma_16_part,
+    const gpu_fragment *parts[] = { c->format->part, info->matrix == 8 ? &mma_8_part : &mma_16_part,
                                     c->whole ? &block_whole_part : &block_edges_part };
     rig_call(r, &matmul_matrix_source, parts, &consts,
              (gpu_call){

@@ -4,6 +4,7 @@
  * (Higham 2002, 3.3), every operation erring by U times its result. Input in signed bytes is made
  * here, and the reference multiplies exactly the numbers that those bytes stand for. */
 #include "gpu/gpu.h"
+#include "model/model.h"
 #include "ref/check_internal.h"
 
 #include <math.h>
@@ -69,6 +70,17 @@ static team_shape shape_for(const rig *r, const rig_reduce *reduce, const team_s
     for (; s.wg > most; s.wg /= 2)
         s.team /= 2;
     return s;
+}
+
+static bool is_shared(const rig *r, const team_shape *s) {
+    return s->reduce->part == &reduce_subgroup_part &&
+           lanes_share(s->split * s->team, gpu_info(r->g));
+}
+
+/* Sums by turns, pipelines are what costs time; those of lanes that have rows to themselves, and
+ * may share x, by both. */
+static bool is_run(const team_shape *wanted, size_t reduce, size_t turn) {
+    return wanted->team == 1 || reduce == turn;
 }
 
 static uint32_t rows_of_group(const team_shape *s) {
@@ -291,6 +303,7 @@ static void call_project(rig *r, const project_case *c, const team_shape *s, con
         .ahead = s->ahead,
         .wg = s->wg,
         .team = s->team,
+        .shared = is_shared(r, s),
         .normed = c->normed,
         .eps = NORM_EPS,
         .bias = c->bias,
@@ -439,13 +452,17 @@ void check_project(rig *r) {
           .shape = { .rows = 4 }, .group = 16, .normed = true },
         { q4_k, NULL, 150, 0, 768, 1, 1, false, "a lane to two rows, as on a processor",
           .shape = { .rows = 2, .team = 1 }, .group = 128, .normed = true },
+        { q4_k, q8_0, 70, 9, 768, 1, 1, true, "the same of bytes and two matrices",
+          .shape = { .rows = 2, .team = 1 }, .group = 128, .normed = true },
         { q8_0, NULL, 1, 0, 32, 1, 1, false, .reason = "the least product" },
     };
     rig_reduce reduces[2];
     const uint32_t n = rig_reduces(r, reduces);
     project_formats(r, &reduces[0]);
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-        project_row(r, &cases[i], &reduces[i % n]); /* in turn: pipelines are what costs time */
+    for (size_t i = 0; i < n * ARRAY_LEN(cases); i++) {
+        const project_case *c = &cases[i / n];
+        if (is_run(&c->shape, i % n, i / n % n)) project_row(r, c, &reduces[i % n]);
+    }
 }
 
 /* ---- project_add --------------------------------------------------------------------------- */
@@ -511,6 +528,7 @@ static void add_row(rig *r, const add_case *c, const rig_reduce *reduce) {
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .shared = is_shared(r, &s),
         .bias = c->bias,
         .next = c->next,
         .scale = c->scale == 0 ? 1 : c->scale,
@@ -569,8 +587,10 @@ void check_project_add(rig *r) {
     };
     rig_reduce reduces[2];
     const uint32_t n = rig_reduces(r, reduces);
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-        add_row(r, &cases[i], &reduces[i % n]); /* in turn: pipelines are what costs time */
+    for (size_t i = 0; i < n * ARRAY_LEN(cases); i++) {
+        const add_case *c = &cases[i / n];
+        if (is_run(&c->shape, i % n, i / n % n)) add_row(r, c, &reduces[i % n]);
+    }
 }
 
 /* ---- project_glu --------------------------------------------------------------------------- */
@@ -667,6 +687,7 @@ static void glu_product_row(rig *r, const glu_product *c, const rig_reduce *redu
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .shared = is_shared(r, &s),
         .normed = c->normed,
         .eps = NORM_EPS,
         .act = c->act,
@@ -710,8 +731,10 @@ void check_project_glu(rig *r) {
     };
     rig_reduce reduces[2];
     const uint32_t n = rig_reduces(r, reduces);
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-        glu_product_row(r, &cases[i], &reduces[i % n]); /* in turn: pipelines are what costs time */
+    for (size_t i = 0; i < n * ARRAY_LEN(cases); i++) {
+        const glu_product *c = &cases[i / n];
+        if (is_run(&c->shape, i % n, i / n % n)) glu_product_row(r, c, &reduces[i % n]);
+    }
 }
 
 /* ---- ready --------------------------------------------------------------------------------- */
