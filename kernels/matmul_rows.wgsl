@@ -3,10 +3,10 @@
 // matmul_rows: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), matmul for software GPUs, whose lanes
 // pay for every read of their own and for barriers, and gain nothing by workgroup memory.
 //   operands as in matmul
-// A workgroup makes a tile of WG rows by TOKENS, a lane a row of W for eight tokens at a time: a
-// unit of W is decoded once for them, and of x eight lanes of a subgroup read a unit for all of its
-// lanes, of which there are at least eight. Bound by the multiplications. Accumulates in f32.
-// EXPERTS: common/product_tile.
+// A workgroup makes a tile of WG rows by TOKENS, a lane a row of W for eight tokens (or four) at a
+// time: a unit of W is decoded once for them, and of x eight lanes of a subgroup read a unit for
+// all of its lanes, of which there are at least eight. Bound by the multiplications. Accumulates
+// in f32. EXPERTS: common/product_tile.
 override K: u32;
 override BIAS: bool;
 override ADD: bool; // y += instead of y =: the residual stream
@@ -14,6 +14,7 @@ override SCALE: f32;
 override EXPERTS: bool;
 override X_PER: u32;
 override TOKENS: u32; // a multiple of 8
+override EIGHT: bool; // tokens at a time, else four
 override WG: u32;
 override TEAM: u32; // of reduce
 
@@ -43,6 +44,7 @@ struct Params {
 @group(0) @binding(7) var<storage, read> place: array<u32>;          // [experts] slot
 @group(1) @binding(0) var<uniform> p: Params;
 
+override AT_ONCE: u32 = select(4u, 8u, EIGHT);
 override UNITS: u32 = (K + 31) / 32;
 override REST: u32 = K % 32 / 4; // vec4s of the last unit if it is no whole one
 
@@ -93,8 +95,8 @@ fn matmul_rows(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_in
     let row = tile.row0 + lane;
     let w_row = tile.first_row + min(row, p.rows - 1);
     let end = min(tile.n, tile.token0 + TOKENS);
-    for (var t = tile.token0; t < end; t += 8) {
-        let last = end - 1;
+    let last = end - 1;
+    for (var t = tile.token0; t < end; t += AT_ONCE) {
         let x0 = x_row(t);
         let x1 = x_row(min(t + 1, last));
         let x2 = x_row(min(t + 2, last));
@@ -108,20 +110,26 @@ fn matmul_rows(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_in
         for (var unit = 0u; unit < K / 32; unit++) {
             let w = weight_load(w_row, unit);
             let at = unit * 8;
-            a += vec4f(unit_dot(w, x0 + at, me), unit_dot(w, x1 + at, me), unit_dot(w, x2 + at, me),
-                unit_dot(w, x3 + at, me));
-            b += vec4f(unit_dot(w, x4 + at, me), unit_dot(w, x5 + at, me), unit_dot(w, x6 + at, me),
-                unit_dot(w, x7 + at, me));
+            a += vec4f(unit_dot(w, x0 + at, me), unit_dot(w, x1 + at, me),
+                unit_dot(w, x2 + at, me), unit_dot(w, x3 + at, me));
+            if (EIGHT) {
+                b += vec4f(unit_dot(w, x4 + at, me), unit_dot(w, x5 + at, me),
+                    unit_dot(w, x6 + at, me), unit_dot(w, x7 + at, me));
+            }
         }
         if (REST > 0) {
             let w = weight_load(w_row, UNITS - 1);
             let at = (UNITS - 1) * 8;
             a += vec4f(rest_dot(w, x0 + at), rest_dot(w, x1 + at), rest_dot(w, x2 + at),
                 rest_dot(w, x3 + at));
-            b += vec4f(rest_dot(w, x4 + at), rest_dot(w, x5 + at), rest_dot(w, x6 + at),
-                rest_dot(w, x7 + at));
+            if (EIGHT) {
+                b += vec4f(rest_dot(w, x4 + at), rest_dot(w, x5 + at), rest_dot(w, x6 + at),
+                    rest_dot(w, x7 + at));
+            }
         }
         put_four(row, t, end, tile, a);
-        put_four(row, t + 4, end, tile, b);
+        if (EIGHT) {
+            put_four(row, t + 4, end, tile, b);
+        }
     }
 }

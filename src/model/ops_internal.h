@@ -49,6 +49,9 @@ void record_matmul(recorder *r, const product *a, uint32_t part);
 /* Called for every call that is recorded: what it writes is no longer what buffers.bytes holds. */
 void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
                   const gpu_call *call);
+/* Whether matmul_rows makes these products, in tiles of the size of experts' and from floats, which
+ * on a software GPU is faster than tiles, dot products of bytes, and matvec for several rows. */
+bool matmul_takes_rows(const gpu *g);
 /* Does buffers.bytes hold this input of a product of many rows, made in this plan? To be said when
  * a call that makes it was recorded. */
 bool input_is_made(const recorder *r, gpu_range x);

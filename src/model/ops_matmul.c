@@ -1,4 +1,5 @@
-/* ops_matmul: matrix products of a few rows, dense and of experts (of many: ops_prefill.c). */
+/* ops_matmul: matrix products of a few rows, dense and of experts (of many: ops_prefill.c, where a
+ * software GPU has those of a few too). */
 #include "model/ops_internal.h"
 
 #include <stdio.h>
@@ -81,7 +82,8 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
 static void record_product(recorder *r, const product *a) {
     assert(a->w->cols % 4 == 0 && a->y.column + a->w->rows <= a->y.stride);
     for (uint32_t i = 0; i < a->w->n_parts; i++) {
-        if (r->kind != PASS_MANY)
+        const bool few = r->kind != PASS_ONE && !a->w->experts && matmul_takes_rows(r->m->gpu);
+        if (r->kind != PASS_MANY && !few)
             record_matvec(r, a, i);
         else
             (matrix_is_used(r->m) ? record_matrix : record_matmul)(r, a, i);

@@ -74,15 +74,13 @@ bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes
            memory <= info->max_workgroup_memory;
 }
 
-/* Products that matmul_rows makes, in tiles of the size of experts', from floats: on a software GPU
- * faster than dot products of bytes. */
-static bool takes_rows(const recorder *r) {
-    return is_software(r->m->gpu) && lanes_share(1, gpu_info(r->m->gpu));
+bool matmul_takes_rows(const gpu *g) {
+    return is_software(g) && lanes_share(1, gpu_info(g));
 }
 
 static bool takes_bytes(const recorder *r, const weight *w) {
     return r->m->shapes.int8 && !r->m->shapes.calibrate && dtype_is_quantised(w->type) &&
-           !takes_rows(r);
+           !matmul_takes_rows(r->m->gpu);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------ */
@@ -148,7 +146,7 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     const dp_device_info *info = gpu_info(r->m->gpu);
     const bool bytes = takes_bytes(r, a->w), software = is_software(r->m->gpu);
     const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
-    if (a->w->experts || takes_rows(r)) {
+    if (a->w->experts || matmul_takes_rows(r->m->gpu)) {
         return (matmul_choice){ usual, 1, 1 };
     }
     tuned_question q = { .rows = rows, .cols = a->w->cols };
@@ -290,6 +288,7 @@ static void add_rows(recorder *r, const product *a, const matmul_choice *c, gpu_
         .experts = a->w->experts,
         .x_per = a->x_per,
         .tokens = c->tile->tokens,
+        .eight = r->kind != PASS_FEW,
         .wg = c->tile->rows,
         .team = 1,
     };
@@ -352,7 +351,7 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
                        (int)MATMUL_PLACE == (int)MATMUL_ROWS_PLACE,
                    "the kernels bind alike");
     const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = c.tile->tokens };
-    (takes_rows(r)    ? add_rows
+    (matmul_takes_rows(r->m->gpu)    ? add_rows
      : takes_bytes(r, a->w) ? add_tiles_of_bytes
                             : add_tiles)(
         r, a, &c,

@@ -235,6 +235,7 @@ static void call_rows(rig *r, const rig_format *f, const matmul_tile *t, const m
         .experts = how->experts,
         .x_per = how->x_per,
         .tokens = t->tokens,
+        .eight = how->k % 8 == 0, /* both */
         .wg = t->rows,
         .team = 1,
     };
