@@ -3,14 +3,13 @@
 // UNGATED.
 //   act as in common/activation
 //   gu [rows, 2 N4] vec4f: gate and up side by side; [rows, N4] if UNGATED    h [rows, N4] vec4f
-// One lane per vec4: grid (ceil(N4 / 64), rows). Bound by memory.
+// One lane per vec4: grid (ceil(N4 / WG), rows). Bound by memory.
 override N4: u32;
 override ACT: u32;
 override UNGATED: bool;
 override ALPHA: f32;
 override LIMIT: f32;
-
-const WG = 64u;
+override WG: u32;
 
 @group(0) @binding(0) var<storage, read> gu: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> h: array<vec4f>;

@@ -20,8 +20,8 @@ override EPS: f32;
 override PAGE: u32;   // tokens to a page of the cache
 override TABLE: u32;  // pages of a sequence
 override TEAM: u32;   // a power of two, at least D8
+override WG: u32;     // a multiple of TEAM
 
-const WG = 128u;
 override D8: u32 = (HEAD_DIM + 7) / 8;
 override ROW: u32 = (N_HEADS + 2 * N_KV) * HEAD_DIM;
 override PAIRS: u32 = max(ROPE_DIM / 2, 1);

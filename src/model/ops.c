@@ -6,6 +6,8 @@
  * The kernels' headers are the contract: what they demand of sizes is asserted here. */
 #include "model/ops_internal.h"
 
+#include <stdio.h>
+
 enum {
     ROUTE_LANES = 128,
     TREE_TEAM = 16,     /* lanes to a matrix row without subgroups */
@@ -135,6 +137,24 @@ void tuned_end(recorder *r) {
     }
 }
 
+uint32_t tuned_lanes(recorder *r, const char *name, uint32_t cols,
+                     const uint32_t lanes[TUNED_LANES]) {
+    const uint32_t rows = r->m->shapes.batch, most = gpu_info(r->m->gpu)->max_workgroup_lanes;
+    if (r->kind != PASS_MANY) {
+        return lanes[0];
+    }
+    tuned_question q = { .rows = rows, .cols = cols };
+    snprintf(q.key, sizeof q.key, "%s %u %u", name, cols, rows);
+    for (uint32_t i = 0; i < TUNED_LANES; i++) {
+        tuned_shape shape = { .which = lanes[i], .cost = i };
+        snprintf(shape.name, sizeof shape.name, "lanes %u", lanes[i]);
+        if (lanes[i] <= most) {
+            tuned_offer(&q, &shape);
+        }
+    }
+    return tuned_choice(r, &q)->which;
+}
+
 /* ---- the pass ------------------------------------------------------------------------------ */
 
 void op_embed(recorder *r, gpu_range x, const weight *table) {
@@ -160,6 +180,7 @@ void op_embed(recorder *r, gpu_range x, const weight *table) {
 
 static void record_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, const vector *bias,
                         bool add, bool pick) {
+    static const uint32_t lanes[TUNED_LANES] = { NORM_LANES, NORM_LANES / 2, NORM_LANES / 4 };
     assert(w->n % 4 == 0);
     const norm_consts consts = {
         .dim = w->n,
@@ -167,7 +188,7 @@ static void record_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, 
         .layer = r->m->config.family->layer_norm,
         .add = add,
         .pick = pick,
-        .wg = NORM_LANES,
+        .wg = tuned_lanes(r, add ? "norm add" : "norm", w->n, lanes),
         .team = team_lanes(r->m->gpu),
     };
     add_call(r, &norm_source, (const gpu_fragment *[]){ reduce_fragment(r->m->gpu) }, &consts,
@@ -179,6 +200,7 @@ static void record_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, 
                            [NORM_Y] = y },
                  .groups = { { .size = pick ? SIZE_OUT : SIZE_ROWS } },
              });
+    tuned_end(r);
 }
 
 void op_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, const vector *bias) {
@@ -245,6 +267,7 @@ void op_expert_combine(recorder *r, gpu_range x, gpu_range y, float scale) {
 }
 
 void op_activate(recorder *r, gpu_range h, gpu_range gu, uint32_t n, uint32_t times) {
+    static const uint32_t lanes[TUNED_LANES] = { 64, 128, 256 };
     const config *c = &r->m->config;
     const glu_consts consts = {
         .n4 = n / 4,
@@ -252,15 +275,16 @@ void op_activate(recorder *r, gpu_range h, gpu_range gu, uint32_t n, uint32_t ti
         .ungated = c->family->ungated,
         .alpha = c->act_alpha,
         .limit = c->act_limit,
+        .wg = tuned_lanes(r, "glu", n, lanes),
     };
-    enum { LANES = 64 }; /* of glu.wgsl */
     assert(n % 4 == 0);
     add_call(r, &glu_source, NULL, &consts,
              (gpu_call){
                  .bind = { [GLU_GU] = gu, [GLU_H] = h },
-                 .groups = { { .times = ceil_div(n / 4, LANES) },
+                 .groups = { { .times = ceil_div(n / 4, consts.wg) },
                              { .times = times, .size = SIZE_ROWS } },
              });
+    tuned_end(r);
 }
 
 void op_softcap(recorder *r, gpu_range logits) {

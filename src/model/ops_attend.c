@@ -6,7 +6,6 @@
 
 enum {
     QK_NORM_LANES = 64,
-    ROPE_LANES = 128,    /* of rope.wgsl */
     DECODE_GROUPS = 264, /* workgroups that fill the largest devices: two to a multiprocessor, for
                             whose registers there is room */
     SPLITS_MAX = 64,     /* of attend_combine.wgsl */
@@ -114,6 +113,7 @@ void op_rope(recorder *r, uint32_t layer) {
     if (is_fused(r, layer)) {
         return;
     }
+    static const uint32_t lanes[TUNED_LANES] = { 128, 64, 256 };
     const bool norms = join_norms(r->m, layer, NULL, &v);
     const rope_consts consts = {
         .n_heads = c->n_heads,
@@ -125,6 +125,7 @@ void op_rope(recorder *r, uint32_t layer) {
         .page = KV_PAGE,
         .table = r->m->shapes.n_pages,
         .team = power_above(ceil_div(c->head_dim, 8)),
+        .wg = tuned_lanes(r, "rope", (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, lanes),
     };
     const bool fits = consts.team <= team_lanes(r->m->gpu);
     add_call(r, &rope_source,
@@ -142,9 +143,10 @@ void op_rope(recorder *r, uint32_t layer) {
                            [ROPE_Q] = b->q },
                  .params = &(rope_params){ .wq = v.first[0], .wk = v.first[1] },
                  .groups = { { .times = ceil_div((c->n_heads + 2 * c->n_kv_heads) * consts.team,
-                                                 ROPE_LANES) },
+                                                 consts.wg) },
                              { .size = SIZE_ROWS } },
              });
+    tuned_end(r);
 }
 
 /* ---- single rows

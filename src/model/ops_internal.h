@@ -91,6 +91,11 @@ void tuned_offer(tuned_question *q, const tuned_shape *shape);
  * tuned_end. */
 const tuned_shape *tuned_choice(recorder *r, const tuned_question *q);
 void tuned_end(recorder *r);
+/* Lanes to a workgroup of an operation over rows of so many columns, in passes of many rows as
+ * tuned: the first of these untuned. Its call follows, then tuned_end. */
+enum { TUNED_LANES = 3 };
+uint32_t tuned_lanes(recorder *r, const char *name, uint32_t cols,
+                     const uint32_t lanes[TUNED_LANES]);
 /* Keys that the last row sees where attention is tuned: a power of two, so that contexts that are
  * nearly alike share what was found. */
 uint32_t tuned_keys(const shapes *s);

@@ -650,13 +650,18 @@ static void glu_row(rig *r, const glu_case *c) {
     gu[1] = -0.5f;
     rig_output *h = rig_out(r, NULL, c->rows * n);
     const glu_consts consts = {
-        .n4 = c->n4, .act = c->act, .ungated = c->ungated, .alpha = ALPHA, .limit = LIMIT
+        .n4 = c->n4,
+        .act = c->act,
+        .ungated = c->ungated,
+        .alpha = ALPHA,
+        .limit = LIMIT,
+        .wg = c->rows % 2 == 0 ? 64 : 128,
     };
     rig_call(
         r, &glu_source, NULL, &consts,
         (gpu_call){
             .bind = { [GLU_GU] = rig_numbers(r, gu, c->rows * row_size, 1), [GLU_H] = h->range },
-            .groups = { { .times = ceil_div(c->n4, 64) }, { .times = c->rows } },
+            .groups = { { .times = ceil_div(c->n4, consts.wg) }, { .times = c->rows } },
         });
     if (rig_run(r)) {
         for (size_t t = 0; t < c->rows; t++)

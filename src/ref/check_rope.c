@@ -3,8 +3,6 @@
 
 #include <stdio.h>
 
-enum { ROPE_LANES = 128 };
-
 static uint32_t log2_of(uint32_t n) {
     return n <= 1 ? 0 : 1 + log2_of(n / 2);
 }
@@ -59,6 +57,7 @@ static void rope_row(rig *r, const rope_case *k, bool f16, const rig_reduce *red
         .page = ATTEND_PAGE,
         .table = c.table,
         .team = team,
+        .wg = k->norm ? 64 : 128, /* both, so that neither is taken for granted */
     };
     const gpu_fragment *const parts[] = { f16 ? &kv_f16_part : &kv_f32_part,
                                           team <= reduce->team ? reduce->part : &reduce_tree_part };
@@ -73,7 +72,7 @@ static void rope_row(rig *r, const rope_case *k, bool f16, const rig_reduce *red
                       [ROPE_W] = rig_in(r, w.weights, 2 * (size_t)k->head_dim * 4),
                       [ROPE_Q] = q->range },
             .params = &(rope_params){ .wq = 0, .wk = k->head_dim },
-            .groups = { { .times = ceil_div((k->n_heads + 2 * k->n_kv) * team, ROPE_LANES) },
+            .groups = { { .times = ceil_div((k->n_heads + 2 * k->n_kv) * team, consts.wg) },
                         { .times = ROWS } },
         });
     if (rig_run(r)) {
