@@ -6,8 +6,9 @@
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
 // ROWS: 1, 2 or 4; TOKENS: 1 or a multiple of 4, at most 16; AHEAD, which several rows of x do not
 // look at: 1, 2 or 4. TEAM: with more than one row of x at least 4.
-// SHARED, if LANES is 1 and subgroups have at least eight lanes: all lanes of a subgroup need the
-// same of x, which eight of them read together. On a software GPU every lane's read costs.
+// SHARED, if LANES is 1 and subgroups have at least eight lanes: of one row of x all lanes of a
+// subgroup need the same, which eight of them read together. On a software GPU every lane's read
+// costs.
 override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SPLIT * TEAM;
 override STEPS: u32 = (UNITS + LANES - 1) / LANES;
@@ -15,7 +16,6 @@ override GROUP_ROWS: u32 = WG / LANES * ROWS; // of a workgroup
 override PRODUCTS: u32 = GROUP_ROWS * TOKENS;
 override PARTIAL: u32 = PRODUCTS * SPLIT;
 var<workgroup> partial: array<f32, PARTIAL>; // [part of K][token][row]
-var<private> shared_lane: u32;
 
 // What a unit adds to the sums of up to four rows of W, for one row of x. Not by multiply_rows:
 // with that a pass of one row takes 1 % longer on an H200 (537 us for 530).
@@ -115,24 +115,29 @@ fn put_four(t: u32, r: u32, sums: vec4f, lane: u32) {
 // over `last` are read as that one. n is the number of rows of x, at least 1. A barrier belongs
 // between this and product_at.
 fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
-    shared_lane = lane;
     let member = lane % LANES;
     let i = vec4u(0, 1, 2, 3);
     let rows = min(vec4u(row) + i % vec4u(run) + i / vec4u(run) * step, vec4u(last));
     if (TOKENS == 1) {
         var sums = vec4f();
-        for (var k = 0u; k + AHEAD <= STEPS; k += AHEAD) {
-            sums += unit_products(rows, k * LANES + member);
-            if (AHEAD > 1) {
-                sums += unit_products(rows, (k + 1) * LANES + member);
+        if (SHARED) {
+            for (var unit = 0u; unit < UNITS; unit++) {
+                sums += multiply_rows(operands(rows, unit), shared_load(unit, lane));
             }
-            if (AHEAD > 2) {
-                sums += unit_products(rows, (k + 2) * LANES + member);
-                sums += unit_products(rows, (k + 3) * LANES + member);
+        } else {
+            for (var k = 0u; k + AHEAD <= STEPS; k += AHEAD) {
+                sums += unit_products(rows, k * LANES + member);
+                if (AHEAD > 1) {
+                    sums += unit_products(rows, (k + 1) * LANES + member);
+                }
+                if (AHEAD > 2) {
+                    sums += unit_products(rows, (k + 2) * LANES + member);
+                    sums += unit_products(rows, (k + 3) * LANES + member);
+                }
             }
-        }
-        for (var k = STEPS / AHEAD * AHEAD; k < STEPS; k++) {
-            sums += unit_products(rows, k * LANES + member);
+            for (var k = STEPS / AHEAD * AHEAD; k < STEPS; k++) {
+                sums += unit_products(rows, k * LANES + member);
+            }
         }
         put_product(0, sums.x, lane);
         if (ROWS > 1) {

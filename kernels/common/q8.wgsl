@@ -11,11 +11,13 @@ struct Input {
 
 fn input_load(t: u32, unit: u32) -> Input {
     let at = t * 3 * UNITS + unit;
-    if (SHARED) {
-        let v = first_eight(x[at + min(shared_lane % 8, 2) * UNITS]);
-        return Input(v[0], v[1], bitcast<vec4f>(v[2]));
-    }
     return Input(x[at], x[at + UNITS], bitcast<vec4f>(x[at + 2 * UNITS]));
+}
+
+// A unit of the only row, of which three lanes read a piece for their subgroup.
+fn shared_load(unit: u32, lane: u32) -> Input {
+    let v = first_eight(x[min(lane % 8, 2) * UNITS + unit]);
+    return Input(v[0], v[1], bitcast<vec4f>(v[2]));
 }
 
 // The sum, at most 16 * 128 * 127, is added to the bits of 1.5 * 2^23, whose lowest one is worth 1:

@@ -82,11 +82,15 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
 static void record_product(recorder *r, const product *a) {
     assert(a->w->cols % 4 == 0 && a->y.column + a->w->rows <= a->y.stride);
     for (uint32_t i = 0; i < a->w->n_parts; i++) {
+        const bool many = r->kind == PASS_MANY;
         const bool few = r->kind != PASS_ONE && !a->w->experts && matmul_takes_rows(r->m->gpu);
-        if (r->kind != PASS_MANY && !few)
+        if (many && matrix_is_used(r->m)) {
+            record_matrix(r, a, i);
+        } else if (many || few) {
+            record_matmul(r, a, i);
+        } else {
             record_matvec(r, a, i);
-        else
-            (matrix_is_used(r->m) ? record_matrix : record_matmul)(r, a, i);
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 /* ops_prefill: matrix products of passes of many rows.
  *
  * Two kernels make tiles of the result: matmul.wgsl with x in floats, matmul_q8.wgsl with x in
- * signed bytes, which quantised matrices get where the model computes with them (shapes.int8);
- * matmul_rows.wgsl is for software GPUs, where it can be. The
+ * signed bytes, which quantised matrices get where the model computes with them (shapes.int8). The
  * bytes of an input are made once, in front of the first product that reads it, and kept until
  * something writes the input again (forget_bytes). Which tile a product gets, and into how many
- * parts its columns are split, choose_matmul says. */
+ * parts its columns are split, choose_matmul says. On a software GPU with subgroups
+ * matmul_rows.wgsl makes them all. */
 #include "model/ops_internal.h"
 
 #include <stdio.h>
@@ -351,9 +351,9 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
                        (int)MATMUL_PLACE == (int)MATMUL_ROWS_PLACE,
                    "the kernels bind alike");
     const gpu_extent tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS, .per = c.tile->tokens };
-    (matmul_takes_rows(r->m->gpu)    ? add_rows
-     : takes_bytes(r, a->w) ? add_tiles_of_bytes
-                            : add_tiles)(
+    (matmul_takes_rows(r->m->gpu) ? add_rows
+     : takes_bytes(r, a->w)       ? add_tiles_of_bytes
+                                  : add_tiles)(
         r, a, &c,
         (gpu_call){
             .bind = { [0] = p->range,
