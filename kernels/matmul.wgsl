@@ -1,5 +1,5 @@
 //! use weight, lanes
-//! with unit, product_tile
+//! with unit, product_tile, tile_lanes
 // matmul: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), the matrix product of prefill.
 //   W [rows, K]  any weight format, rows of whole blocks; K a multiple of 4
 //   x [n, K] f32    b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)

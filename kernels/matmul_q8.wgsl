@@ -1,5 +1,5 @@
 //! use weight, lanes
-//! with unit, product_tile
+//! with unit, product_tile, tile_lanes
 // matmul_q8: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), the matrix product of prefill with x in
 // signed bytes.
 //   W [rows, K]  any quantised format    x [U, 3, pitch] vec4u as quantise.wgsl makes it

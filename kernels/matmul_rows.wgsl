@@ -1,5 +1,5 @@
 //! use weight, reduce
-//! with unit, product_tile
+//! with unit, floats, product_tile
 // matmul_rows: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), matmul for software GPUs, whose lanes
 // pay for every read of their own and for barriers, and gain nothing by workgroup memory.
 //   operands as in matmul
@@ -20,8 +20,6 @@ override TEAM: u32; // of reduce
 
 const SPLIT = false;
 override ROWS: u32 = WG;
-override ROW_LANES: u32 = WG;
-override TOKEN_LANES: u32 = 4;
 
 struct Params {
     rows: u32,
@@ -50,11 +48,7 @@ override REST: u32 = K % 32 / 4; // vec4s of the last unit if it is no whole one
 
 // A unit of W with one of x, of which lane `me` of eight reads a piece.
 fn unit_dot(w: array<vec4f, 8>, at: u32, me: u32) -> f32 {
-    let v = first_eight(bitcast<vec4u>(x[at + me]));
-    return ((dot(w[0], bitcast<vec4f>(v[0])) + dot(w[1], bitcast<vec4f>(v[1]))) +
-        (dot(w[2], bitcast<vec4f>(v[2])) + dot(w[3], bitcast<vec4f>(v[3])))) +
-        ((dot(w[4], bitcast<vec4f>(v[4])) + dot(w[5], bitcast<vec4f>(v[5]))) +
-        (dot(w[6], bitcast<vec4f>(v[6])) + dot(w[7], bitcast<vec4f>(v[7]))));
+    return multiply(w, shared_input(x[at + me]));
 }
 
 // The columns behind the last whole unit.

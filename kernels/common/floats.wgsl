@@ -11,12 +11,17 @@ fn input_load(t: u32, unit: u32) -> Input {
         x[at + 4 * UNITS], x[at + 5 * UNITS], x[at + 6 * UNITS], x[at + 7 * UNITS]));
 }
 
-// A unit of the only row, of which every lane reads a piece for its subgroup.
-fn shared_load(unit: u32, lane: u32) -> Input {
-    let v = first_eight(bitcast<vec4u>(x[lane % 8 * UNITS + unit]));
+// The unit whose pieces the first eight lanes of the subgroup have.
+fn shared_input(piece: vec4f) -> Input {
+    let v = first_eight(bitcast<vec4u>(piece));
     return Input(array<vec4f, 8>(bitcast<vec4f>(v[0]), bitcast<vec4f>(v[1]), bitcast<vec4f>(v[2]),
         bitcast<vec4f>(v[3]), bitcast<vec4f>(v[4]), bitcast<vec4f>(v[5]), bitcast<vec4f>(v[6]),
         bitcast<vec4f>(v[7])));
+}
+
+// A unit of the only row, of which every lane reads a piece for its subgroup.
+fn shared_load(unit: u32, lane: u32) -> Input {
+    return shared_input(x[lane % 8 * UNITS + unit]);
 }
 
 fn multiply(w: array<vec4f, 8>, x: Input) -> f32 {

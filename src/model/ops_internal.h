@@ -52,14 +52,11 @@ void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *con
 /* Whether matmul_rows makes these products, in tiles of the size of experts' and from floats, which
  * on a software GPU is faster than tiles, dot products of bytes, and matvec for several rows. */
 bool matmul_takes_rows(const gpu *g);
-/* Does buffers.bytes hold this input of a product of many rows, made in this plan? To be said when
- * a call that makes it was recorded. */
-bool input_is_made(const recorder *r, gpu_range x);
-void input_made(recorder *r, gpu_range x);
-/* Rows of x in a full pass, which lie side by side in buffers.bytes; the workgroups that make it,
- * `per` rows each. */
+/* Rows of x in a full pass, which lie side by side in buffers.bytes. */
 uint32_t input_rows(const dp_model *m, const product *a);
-gpu_extent input_extent(const dp_model *m, const product *a, uint32_t per);
+/* Makes buffers.bytes what a product of many rows reads, by quantise or halves with so many columns
+ * to a lane, unless this plan has made it already. */
+void record_input(recorder *r, const product *a, const gpu_source *source, uint32_t columns);
 /* The same on matrix units (ops_matrix.c), where the device has them. */
 bool matrix_is_used(const dp_model *m);
 void record_matrix(recorder *r, const product *a, uint32_t part);

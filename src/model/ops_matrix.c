@@ -1,6 +1,6 @@
 /* ops_matrix: matrix products of passes of many rows on matrix units (matmul_matrix.wgsl).
  *
- * x goes to buffers.bytes as half floats first, once for all products that read it (input_is_made:
+ * x goes to buffers.bytes as half floats first, once for all products that read it (record_input:
  * no model has both kinds of input). */
 #include "model/ops_internal.h"
 
@@ -10,7 +10,7 @@
 enum {
     MATRIX_SPLITS = 4,       /* parts of the columns at most */
     MATRIX_PROCESSORS = 132, /* of the device that the times below are of */
-    HALVES_SIDE = 8,         /* pieces of 8 columns, and rows, to a workgroup of halves.wgsl */
+    PIECE = 8,               /* columns to a lane of halves.wgsl */
 };
 
 /* Blocks of a workgroup: subgroups, and matrices of each. Times as an NVIDIA H200 has them, in
@@ -81,19 +81,6 @@ bool matrix_is_used(const dp_model *m) {
     return gpu_info(m->gpu)->matrix > 0 && !m->shapes.calibrate;
 }
 
-static void record_halves(recorder *r, const product *a) {
-    const dp_model *m = r->m;
-    if (input_is_made(r, a->x)) return;
-    const halves_consts consts = { .k = a->w->cols, .rows = input_rows(m, a) };
-    add_call(r, &halves_source, NULL, &consts,
-             (gpu_call){
-                 .bind = { [HALVES_X] = a->x, [HALVES_H] = m->buffers.bytes },
-                 .groups = { { .times = ceil_div(ceil_div(a->w->cols, 32) * 4, HALVES_SIDE) },
-                             input_extent(m, a, HALVES_SIDE) },
-             });
-    input_made(r, a->x);
-}
-
 /* Whether results have to be looked at one by one: those of a block that is not whole, or has no
  * rows of y to end in, and those that need more than to be added to y. */
 static bool has_edges(const dp_model *m, const product *a, const matrix_block *b, uint32_t rows,
@@ -113,7 +100,7 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
     const weight_part *p = &a->w->parts[part];
     const bool experts = a->w->experts;
     const uint32_t rows = experts ? a->w->rows : p->rows, side = info->matrix;
-    record_halves(r, a);
+    record_input(r, a, &halves_source, PIECE);
     const matrix_choice c = experts ? (matrix_choice){ NULL, 1 } : choose_matrix(r, a, rows);
     const matrix_block b = experts ? expert_block(side) : *c.block;
     assert(b.subs_t * b.subs_r <= (side == 8 ? 8 : 4)); /* SUBS of the parts mma */

@@ -11,10 +11,9 @@
 #include <stdio.h>
 
 enum {
-    UNIT = 32,         /* columns that share a scale */
-    QUANTISE_SIDE = 8, /* units, and rows, to a workgroup of quantise.wgsl */
-    SUM_LANES = 64,    /* of matmul_sum.wgsl */
-    Q8_STEP = 2,       /* units at a time */
+    UNIT = 32,      /* columns that share a scale */
+    SUM_LANES = 64, /* of matmul_sum.wgsl */
+    Q8_STEP = 2,    /* units at a time */
     SPLITS_MOST = 8,
     PARTS_BYTES = 16 << 20,
 };
@@ -195,15 +194,6 @@ void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *con
     }
 }
 
-bool input_is_made(const recorder *r, gpu_range x) {
-    return is_same_range(r->bytes_of, x) && r->bytes_in == r->plan;
-}
-
-void input_made(recorder *r, gpu_range x) {
-    r->bytes_of = x;
-    r->bytes_in = r->plan;
-}
-
 /* One to a row of the pass, or one to each of the row's experts. */
 static uint32_t input_times(const dp_model *m, const product *a) {
     return a->w->experts && a->x_per == 1 ? m->config.n_experts_used : 1;
@@ -213,25 +203,28 @@ uint32_t input_rows(const dp_model *m, const product *a) {
     return rows_of_y(m, a) * input_times(m, a);
 }
 
-gpu_extent input_extent(const dp_model *m, const product *a, uint32_t per) {
-    return (gpu_extent){ .times = input_times(m, a),
-                         .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
-                         .per = per };
-}
-
-static void record_quantise(recorder *r, const product *a) {
+void record_input(recorder *r, const product *a, const gpu_source *source, uint32_t columns) {
+    enum { SIDE = 8 }; /* lanes along a row, and rows, of a workgroup of both kernels */
     const dp_model *m = r->m;
-    if (input_is_made(r, a->x)) {
+    if (is_same_range(r->bytes_of, a->x) && r->bytes_in == r->plan) {
         return;
     }
+    const uint32_t units = ceil_div(a->w->cols, UNIT);
     const quantise_consts consts = { .k = a->w->cols, .rows = input_rows(m, a) };
-    add_call(r, &quantise_source, NULL, &consts,
+    _Static_assert(sizeof(quantise_consts) == sizeof(halves_consts) &&
+                       offsetof(quantise_consts, rows) == offsetof(halves_consts, rows) &&
+                       (int)QUANTISE_X == (int)HALVES_X && (int)QUANTISE_Q == (int)HALVES_H,
+                   "both kernels are told alike");
+    add_call(r, source, NULL, &consts,
              (gpu_call){
                  .bind = { [QUANTISE_X] = a->x, [QUANTISE_Q] = m->buffers.bytes },
-                 .groups = { { .times = ceil_div(ceil_div(a->w->cols, UNIT), QUANTISE_SIDE) },
-                             input_extent(m, a, QUANTISE_SIDE) },
+                 .groups = { { .times = ceil_div(units * (UNIT / columns), SIDE) },
+                             { .times = input_times(m, a),
+                               .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
+                               .per = SIDE } },
              });
-    input_made(r, a->x);
+    r->bytes_of = a->x;
+    r->bytes_in = r->plan;
 }
 
 /* ---- products ------------------------------------------------------------------------------ */
@@ -330,7 +323,7 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
     const uint32_t rows = experts ? a->w->rows : p->rows, units = ceil_div(a->w->cols, UNIT);
     const gpu_range none = m->buffers.none;
     if (takes_bytes(r, a->w)) {
-        record_quantise(r, a);
+        record_input(r, a, &quantise_source, UNIT);
     }
     const matmul_choice c = choose_matmul(r, a, rows);
     const matmul_q8_params params = {
