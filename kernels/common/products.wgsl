@@ -79,8 +79,7 @@ struct FourSums {
 }
 
 // With a unit's products, of n rows of x. Two rows take no longer than one.
-fn four_products(s: FourSums, rows: vec4u, t: u32, n: u32, unit: u32) -> FourSums {
-    let w = operands(rows, unit);
+fn four_products(s: FourSums, w: Operands, t: u32, n: u32, unit: u32) -> FourSums {
     var r = s;
     r.a += multiply_rows(w, input_load(t, unit));
     r.b += multiply_rows(w, input_load(min(t + 1, n - 1), unit));
@@ -108,6 +107,17 @@ fn put_four(t: u32, r: u32, sums: vec4f, lane: u32) {
     let s = team_sum4(sums, lane);
     if (lane % QUARTER == 0) {
         partial[partial_at(t + lane % TEAM / QUARTER, r, lane)] = s;
+    }
+}
+
+fn put_sums(t: u32, s: FourSums, lane: u32) {
+    put_four(t, 0, vec4f(s.a.x, s.b.x, s.c.x, s.d.x), lane);
+    if (ROWS > 1) {
+        put_four(t, 1, vec4f(s.a.y, s.b.y, s.c.y, s.d.y), lane);
+    }
+    if (ROWS > 2) {
+        put_four(t, 2, vec4f(s.a.z, s.b.z, s.c.z, s.d.z), lane);
+        put_four(t, 3, vec4f(s.a.w, s.b.w, s.c.w, s.d.w), lane);
     }
 }
 
@@ -149,22 +159,23 @@ fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
         }
         return;
     }
-    // Four rows of x at a time: sums of more leave no registers, and what was read of W is near.
-    for (var t = 0u; t < n; t += 4) {
+    // Eight rows of x at a time: sums of more leave no registers, and what was read of W is near.
+    for (var t = 0u; t < n; t += 8) {
         var s = FourSums();
+        var z = FourSums();
         for (var k = 0u; k < STEPS; k++) {
             let unit = k * LANES + member;
             if (UNITS % LANES == 0 || unit < UNITS) {
-                s = four_products(s, rows, t, n, unit);
+                let w = operands(rows, unit);
+                s = four_products(s, w, t, n, unit);
+                if (t + 4 < n) {
+                    z = four_products(z, w, t + 4, n, unit);
+                }
             }
         }
-        put_four(t, 0, vec4f(s.a.x, s.b.x, s.c.x, s.d.x), lane);
-        if (ROWS > 1) {
-            put_four(t, 1, vec4f(s.a.y, s.b.y, s.c.y, s.d.y), lane);
-        }
-        if (ROWS > 2) {
-            put_four(t, 2, vec4f(s.a.z, s.b.z, s.c.z, s.d.z), lane);
-            put_four(t, 3, vec4f(s.a.w, s.b.w, s.c.w, s.d.w), lane);
+        put_sums(t, s, lane);
+        if (t + 4 < n) {
+            put_sums(t + 4, z, lane);
         }
     }
 }
