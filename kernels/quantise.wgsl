@@ -1,5 +1,7 @@
-// quantise: rows of x as signed bytes, what matmul_q8 reads.
-//   x [ROWS, K] f32, K a multiple of 4
+//! with activation, input_at
+// quantise: rows of x, or of what the activation makes of them, as signed bytes, what matmul_q8
+// reads.
+//   x as in common/input_at, K a multiple of 4
 //   q [U, 3, ROWS] vec4u, U = ceil(K / 32) units: the bytes of columns 0..15 of each unit, those of
 //   columns 16..31, and (s, t0, s, t1) as f32: x = s q with s = max |x| / 127 over the unit, t0 and
 //   t1 the sums of s q over the two halves. Columns from K on are 0.
@@ -7,6 +9,11 @@
 // SIDE units of SIDE rows: grid (ceil(U / SIDE), ceil(n / SIDE)). Bound by memory.
 override K: u32;
 override ROWS: u32;
+override GATED: bool; // of input_at.wgsl
+override ACT: u32;
+override UNGATED: bool;
+override ALPHA: f32;
+override LIMIT: f32;
 
 override UNITS: u32 = (K + 31) / 32;
 
@@ -36,7 +43,7 @@ fn quantise(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     var most = vec4f();
     for (var i = 0u; i < 8; i++) {
         if (K % 32 == 0 || unit * 32 + i * 4 < K) {
-            v[i] = x[row * (K / 4) + unit * 8 + i];
+            v[i] = input_at(row, unit * 8 + i);
             most = max(most, abs(v[i]));
         }
     }

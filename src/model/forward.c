@@ -70,7 +70,7 @@ static void record_ffn(recorder *r, uint32_t layer) {
     op_matmul_beside(r, (target){ .y = b->gu, .stride = width },
                      (const weight *[]){ &l->gate, &l->up } + first,
                      (const vector *[]){ &l->gate_bias, &l->up_bias } + first, 2 - first, in);
-    op_activate(r, b->h, b->gu, ffn, 1);
+    op_activate(r, b->h, b->gu, ffn, 1, &l->down);
     op_watch(r, layer, SITE_FFN_HIDDEN, b->h);
     r->role = "ffn down";
     stream_out(r, &l->down, &l->down_bias, b->h, &l->post_ffn_norm);
@@ -103,7 +103,7 @@ static void record_experts(recorder *r, uint32_t layer) {
                      &l->expert_gate_bias, in, true);
     op_expert_matmul(r, (target){ .y = b->gu, .stride = width, .column = ffn }, &l->expert_up,
                      &l->expert_up_bias, in, true);
-    op_activate(r, b->h, b->gu, ffn, c->n_experts_used);
+    op_activate(r, b->h, b->gu, ffn, c->n_experts_used, &l->expert_down);
     r->role = "experts down";
     op_expert_matmul(r, (target){ .y = b->expert_y, .stride = c->dim }, &l->expert_down,
                      &l->expert_down_bias, b->h, false);

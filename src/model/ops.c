@@ -266,21 +266,25 @@ void op_expert_combine(recorder *r, gpu_range x, gpu_range y, float scale) {
              });
 }
 
-void op_activate(recorder *r, gpu_range h, gpu_range gu, uint32_t n, uint32_t times) {
+void op_activate(recorder *r, gpu_range h, gpu_range gu, uint32_t n, uint32_t times,
+                 const weight *next) {
     static const uint32_t lanes[TUNED_LANES] = { 64, 128, 256 };
     const config *c = &r->m->config;
+    assert(n % 4 == 0 && next->cols == n);
+    if (record_activated(r, next, h, gu, times)) {
+        return;
+    }
     const glu_consts consts = {
-        .n4 = n / 4,
+        .k = n,
         .act = c->activation,
         .ungated = c->family->ungated,
         .alpha = c->act_alpha,
         .limit = c->act_limit,
         .wg = tuned_lanes(r, "glu", n, lanes),
     };
-    assert(n % 4 == 0);
     add_call(r, &glu_source, NULL, &consts,
              (gpu_call){
-                 .bind = { [GLU_GU] = gu, [GLU_H] = h },
+                 .bind = { [GLU_X] = gu, [GLU_H] = h },
                  .groups = { { .times = ceil_div(n / 4, consts.wg) },
                              { .times = times, .size = SIZE_ROWS } },
              });

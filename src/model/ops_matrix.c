@@ -10,7 +10,6 @@
 enum {
     MATRIX_SPLITS = 4,       /* parts of the columns at most */
     MATRIX_PROCESSORS = 132, /* of the device that the times below are of */
-    PIECE = 8,               /* columns to a lane of halves.wgsl */
 };
 
 /* Blocks of a workgroup: subgroups, and matrices of each. Times as an NVIDIA H200 has them, in
@@ -100,7 +99,7 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
     const weight_part *p = &a->w->parts[part];
     const bool experts = a->w->experts;
     const uint32_t rows = experts ? a->w->rows : p->rows, side = info->matrix;
-    record_input(r, a, &halves_source, PIECE);
+    record_input(r, a);
     const matrix_choice c = experts ? (matrix_choice){ NULL, 1 } : choose_matrix(r, a, rows);
     const matrix_block b = experts ? expert_block(side) : *c.block;
     assert(b.subs_t * b.subs_r <= (side == 8 ? 8 : 4)); /* SUBS of the parts mma */

@@ -203,28 +203,63 @@ uint32_t input_rows(const dp_model *m, const product *a) {
     return rows_of_y(m, a) * input_times(m, a);
 }
 
-void record_input(recorder *r, const product *a, const gpu_source *source, uint32_t columns) {
-    enum { SIDE = 8 }; /* lanes along a row, and rows, of a workgroup of both kernels */
+/* Of x, for the matrix w: what buffers.bytes then is of is the caller's to note. False: w takes
+ * floats. */
+static bool convert_input(recorder *r, const weight *w, gpu_range x, quantise_consts consts,
+                          gpu_extent rows) {
+    enum { SIDE = 8 };  /* lanes along a row, and rows, of a workgroup of both kernels */
+    enum { PIECE = 8 }; /* columns to a lane of halves.wgsl */
+    const bool halves = r->kind == PASS_MANY && matrix_is_used(r->m);
+    if (!halves && !takes_bytes(r, w)) {
+        return false;
+    }
+    const uint32_t units = ceil_div(w->cols, UNIT);
+    consts.k = w->cols;
+    rows.per = SIDE;
+    _Static_assert(sizeof(quantise_consts) == sizeof(halves_consts) &&
+                       offsetof(quantise_consts, limit) == offsetof(halves_consts, limit) &&
+                       (int)QUANTISE_X == (int)HALVES_X && (int)QUANTISE_Q == (int)HALVES_H,
+                   "both kernels are told alike");
+    add_call(
+        r, halves ? &halves_source : &quantise_source, NULL, &consts,
+        (gpu_call){
+            .bind = { [QUANTISE_X] = x, [QUANTISE_Q] = r->m->buffers.bytes },
+            .groups = { { .times = ceil_div(units * (halves ? UNIT / PIECE : 1), SIDE) }, rows },
+        });
+    return true;
+}
+
+void record_input(recorder *r, const product *a) {
     const dp_model *m = r->m;
     if (is_same_range(r->bytes_of, a->x) && r->bytes_in == r->plan) {
         return;
     }
-    const uint32_t units = ceil_div(a->w->cols, UNIT);
-    const quantise_consts consts = { .k = a->w->cols, .rows = input_rows(m, a) };
-    _Static_assert(sizeof(quantise_consts) == sizeof(halves_consts) &&
-                       offsetof(quantise_consts, rows) == offsetof(halves_consts, rows) &&
-                       (int)QUANTISE_X == (int)HALVES_X && (int)QUANTISE_Q == (int)HALVES_H,
-                   "both kernels are told alike");
-    add_call(r, source, NULL, &consts,
-             (gpu_call){
-                 .bind = { [QUANTISE_X] = a->x, [QUANTISE_Q] = m->buffers.bytes },
-                 .groups = { { .times = ceil_div(units * (UNIT / columns), SIDE) },
-                             { .times = input_times(m, a),
-                               .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
-                               .per = SIDE } },
-             });
-    r->bytes_of = a->x;
+    const quantise_consts consts = { .rows = input_rows(m, a) };
+    const gpu_extent rows = { .times = input_times(m, a),
+                              .size = a->y.picked ? SIZE_OUT : SIZE_ROWS };
+    if (convert_input(r, a->w, a->x, consts, rows)) {
+        r->bytes_of = a->x;
+        r->bytes_in = r->plan;
+    }
+}
+
+bool record_activated(recorder *r, const weight *w, gpu_range h, gpu_range gu, uint32_t times) {
+    const config *c = &r->m->config;
+    const quantise_consts consts = {
+        .rows = r->m->shapes.batch * times,
+        .gated = true,
+        .act = c->activation,
+        .ungated = c->family->ungated,
+        .alpha = c->act_alpha,
+        .limit = c->act_limit,
+    };
+    if (r->kind != PASS_MANY ||
+        !convert_input(r, w, gu, consts, (gpu_extent){ .times = times, .size = SIZE_ROWS })) {
+        return false;
+    }
+    r->bytes_of = h;
     r->bytes_in = r->plan;
+    return true;
 }
 
 /* ---- products ------------------------------------------------------------------------------ */
@@ -322,9 +357,7 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
     const bool experts = a->w->experts;
     const uint32_t rows = experts ? a->w->rows : p->rows, units = ceil_div(a->w->cols, UNIT);
     const gpu_range none = m->buffers.none;
-    if (takes_bytes(r, a->w)) {
-        record_input(r, a, &quantise_source, UNIT);
-    }
+    record_input(r, a);
     const matmul_choice c = choose_matmul(r, a, rows);
     const matmul_q8_params params = {
         .rows = rows,

@@ -571,16 +571,13 @@ void check_matvec(rig *r) {
 
 /* ---- glu ----------------------------------------------------------------------------------- */
 
-enum { ACT_SILU, ACT_GELU, ACT_CLAMPED }; /* as in glu.wgsl */
-
 typedef struct {
-    uint32_t n4, rows, act;
+    uint32_t n4, rows; /* K / 4 */
+    rig_act act;
     bool ungated;
     double scale; /* of g */
     const char *reason;
 } glu_case;
-
-static const float ALPHA = 1.702f, LIMIT = 7;
 
 /* Where exp(-x) leaves f32 (x < -88) the result is below 1e-36 and may become zero. */
 static const double VANISHED = 1e-36;
@@ -595,40 +592,37 @@ static double logistic_bound(double x, double argument) {
 /* What act(g) may be off by. Of GELU: the inner polynomial, whose terms have one sign, three
  * products, a sum, a product and the two constants (6 U), where tanh is not flat; tanh; the sum;
  * one product, as that with 1/2 is exact. */
-static double activation_bound(uint32_t act, double g, double want) {
-    if (act == ACT_CLAMPED) return logistic_bound((double)ALPHA * g, 1) * fabs(want) + VANISHED;
-    if (act == ACT_SILU) return logistic_bound(g, 0) * fabs(want) + VANISHED;
+static double activation_bound(rig_act act, double g, double want) {
+    if (act == RIG_CLAMPED) return logistic_bound((double)RIG_ALPHA * g, 1) * fabs(want) + VANISHED;
+    if (act == RIG_SILU) return logistic_bound(g, 0) * fabs(want) + VANISHED;
     const double inner = 0.7978845608028654 * (g + 0.044715 * g * g * g), t = tanh(inner);
     const double sum = (1 - t * t) * 6 * U * fabs(inner) + TANH_ERROR + U * (1 + t);
     return fabs(g) / 2 * sum + U * fabs(want);
 }
 
-/* Compares one row: both [2, n] gate and up, or [n]. */
-static void expect_activated(rig *r, const glu_case *c, const rig_output *h, size_t at,
-                             const double *both, size_t n) {
-    double *want = rig_alloc(r, n, sizeof(double));
+void rig_activate(rig_act kind, bool ungated, const double *both, size_t n, double *want,
+                  double *bound) {
     for (size_t i = 0; i < n; i++) {
         const double *g = both + i, *u = both + n + i;
-        if (c->ungated) {
-            want[i] = c->act == ACT_GELU ? ref_gelu(*g) : ref_silu(*g);
-            rig_expect(r, rig_float(h, at + i), want[i], activation_bound(c->act, *g, want[i]));
+        if (ungated) {
+            want[i] = kind == RIG_GELU ? ref_gelu(*g) : ref_silu(*g);
+            bound[i] = activation_bound(kind, *g, want[i]);
             continue;
         }
         double gate = *g, up = *u, act = ref_silu(gate);
-        if (c->act == ACT_GELU) {
+        if (kind == RIG_GELU) {
             act = ref_gelu(gate);
             ref_gelu_glu(&want[i], g, u, 1);
-        } else if (c->act == ACT_CLAMPED) {
-            ref_swiglu_clamped(&want[i], g, u, 1, (double)ALPHA, (double)LIMIT);
-            gate = fmin(gate, (double)LIMIT);
-            act = ref_silu((double)ALPHA * gate) / (double)ALPHA;
-            up = fmax(-(double)LIMIT, fmin(up, (double)LIMIT)) + 1;
+        } else if (kind == RIG_CLAMPED) {
+            ref_swiglu_clamped(&want[i], g, u, 1, (double)RIG_ALPHA, (double)RIG_LIMIT);
+            gate = fmin(gate, (double)RIG_LIMIT);
+            act = ref_silu((double)RIG_ALPHA * gate) / (double)RIG_ALPHA;
+            up = fmax(-(double)RIG_LIMIT, fmin(up, (double)RIG_LIMIT)) + 1;
         } else {
             ref_glu(&want[i], g, u, 1);
         }
         /* the product, and for GPT-OSS the 1 that is added to u */
-        const double bound = activation_bound(c->act, gate, act) * fabs(up) + 2 * U * fabs(want[i]);
-        rig_expect(r, rig_float(h, at + i), want[i], bound);
+        bound[i] = activation_bound(kind, gate, act) * fabs(up) + 2 * U * fabs(want[i]);
     }
 }
 
@@ -643,50 +637,54 @@ static void glu_row(rig *r, const glu_case *c) {
     for (size_t i = 0; i < c->rows * row_size; i++) {
         if (i % row_size < n)
             gu[i] *= (float)c->scale;
-        else if (c->act == ACT_CLAMPED)
-            gu[i] *= LIMIT; /* a third is cut, on both sides */
+        else if (c->act == RIG_CLAMPED)
+            gu[i] *= RIG_LIMIT; /* a third is cut, on both sides */
     }
     gu[0] = 0; /* 0 / 2 */
     gu[1] = -0.5f;
     rig_output *h = rig_out(r, NULL, c->rows * n);
     const glu_consts consts = {
-        .n4 = c->n4,
+        .k = (uint32_t)n,
         .act = c->act,
         .ungated = c->ungated,
-        .alpha = ALPHA,
-        .limit = LIMIT,
+        .alpha = RIG_ALPHA,
+        .limit = RIG_LIMIT,
         .wg = c->rows % 2 == 0 ? 64 : 128,
     };
     rig_call(
         r, &glu_source, NULL, &consts,
         (gpu_call){
-            .bind = { [GLU_GU] = rig_numbers(r, gu, c->rows * row_size, 1), [GLU_H] = h->range },
+            .bind = { [GLU_X] = rig_numbers(r, gu, c->rows * row_size, 1), [GLU_H] = h->range },
             .groups = { { .times = ceil_div(c->n4, consts.wg) }, { .times = c->rows } },
         });
-    if (rig_run(r)) {
-        for (size_t t = 0; t < c->rows; t++)
-            expect_activated(r, c, h, t * n, rig_doubles(r, gu + t * row_size, row_size), n);
+    double *want = rig_alloc(r, n, sizeof(double)), *bound = rig_alloc(r, n, sizeof(double));
+    const bool ran = rig_run(r);
+    for (size_t t = 0; t < c->rows && ran; t++) {
+        const double *both = rig_doubles(r, gu + t * row_size, row_size);
+        rig_activate(c->act, c->ungated, both, n, want, bound);
+        for (size_t i = 0; i < n; i++)
+            rig_expect(r, rig_float(h, t * n + i), want[i], bound[i]);
     }
     rig_end(r);
 }
 
 void check_glu(rig *r) {
     static const glu_case cases[] = {
-        { 1, 1, ACT_SILU, false, 1, "the least" },
-        { 43, 3, ACT_SILU, false, 1, "ffn_dim 172: lanes without work" },
-        { 64, 2, ACT_SILU, false, 5, "exactly one workgroup a row" },
-        { 65, 2, ACT_SILU, false, 5, "one lane in a second workgroup" },
-        { 16, 2, ACT_SILU, false, 200, "exp(-g) overflows on one side and vanishes on the other" },
-        { 43, 3, ACT_SILU, true, 5, "no gate" },
-        { 16, 2, ACT_SILU, true, 1e30, "far outliers" },
-        { 65, 3, ACT_GELU, false, 2, "Gemma" },
-        { 16, 2, ACT_GELU, false, 20, "tanh is 1" },
-        { 16, 2, ACT_GELU, false, 1e30, "the cube overflows" },
-        { 65, 3, ACT_GELU, true, 2, "GPT-2" },
-        { 16, 2, ACT_GELU, true, 1e30, "the cube overflows" },
-        { 65, 3, ACT_CLAMPED, false, 3, "GPT-OSS: some are cut" },
-        { 16, 2, ACT_CLAMPED, false, 200, "all are cut; exp overflows" },
-        { 16, 2, ACT_CLAMPED, false, 1e30, "far outliers" },
+        { 1, 1, RIG_SILU, false, 1, "the least" },
+        { 43, 3, RIG_SILU, false, 1, "ffn_dim 172: lanes without work" },
+        { 64, 2, RIG_SILU, false, 5, "exactly one workgroup a row" },
+        { 65, 2, RIG_SILU, false, 5, "one lane in a second workgroup" },
+        { 16, 2, RIG_SILU, false, 200, "exp(-g) overflows on one side and vanishes on the other" },
+        { 43, 3, RIG_SILU, true, 5, "no gate" },
+        { 16, 2, RIG_SILU, true, 1e30, "far outliers" },
+        { 65, 3, RIG_GELU, false, 2, "Gemma" },
+        { 16, 2, RIG_GELU, false, 20, "tanh is 1" },
+        { 16, 2, RIG_GELU, false, 1e30, "the cube overflows" },
+        { 65, 3, RIG_GELU, true, 2, "GPT-2" },
+        { 16, 2, RIG_GELU, true, 1e30, "the cube overflows" },
+        { 65, 3, RIG_CLAMPED, false, 3, "GPT-OSS: some are cut" },
+        { 16, 2, RIG_CLAMPED, false, 200, "all are cut; exp overflows" },
+        { 16, 2, RIG_CLAMPED, false, 1e30, "far outliers" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         glu_row(r, &cases[i]);

@@ -146,6 +146,16 @@ double rig_softcap_bound(double z, double cap, double error);
 void rig_expect_product(rig *r, float got, double sum, double bound, bool bias, float scale,
                         const uint32_t *before);
 
+/* ---- activations (check_dense.c) ------------------------------------------------------------ */
+
+typedef enum { RIG_SILU, RIG_GELU, RIG_CLAMPED } rig_act; /* as in activation.wgsl */
+#define RIG_ALPHA 1.702f
+#define RIG_LIMIT 7.0f
+/* What input_at.wgsl makes of a row, [2, n] gate and up or [n] if ungated, and what it may be off
+ * by. */
+void rig_activate(rig_act kind, bool ungated, const double *both, size_t n, double *want,
+                  double *bound);
+
 /* check_dense.c, check_matmul.c, check_matrix.c, check_project.c, check_experts.c, check_rope.c,
  * check_decode.c, check_prefill.c, check_sample.c */
 void check_embed(rig *r);

@@ -43,20 +43,25 @@ typedef struct {
     uint32_t cols, rows;
     double scale;
     const char *reason;
+    bool gated;
+    rig_act act;
 } bytes_case;
 
-/* One unit: the scale within the quotient's error; each byte the nearest to its value, but for
- * the errors of inverse (2.5 U) and product (1 U) of up to 127, twice U to be safe; both sums those
- * of the bytes that are there. */
-static void expect_unit(rig *r, const rig_output *q, size_t at, size_t plane, const float *x,
-                        size_t count) {
-    double most = 0;
-    for (size_t i = 0; i < count; i++)
-        most = fmax(most, fabs((double)x[i]));
+/* One unit of x, which is off by `bound`: the scale within the quotient's error; each byte the
+ * nearest to its value, but for the errors of inverse (2.5 U) and product (1 U) of up to 127, twice
+ * U to be safe; both sums those of the bytes that are there. */
+static void expect_unit(rig *r, const rig_output *q, size_t at, size_t plane, const double *x,
+                        const double *bound, size_t count) {
+    double most = 0, error = 0;
+    for (size_t i = 0; i < count; i++) {
+        most = fmax(most, fabs(x[i]));
+        error = fmax(error, bound[i]);
+    }
     const size_t scales = at + 2 * plane;
     const double s = (double)rig_float(q, scales);
     for (size_t h = 0; h < 2; h++) {
-        rig_expect(r, rig_float(q, scales + 2 * h), most / 127, 2.5 * U * most / 127);
+        rig_expect(r, rig_float(q, scales + 2 * h), most / 127,
+                   (error + 2.5 * U * (most + error)) / 127);
         int sum = 0;
         for (size_t word = 0; word < 4; word++) {
             const uint32_t four = q->after[at + h * plane + word];
@@ -64,7 +69,9 @@ static void expect_unit(rig *r, const rig_output *q, size_t at, size_t plane, co
             for (size_t k = 0; k < 4; k++) {
                 const int b = (int8_t)(four >> 8 * k & 255);
                 const size_t i = HALF * h + 4 * word + k;
-                const double off = i < count ? fabs((double)x[i] - s * b) : b != 0 ? 1e9 : 0;
+                const double off = i < count ? fmax(fabs(x[i] - s * b) - bound[i], 0)
+                                   : b != 0  ? 1e9
+                                             : 0;
                 worst = fmax(worst, off);
                 sum += b;
             }
@@ -75,9 +82,10 @@ static void expect_unit(rig *r, const rig_output *q, size_t at, size_t plane, co
     }
 }
 
-/* x [n, cols] to q, which has room for n rows. */
-static void call_quantise(rig *r, gpu_range x, gpu_range q, uint32_t cols, uint32_t n) {
-    rig_call(r, &quantise_source, NULL, &(quantise_consts){ .k = cols, .rows = n },
+/* x to q, which has room for the rows. */
+static void call_quantise(rig *r, gpu_range x, gpu_range q, quantise_consts consts) {
+    const uint32_t cols = consts.k, n = consts.rows;
+    rig_call(r, &quantise_source, NULL, &consts,
              (gpu_call){ .bind = { [QUANTISE_X] = x, [QUANTISE_Q] = q },
                          .groups = { { .times = ceil_div(ceil_div(cols, UNIT), SIDE_QUANTISE) },
                                      { .times = ceil_div(n, SIDE_QUANTISE) } } });
@@ -88,16 +96,29 @@ static void bytes_row(rig *r, const bytes_case *c) {
         return;
     }
     const size_t n = c->cols, rows = c->rows, units = ceil_div(c->cols, UNIT);
-    float *x = rig_normals(r, rows * n, c->scale);
+    const size_t width = c->gated ? 2 * n : n;
+    float *x = rig_normals(r, rows * width, c->scale);
     for (size_t i = 0; i < rows * n && c->reason[0] == '0'; i++) {
         if (i / UNIT % 2 == 0) x[i] = 0;
     }
     rig_output *q = rig_out(r, NULL, rows * 12 * units);
-    call_quantise(r, rig_numbers(r, x, rows * n, n - 1), q->range, c->cols, c->rows);
-    if (rig_run(r)) {
-        for (size_t at = 0; at < rows * units; at++) {
-            const size_t row = at / units, u = at % units;
-            expect_unit(r, q, 4 * (u * 3 * rows + row), 4 * rows, x + row * n + u * UNIT,
+    call_quantise(r, rig_numbers(r, x, rows * width, n - 1), q->range,
+                  (quantise_consts){ .k = c->cols,
+                                     .rows = c->rows,
+                                     .gated = c->gated,
+                                     .act = c->act,
+                                     .alpha = RIG_ALPHA,
+                                     .limit = RIG_LIMIT });
+    double *h = rig_alloc(r, n, sizeof(double)), *bound = rig_alloc(r, n, sizeof(double));
+    const bool ran = rig_run(r);
+    for (size_t row = 0; row < rows && ran; row++) {
+        const double *want = rig_doubles(r, x + row * width, width);
+        if (c->gated) {
+            rig_activate(c->act, false, want, n, h, bound);
+            want = h;
+        }
+        for (size_t u = 0; u < units; u++) {
+            expect_unit(r, q, 4 * (u * 3 * rows + row), 4 * rows, want + u * UNIT, bound + u * UNIT,
                         min_u64(UNIT, n - u * UNIT));
         }
     }
@@ -106,11 +127,14 @@ static void bytes_row(rig *r, const bytes_case *c) {
 
 void check_quantise(rig *r) {
     static const bytes_case cases[] = {
-        { 4, 1, 1, "the least" },
-        { 172, 3, 1, "a row ends inside a unit and inside its first half" },
-        { 288, 17, 100, "one unit and one row more than two workgroups" },
-        { 128, 2, 1, "0 in every other unit" },
-        { 64, 2, 1e-20, "tiny numbers" },
+        { 4, 1, 1, "the least", false, 0 },
+        { 172, 3, 1, "a row ends inside a unit and inside its first half", false, 0 },
+        { 288, 17, 100, "one unit and one row more than two workgroups", false, 0 },
+        { 128, 2, 1, "0 in every other unit", false, 0 },
+        { 64, 2, 1e-20, "tiny numbers", false, 0 },
+        { 172, 3, 1, "through a gate", true, RIG_SILU },
+        { 288, 17, 3, "through Gemma's", true, RIG_GELU },
+        { 64, 9, 4, "through GPT-OSS's", true, RIG_CLAMPED },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         bytes_row(r, &cases[i]);
@@ -313,7 +337,8 @@ static void call_tiles(rig *r, const tile_case *c, const tile_operands *o) {
 }
 
 static gpu_range made_bytes(rig *r, const tile_case *c, const float *x, const rig_output *q) {
-    call_quantise(r, rig_in(r, x, (size_t)c->n * c->cols * 4), q->range, c->cols, c->n);
+    call_quantise(r, rig_in(r, x, (size_t)c->n * c->cols * 4), q->range,
+                  (quantise_consts){ .k = c->cols, .rows = c->n });
     return q->range;
 }
 
