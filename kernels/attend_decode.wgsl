@@ -1,6 +1,6 @@
 //! enable subgroups
 //! use kv, act
-//! with spans, turned, put_head, capped, one_span
+//! with spans, turned, put_head, capped, one_span, key_place
 // attend_decode: attention of single rows, split over keys: every workgroup takes a span of a row's
 // keys and up to HEADS query heads that share a key head, so that each key and value is read once
 // for all of them.
@@ -122,7 +122,7 @@ fn is_own(at: Place, j: u32) -> bool {
 fn entry_of(at: Place, j: u32, c: u32) -> Entry {
     let i = key_of(at, j);
     let base = (pages[at.slot * TABLE + i / PAGE] * N_KV + at.kv) * D8 * PAGE;
-    return Entry(key_chunk(base + c * PAGE + i % PAGE), value_chunk(base + i % PAGE * D8 + c));
+    return Entry(key_chunk(base + key_place(i % PAGE, c)), value_chunk(base + i % PAGE * D8 + c));
 }
 
 fn entry_pick(a: Entry, b: Entry, second: bool) -> Entry {
@@ -463,7 +463,7 @@ fn attend_decode(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_
     }
     if (FUSED && at.last == n_keys && head0 == 0 && lane < D8) {
         let base = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
-        key_put(base + lane * PAGE + row.z % PAGE, own.k);
+        key_put(base + key_place(row.z % PAGE, lane), own.k);
         value_put(base + row.z % PAGE * D8 + lane, own.v);
     }
 }

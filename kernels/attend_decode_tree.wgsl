@@ -1,5 +1,5 @@
 //! use kv, act
-//! with spans, turned, put_head, capped, one_span, lanes_max
+//! with spans, turned, put_head, capped, one_span, lanes_max, key_place
 // attend_decode_tree: as attend_decode, for devices without subgroup operations and for heads of
 // more chunks of eight dimensions than a team has lanes.
 // WG lanes: a key each for the scores, then D8 columns of 8 by WG / D8 shares of the keys for the
@@ -82,10 +82,10 @@ fn load_keys(at: Place, j: u32, first: u32, out: ptr<function, array<Chunk, 16>>
         return;
     }
     let page = pages[at.slot * TABLE + j / PAGE];
-    let base = (page * N_KV + at.kv) * D8 * PAGE + j % PAGE;
+    let base = (page * N_KV + at.kv) * D8 * PAGE;
     for (var i = 0u; i < PRE; i++) {
         if (first + i < D8) {
-            (*out)[i] = key_chunk(base + (first + i) * PAGE);
+            (*out)[i] = key_chunk(base + key_place(j % PAGE, first + i));
         }
     }
 }
@@ -318,7 +318,7 @@ fn attend_decode_tree(@builtin(workgroup_id) group: vec3u,
     if (FUSED && at.last == n_keys && head0 == 0 && lane < C4) {
         let to = (pages[at.slot * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
         if (lane < D8) {
-            key_put(to + lane * PAGE + row.z % PAGE, own[lane]);
+            key_put(to + key_place(row.z % PAGE, lane), own[lane]);
         } else {
             value_put(to + row.z % PAGE * D8 + lane - D8, own[lane]);
         }

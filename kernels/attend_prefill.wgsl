@@ -1,5 +1,5 @@
 //! use kv, join
-//! with capped
+//! with capped, key_place, row_factor
 // attend_prefill: causal attention of many rows, y = softmax(q k^T SCALE) v, in tiles that keep
 // keys and values in workgroup memory (FlashAttention-2, Dao 2023).
 //   q [rows, N_KV * GROUP, 2 D8] vec4f    caches as in rope    y [rows, N_KV * GROUP, HEAD_DIM] f32
@@ -91,7 +91,7 @@ fn cache_page(k: Keys, j: u32) -> u32 {
 fn fetch_key(k: Keys, key0: u32, part: u32, e: u32) -> Chunk {
     let j = min(key0 + e % BK, k.end - 1);
     let d = min(part * PART_D8 + e / BK, D8 - 1);
-    return key_chunk(cache_page(k, j) + d * PAGE + j % PAGE);
+    return key_chunk(cache_page(k, j) + key_place(j % PAGE, d));
 }
 
 fn fetch_value(k: Keys, key0: u32, part: u32, e: u32) -> Chunk {
@@ -270,17 +270,6 @@ fn put_factors(f: Rows, row: u32) {
         factor[row + 6 * ROW_LANES] = f.b.z;
         factor[row + 7 * ROW_LANES] = f.b.w;
     }
-}
-
-// 1 / l with the sink of the row's head.
-fn row_factor(m: f32, l: f32, head: u32) -> f32 {
-    if (!SINKS) {
-        return 1 / l;
-    }
-    let sink = sinks[min(head, N_HEADS - 1)];
-    let top = max(m, sink);
-    let e = exp(m - top);
-    return e / (l * e + exp(sink - top));
 }
 
 fn row_factors(m: vec4f, l: vec4f, row: u32, head0: u32) -> vec4f {

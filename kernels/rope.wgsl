@@ -1,13 +1,12 @@
 //! use kv, reduce
-//! with turned
+//! with turned, key_place
 // rope: normalises queries and keys if NORM (RMSNorm of each head), turns them by their position
 // and puts keys and values in the cache.
 //   qkv [rows, (N_HEADS + 2 N_KV) * HEAD_DIM] f32: the projections of a row side by side
 //   angles [context, ROPE_DIM / 2] (cos, sin)    q [rows, N_HEADS, 2 D8] vec4f
 //   w f32: weights of the heads' norms, [HEAD_DIM] at p.wq and at p.wk
 //   caches in chunks of 8 dimensions, D8 = ceil(HEAD_DIM / 8), the rest of the last one zero:
-//   keys [page, N_KV, D8, PAGE], so that neighbours in a row of chunks are keys, values
-//   [page, N_KV, PAGE, D8]
+//   keys [page, N_KV] as common/key_place has them, values [page, N_KV, PAGE, D8]
 //   Dimensions from ROPE_DIM on stay: all if it is 0, as in layers without RoPE.
 // TEAM lanes to a head, a chunk each: grid (ceil((N_HEADS + 2 N_KV) TEAM / WG), rows). Bound by
 // latency.
@@ -84,6 +83,6 @@ fn rope(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (is_value) {
         value_put(at + row.z % PAGE * D8 + chunk, c);
     } else {
-        key_put(at + chunk * PAGE + row.z % PAGE, c);
+        key_put(at + key_place(row.z % PAGE, chunk), c);
     }
 }

@@ -9,10 +9,16 @@ fn chunk_floats(c: Chunk) -> array<vec4f, 2> {
         vec4f(unpack2x16float(c.z), unpack2x16float(c.w)));
 }
 
+// Four of them, finite: attend_matrix multiplies what a page has behind its keys by 0.
+fn kept(v: vec4f) -> vec2u {
+    let x = select(clamp(v, vec4f(-65504), vec4f(65504)), vec4f(),
+        (bitcast<vec4u>(v) & vec4u(0x7fffffff)) > vec4u(0x7f800000)); // NaN
+    return vec2u(pack2x16float(x.xy), pack2x16float(x.zw));
+}
+
 // As the cache keeps it: rounded.
 fn chunk_of(a: vec4f, b: vec4f) -> Chunk {
-    return vec4u(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy),
-        pack2x16float(b.zw));
+    return vec4u(kept(a), kept(b));
 }
 
 fn chunk_pick(a: Chunk, b: Chunk, second: bool) -> Chunk {

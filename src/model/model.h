@@ -436,7 +436,8 @@ typedef struct {
     gpu_range answer;       /* [1 + DP_STEPS_MAX, O] how many, then the tokens step by step */
     gpu_range probs;        /* [O, 1 + LOGPROBS_MAX] (token, logarithm) */
     gpu_range watched;      /* [watch_columns] sums of squares; 0 bytes without shapes.calibrate */
-    gpu_range *keys;        /* [n_layers] [page, n_kv_heads, D8, KV_PAGE] chunks of 8 f16 or f32 */
+    gpu_range *keys;        /* [n_layers] [page, n_kv_heads] chunks of 8 f16 or f32, in a page as
+                             * kernels/common/key_place.wgsl has them */
     gpu_range *values;      /* [n_layers] [page, n_kv_heads, KV_PAGE, D8] chunks */
 } buffers;
 
@@ -660,6 +661,8 @@ uint32_t attend_tile_rows(const dp_model *m);
  * lanes, and chunks of the cache that a lane may have under way. */
 bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *info,
                          bool subgroups);
+/* Whether it can run attend_matrix, for such heads. */
+bool attend_matrix_fits(const dp_device_info *info, uint32_t head_dim);
 /* Keys of a span at least; spans of a row at most, for the context and span of `s`; and of a row
  * that sees `longest` keys. */
 uint32_t attend_span(const config *c);

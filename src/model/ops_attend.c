@@ -428,10 +428,53 @@ static void choose_prefill(const dp_model *m, attend_prefill_consts *k) {
     }
 }
 
+bool attend_matrix_fits(const dp_device_info *info, uint32_t head_dim) {
+    enum { SIDES = 8, VECS = 8 }; /* at most, of attend_matrix.wgsl */
+    const uint32_t side = info->matrix, lanes = info->subgroup_size;
+    return side > 0 && head_dim % side == 0 && head_dim <= SIDES * side && lanes % side == 0 &&
+           lanes >= side && lanes <= VECS * side;
+}
+
+/* Through Dawn on a software GPU it is slower than attend_prefill (docs/speed.md). */
+static bool attends_on_matrices(const dp_model *m) {
+    return matrix_is_used(m) && m->shapes.f16 && !is_software(m->gpu) &&
+           attend_matrix_fits(gpu_info(m->gpu), m->config.head_dim);
+}
+
+static uint32_t matrix_heads(const dp_model *m) {
+    return heads_together(&m->config, gpu_info(m->gpu)->matrix);
+}
+
 uint32_t attend_tile_rows(const dp_model *m) {
+    if (attends_on_matrices(m)) {
+        return gpu_info(m->gpu)->matrix / matrix_heads(m);
+    }
     attend_prefill_consts k = { 0 };
     choose_prefill(m, &k);
     return k.bq / k.heads;
+}
+
+static void attend_on_matrices(recorder *r, uint32_t layer, gpu_call call) {
+    const dp_model *m = r->m;
+    const config *c = &m->config;
+    const dp_device_info *info = gpu_info(m->gpu);
+    const attend_matrix_consts consts = {
+        .n_kv = c->n_kv_heads,
+        .group = c->n_heads / c->n_kv_heads,
+        .heads = matrix_heads(m),
+        .head_dim = c->head_dim,
+        .window = c->layer_window[layer],
+        .scale = c->attention_scale,
+        .softcap = c->attention_softcap,
+        .sinks = m->weights.layers[layer].sinks.source != NULL,
+        .table = m->shapes.n_pages,
+        .subgroup = info->subgroup_size,
+    };
+    _Static_assert(KV_PAGE == 32, "PAGE of attend_matrix.wgsl");
+    call.groups[0].times = c->n_kv_heads * ceil_div(consts.group, consts.heads);
+    add_call(r, &attend_matrix_source,
+             (const gpu_fragment *[]){ info->matrix == 8 ? &mma_8_part : &mma_16_part }, &consts,
+             call);
 }
 
 static void attend_tiles(recorder *r, uint32_t layer) {
@@ -440,6 +483,21 @@ static void attend_tiles(recorder *r, uint32_t layer) {
     const shapes *s = &r->m->shapes;
     const vector *sinks = &r->m->weights.layers[layer].sinks;
     const uint32_t group = c->n_heads / c->n_kv_heads;
+    gpu_call call = {
+        .bind = { [0] = b->keys[layer],
+                  [1] = b->values[layer],
+                  [ATTEND_PREFILL_Q] = b->q,
+                  [ATTEND_PREFILL_TILES] = b->tiles,
+                  [ATTEND_PREFILL_PAGES] = b->pages,
+                  [ATTEND_PREFILL_SINKS] = or_none(r->m, sinks),
+                  [ATTEND_PREFILL_Y] = b->att },
+        .groups = { { 0 }, { .size = SIZE_TILES } },
+    };
+    _Static_assert((int)ATTEND_PREFILL_Y == (int)ATTEND_MATRIX_Y, "the kernels bind alike");
+    if (attends_on_matrices(r->m)) {
+        attend_on_matrices(r, layer, call);
+        return;
+    }
     attend_prefill_consts consts = {
         .sinks = sinks->source != NULL,
         .n_kv = c->n_kv_heads,
@@ -451,22 +509,12 @@ static void attend_tiles(recorder *r, uint32_t layer) {
         .table = s->n_pages,
     };
     choose_prefill(r->m, &consts);
+    call.groups[0].times = c->n_kv_heads * ceil_div(group, consts.heads);
     add_call(r, &attend_prefill_source,
              (const gpu_fragment *[]){ cache_fragment(r->m), joins_by_shuffles(r->m->gpu, consts.bk)
                                                                  ? &join_subgroup_part
                                                                  : &join_tree_part },
-             &consts,
-             (gpu_call){
-                 .bind = { [0] = b->keys[layer],
-                           [1] = b->values[layer],
-                           [ATTEND_PREFILL_Q] = b->q,
-                           [ATTEND_PREFILL_TILES] = b->tiles,
-                           [ATTEND_PREFILL_PAGES] = b->pages,
-                           [ATTEND_PREFILL_SINKS] = or_none(r->m, sinks),
-                           [ATTEND_PREFILL_Y] = b->att },
-                 .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
-                             { .size = SIZE_TILES } },
-             });
+             &consts, call);
 }
 
 void op_attend(recorder *r, uint32_t layer) {

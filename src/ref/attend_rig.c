@@ -22,8 +22,9 @@ attend_cache attend_new_cache(rig *r, bool f16, uint32_t n_kv, uint32_t head_dim
 static size_t cache_at(const attend_cache *c, attend_kind kind, uint32_t place, uint32_t pos,
                        uint32_t kv, uint32_t d) {
     const size_t page = c->pages[place * c->table + pos / ATTEND_PAGE];
-    const size_t chunk =
-        kind == KEYS ? d / 8 * ATTEND_PAGE + pos % ATTEND_PAGE : pos % ATTEND_PAGE * c->d8 + d / 8;
+    const size_t in_page = pos % ATTEND_PAGE, pair = 2 - c->d8 % 2; /* of key_place.wgsl */
+    const size_t chunk = kind == KEYS ? (d / 8 / pair * ATTEND_PAGE + in_page) * pair + d / 8 % pair
+                                      : in_page * c->d8 + d / 8;
     return ((page * c->n_kv + kv) * ATTEND_PAGE * c->d8 + chunk) * 8 + d % 8;
 }
 
@@ -135,7 +136,8 @@ static void *lay_out(rig *r, const attend_case *a, const attend_history *h, atte
     uint8_t *bytes = rig_alloc(r, c->n, size);
     for (size_t i = 0; i < c->n; i++) {
         const float nan = NAN;
-        const uint16_t half = 0x7e00;
+        const uint16_t half = a->halves ? 0x7bff : 0x7e00; /* the largest, for kernels that read
+                                                               what they multiply by 0; NaN */
         memcpy(bytes + i * size, c->f16 ? (const void *)&half : (const void *)&nan, size);
     }
     const size_t stride = (size_t)c->n_kv * c->head_dim;
@@ -220,7 +222,9 @@ float *attend_new_queries(rig *r, const attend_case *a, uint32_t n) {
  * Joining tiles and spans multiplies by exp of differences that add up to at most the range of the
  * scores. Sums of n terms: n U more. So |dy| <= sum p_j e_j (|v_j| + |y|) + p_j dv_j. A soft cap
  * has its own bound (rig_softcap_bound); a sink is one more score, exact and with the value 0. What
- * exp or a product makes smaller than the least normal number may become 0: FLT_MIN |v_j|. */
+ * exp or a product makes smaller than the least normal number may become 0: FLT_MIN |v_j|. With
+ * `halves` exp(s - m) is rounded to 11 bits, in whichever direction: 2^-10 more; below 2^-14 it is
+ * off by up to 2^-24, when the largest is at least 1. */
 void attend_find_head(rig *r, const attend_case *a, const attend_history *h, const double *q,
                       const double *q_error, uint32_t place, uint32_t pos, uint32_t head,
                       double *want, double *bound) {
@@ -263,7 +267,9 @@ void attend_find_head(rig *r, const attend_case *a, const attend_history *h, con
     }
     if (keys.sink != NULL) high = fmax(high, (double)*keys.sink);
     const double seen = (double)(n - keys.first), tiles = seen / (a->bk > 0 ? a->bk : 16) + 2;
-    const double same = most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16;
+    const double same =
+        most + 3 * (tiles + 1) + 3 * (high - low) + seen + 16 + (a->halves ? 0x1p-10 / U : 0);
+    const double least = a->halves ? 0x1p-24 : (double)FLT_MIN;
     double sunk = 1; /* the sink's share */
     for (size_t d = 0; d < hd; d++)
         bound[d] = 0;
@@ -273,7 +279,7 @@ void attend_find_head(rig *r, const attend_case *a, const attend_history *h, con
         for (size_t d = 0; d < hd; d++) {
             const double size = fabs(keys.v[j * stride + d]);
             const double dv = h->v_error != NULL ? h->v_error[from + j * stride + d] : 0;
-            bound[d] += p[j] * (e * (size + fabs(want[d])) + dv) + (double)FLT_MIN * size;
+            bound[d] += p[j] * (e * (size + fabs(want[d])) + dv) + least * size;
         }
     }
     if (keys.sink != NULL) {

@@ -543,7 +543,7 @@ static void run_table(rig *r) {
         check_expert_matmul, check_rope,   check_decode,       check_prefill,
         check_expert_combine, check_glu,   check_scan,         check_select,
         check_draw,        check_finish,   check_logprobs,     check_watch,
-        check_matrix,      check_halves,   check_project,      check_project_add,
+        check_matrix,      check_attend_matrix, check_halves,   check_project,      check_project_add,
         check_project_glu, check_ready,
     };
     gpu_lock(r->g);

@@ -49,6 +49,7 @@ typedef struct {
     output_kind out;
     bool gpu;       /* attend_decode_tree laid out as for a GPU on a CPU too */
     uint32_t ahead; /* of attend_decode; 0: 4 */
+    bool halves;    /* queries and exp(scores - m) are rounded to half floats */
 } attend_case;
 
 /* Keys and values of all slots: [ATTEND_SLOTS, length, n_kv * head_dim], and as they

@@ -168,6 +168,7 @@ void check_matmul_rows(rig *r);
 void check_quantise(rig *r);
 void check_matmul_q8(rig *r);
 void check_matrix(rig *r);
+void check_attend_matrix(rig *r);
 void check_halves(rig *r);
 void check_project(rig *r);
 void check_project_add(rig *r);

@@ -5,6 +5,76 @@
 #include <math.h>
 #include <stdio.h>
 
+/* What both kernels read and write. */
+typedef struct {
+    attend_history h;
+    uint32_t (*tiles)[4];
+    uint32_t n_rows, n_heads, wide;
+    const float *q, *sinks;
+    uint32_t n_sinks;
+    rig_output *y;
+} prefill_rig;
+
+static prefill_rig new_prefill(rig *r, const attend_case *a, bool f16, uint32_t queries) {
+    prefill_rig x = { .tiles = rig_alloc(r, a->n, sizeof(*x.tiles)),
+                      .n_heads = a->n_kv * a->group,
+                      .wide = ceil_div(a->head_dim, 8) * 8 };
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < a->n; i++) {
+        x.tiles[i][0] = x.n_rows, x.tiles[i][1] = a->n_rows[i];
+        x.tiles[i][2] = a->rows[i][0], x.tiles[i][3] = a->rows[i][1];
+        x.n_rows += a->n_rows[i];
+        longest = max_u32(longest, a->rows[i][1] + a->n_rows[i]);
+        assert(a->n_rows[i] <= queries);
+    }
+    x.h = attend_new_history(r, a, f16, longest);
+    x.q = attend_new_queries(r, a, x.n_rows);
+    x.y = rig_out(r, NULL, (size_t)x.n_rows * x.n_heads * a->head_dim);
+    x.sinks = attend_new_sinks(r, a, &x.n_sinks);
+    return x;
+}
+
+static gpu_call prefill_call(rig *r, const attend_case *a, const prefill_rig *x) {
+    const attend_cache *c = &x->h.cache;
+    const size_t bytes = c->n * (c->f16 ? 2 : 4), row = (size_t)x->n_heads * x->wide;
+    return (gpu_call){
+        .bind = { rig_in(r, x->h.key_bytes, bytes), rig_in(r, x->h.value_bytes, bytes),
+                  [ATTEND_PREFILL_Q] = rig_numbers(r, x->q, x->n_rows * row, (x->n_rows - 1) * row),
+                  [ATTEND_PREFILL_TILES] = rig_in(r, x->tiles, a->n * sizeof(*x->tiles)),
+                  [ATTEND_PREFILL_PAGES] = rig_in(r, c->pages, (size_t)ATTEND_SLOTS * c->table * 4),
+                  [ATTEND_PREFILL_SINKS] = rig_in(r, x->sinks, x->n_sinks * 4),
+                  [ATTEND_PREFILL_Y] = x->y->range },
+        .groups = { { .times = a->n_kv * ceil_div(a->group, a->heads) }, { .times = a->n } },
+    };
+}
+
+/* A query's roundings: times the scale, and to 11 bits in whichever direction, or by half of the
+ * least half float. */
+static const double *query_errors(rig *r, const double *q, uint32_t head_dim) {
+    double *error = rig_alloc(r, head_dim, sizeof(double));
+    for (uint32_t d = 0; d < head_dim; d++)
+        error[d] = fabs(q[d]) * (0x1p-10 + U) + 0x1p-24 * sqrt(head_dim);
+    return error;
+}
+
+static void expect_prefilled(rig *r, const attend_case *a, const prefill_rig *x) {
+    const uint32_t width = x->n_heads * a->head_dim;
+    double *want = rig_alloc(r, width, sizeof(double)), *bound = rig_alloc(r, width, 8);
+    for (uint32_t i = 0; i < a->n; i++) {
+        for (uint32_t j = 0; j < x->tiles[i][1]; j++) {
+            const size_t row = x->tiles[i][0] + j;
+            for (uint32_t head = 0; head < x->n_heads; head++) {
+                const size_t at = (size_t)head * a->head_dim;
+                const double *q =
+                    rig_doubles(r, x->q + (row * x->n_heads + head) * x->wide, a->head_dim);
+                attend_find_head(r, a, &x->h, q, a->halves ? query_errors(r, q, a->head_dim) : NULL,
+                                 x->tiles[i][2], x->tiles[i][3] + j, head, want + at, bound + at);
+            }
+            attend_expect_row(r, OUT_PLAIN, x->y, row, width, want, bound);
+        }
+    }
+}
+
 static void prefill_row(rig *r, const attend_case *a, bool f16, bool shuffled) {
     const bool subgroups = shuffled && a->bk / 4 <= gpu_info(r->g)->subgroup_size;
     char shape[160], kernel[96];
@@ -31,55 +101,13 @@ static void prefill_row(rig *r, const attend_case *a, bool f16, bool shuffled) {
                    a->q_rows, a->parts)) {
         return;
     }
-    uint32_t longest = 0, n_rows = 0;
-    uint32_t(*tiles)[4] = rig_alloc(r, a->n, sizeof(*tiles));
-    for (uint32_t i = 0; i < a->n; i++) {
-        tiles[i][0] = n_rows, tiles[i][1] = a->n_rows[i];
-        tiles[i][2] = a->rows[i][0], tiles[i][3] = a->rows[i][1];
-        n_rows += a->n_rows[i];
-        longest = max_u32(longest, a->rows[i][1] + a->n_rows[i]);
-        assert(a->n_rows[i] <= a->bq / a->heads);
-    }
-    const uint32_t n_heads = a->n_kv * a->group, wide = ceil_div(a->head_dim, 8) * 8;
-    const attend_history h = attend_new_history(r, a, f16, longest);
-    const float *q = attend_new_queries(r, a, n_rows);
-    rig_output *y = rig_out(r, NULL, (size_t)n_rows * n_heads * a->head_dim);
-    consts.table = h.cache.table;
-    uint32_t n_sinks;
-    const float *sinks = attend_new_sinks(r, a, &n_sinks);
-    const size_t bytes = h.cache.n * (f16 ? 2 : 4);
-    rig_call(
-        r, &attend_prefill_source,
-        (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part,
-                                  subgroups ? &join_subgroup_part : &join_tree_part },
-        &consts,
-        (gpu_call){
-            .bind = { rig_in(r, h.key_bytes, bytes), rig_in(r, h.value_bytes, bytes),
-                      [ATTEND_PREFILL_Q] = rig_numbers(r, q, (size_t)n_rows * n_heads * wide,
-                                                       (size_t)(n_rows - 1) * n_heads * wide),
-                      [ATTEND_PREFILL_TILES] = rig_in(r, tiles, a->n * sizeof(*tiles)),
-                      [ATTEND_PREFILL_PAGES] =
-                          rig_in(r, h.cache.pages, (size_t)ATTEND_SLOTS * h.cache.table * 4),
-                      [ATTEND_PREFILL_SINKS] = rig_in(r, sinks, n_sinks * 4),
-                      [ATTEND_PREFILL_Y] = y->range },
-            .groups = { { .times = a->n_kv * ceil_div(a->group, a->heads) }, { .times = a->n } },
-        });
-    if (rig_run(r)) {
-        const uint32_t width = n_heads * a->head_dim;
-        double *want = rig_alloc(r, width, sizeof(double)), *bound = rig_alloc(r, width, 8);
-        for (uint32_t i = 0; i < a->n; i++) {
-            for (uint32_t j = 0; j < tiles[i][1]; j++) {
-                const size_t row = tiles[i][0] + j;
-                for (uint32_t head = 0; head < n_heads; head++) {
-                    const size_t at = (size_t)head * a->head_dim;
-                    attend_find_head(
-                        r, a, &h, rig_doubles(r, q + (row * n_heads + head) * wide, a->head_dim),
-                        NULL, tiles[i][2], tiles[i][3] + j, head, want + at, bound + at);
-                }
-                attend_expect_row(r, OUT_PLAIN, y, row, width, want, bound);
-            }
-        }
-    }
+    const prefill_rig x = new_prefill(r, a, f16, a->bq / a->heads);
+    consts.table = x.h.cache.table;
+    rig_call(r, &attend_prefill_source,
+             (const gpu_fragment *[]){ f16 ? &kv_f16_part : &kv_f32_part,
+                                       subgroups ? &join_subgroup_part : &join_tree_part },
+             &consts, prefill_call(r, a, &x));
+    if (rig_run(r)) expect_prefilled(r, a, &x);
     rig_end(r);
 }
 
@@ -155,5 +183,76 @@ void check_prefill(rig *r) {
                 prefill_row(r, &cases[i], f16 != 0, shuffled != 0);
             }
         }
+    }
+}
+
+static void matrix_row(rig *r, const attend_case *a) {
+    const dp_device_info *info = gpu_info(r->g);
+    char shape[160];
+    attend_shape(a, shape, sizeof(shape));
+    if (!attend_matrix_fits(info, a->head_dim) ||
+        !rig_begin(r, "attend_matrix", a->reason, "%s", shape)) {
+        return;
+    }
+    const prefill_rig x = new_prefill(r, a, true, info->matrix / a->heads);
+    const attend_matrix_consts consts = {
+        .n_kv = a->n_kv,
+        .group = a->group,
+        .heads = a->heads,
+        .head_dim = a->head_dim,
+        .window = a->window,
+        .scale = 1.0f / sqrtf((float)a->head_dim),
+        .softcap = (float)a->softcap,
+        .sinks = a->sinks,
+        .table = x.h.cache.table,
+        .subgroup = info->subgroup_size,
+    };
+    rig_call(r, &attend_matrix_source,
+             (const gpu_fragment *[]){ info->matrix == 8 ? &mma_8_part : &mma_16_part }, &consts,
+             prefill_call(r, a, &x));
+    if (rig_run(r)) expect_prefilled(r, a, &x);
+    rig_end(r);
+}
+
+void check_attend_matrix(rig *r) {
+    /* Tiles of one to eight queries: the start of a sequence, over the edges of pages, far into
+     * one. */
+    static const uint32_t ones[][2] = { { 0, 0 }, { 2, 31 }, { 2, 32 }, { 1, 95 } };
+    static const uint32_t one[] = { 1, 1, 1, 1 };
+    static const uint32_t twos[][2] = { { 1, 0 }, { 2, 31 }, { 0, 90 }, { 0, 94 } };
+    static const uint32_t two[] = { 2, 2, 2, 1 };
+    static const uint32_t eights[][2] = { { 0, 0 }, { 2, 61 }, { 2, 69 }, { 1, 31 } };
+    static const uint32_t eight[] = { 8, 8, 3, 5 };
+    static const uint32_t far[][2] = { { 2, 993 } };
+#define TILES(list, counts) .rows = list, .n_rows = counts, .n = ARRAY_LEN(list)
+    static const attend_case cases[] = {
+        { 2, 4, 4, 64, 0, 0, 0, 1, TILES(twos, two), .reason = "Llama 3.2" },
+        { 1, 4, 4, 128, 0, 0, 0, 1, TILES(twos, two), .reason = "Llama 3: the most matrices" },
+        { 2, 1, 1, 64, 0, 0, 0, 1, TILES(eights, eight), .reason = "a head for itself" },
+        { 2, 3, 3, 64, 0, 0, 0, 1, TILES(twos, two),
+          .reason = "SmolLM2: rows that are no queries" },
+        { 1, 8, 8, 64, 0, 0, 0, 1, TILES(ones, one), .reason = "eight heads, one query" },
+        { 1, 12, 6, 64, 0, 0, 0, 1, TILES(ones, one), .reason = "a group in two parts" },
+        { 1, 9, 5, 16, 0, 0, 0, 1, TILES(ones, one), .reason = "a group in parts of 5 and 4" },
+        { 1, 2, 2, 80, 0, 0, 0, 1, TILES(twos, two), .reason = "five matrices of 16" },
+        { 2, 2, 2, 40, 0, 0, 0, 1, TILES(twos, two), .reason = "five matrices of 8, one chunk" },
+        { 1, 2, 2, 64, 0, 0, 0, 8, TILES(far, two), .reason = "long and peaked: rows rescale" },
+        { 1, 4, 4, 32, 0, 0, 0, 12, TILES(far, two), .reason = "a key has nearly all" },
+        { 1, 2, 2, 64, 0, 0, 1, 1, TILES(twos, two), .reason = "a window of the token itself" },
+        { 1, 2, 2, 64, 0, 0, 40, 1, TILES(eights, one), .reason = "a window over pages" },
+        { 1, 2, 2, 32, 0, 0, 17, 4, TILES(far, two), .reason = "whole pages before the window" },
+        { 1, 2, 2, 64, 0, 0, 0, 8, TILES(twos, two), .reason = "Gemma 2's soft cap",
+          .softcap = 10 },
+        { 1, 5, 5, 64, 0, 0, 0, 1, TILES(ones, one), .reason = "sinks among, above and below",
+          .sinks = true },
+        { 2, 8, 8, 64, 0, 0, 40, 4, TILES(ones, one), .reason = "GPT-OSS: sinks, a window",
+          .sinks = true },
+    };
+#undef TILES
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        attend_case a = cases[i];
+        a.halves = true;
+        a.bk = ATTEND_PAGE;
+        matrix_row(r, &a);
     }
 }

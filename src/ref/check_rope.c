@@ -1,6 +1,7 @@
 /* check_rope: RoPE, the norms of heads before it, and the write to the paged cache. */
 #include "ref/check_attend_internal.h"
 
+#include <math.h>
 #include <stdio.h>
 
 static uint32_t log2_of(uint32_t n) {
@@ -20,7 +21,19 @@ static const uint32_t rope_rows[][2] = {
 };
 enum { ROPE_CONTEXT = 70 };
 
-static void rope_row(rig *r, const rope_case *k, bool f16, const rig_reduce *reduce) {
+/* The first values of the first row: a cache of half floats keeps the nearest of them, and of NaN
+ * nothing. */
+static void make_wild(attend_raw *w) {
+    static const float wild[] = { 1e6f, -1e30f, INFINITY, -INFINITY, NAN, -NAN };
+    const size_t first = (size_t)(w->n_heads + w->n_kv) * w->head_dim;
+    for (size_t i = 0; i < ARRAY_LEN(wild); i++) {
+        w->qkv[first + i] = wild[i];
+        w->want[first + i] = isnan(wild[i]) ? 0 : copysign(65504, (double)wild[i]);
+        w->bound[first + i] = 0;
+    }
+}
+
+static void rope_row(rig *r, const rope_case *k, bool f16, const rig_reduce *reduce, bool wild) {
     enum { ROWS = ARRAY_LEN(rope_rows) };
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "rope %s %s", f16 ? "f16" : "f32", reduce->part->name);
@@ -41,6 +54,7 @@ static void rope_row(rig *r, const rope_case *k, bool f16, const rig_reduce *red
                      .norm = k->norm,
                      .sharp = 1 };
     attend_make_raw(r, &w, rope_rows, 8 + log2_of(team));
+    if (wild) make_wild(&w);
     uint32_t(*rows)[4] = rig_alloc(r, ROWS, sizeof(*rows));
     for (uint32_t i = 0; i < ROWS; i++)
         rows[i][1] = rope_rows[i][0], rows[i][2] = rope_rows[i][1];
@@ -110,8 +124,10 @@ void check_rope(rig *r) {
     rig_reduce reduces[2];
     const uint32_t n_reduces = rig_reduces(r, reduces);
     const uint32_t n_variants = (1 + gpu_info(r->g)->f16) * n_reduces;
+    static const rope_case wild = { 2, 1, 64, 64, "values beyond half floats", false };
     for (uint32_t v = 0; v < n_variants; v++) {
         for (size_t i = v; i < ARRAY_LEN(cases); i += n_variants)
-            rope_row(r, &cases[i], v / n_reduces == 1, &reduces[v % n_reduces]);
+            rope_row(r, &cases[i], v / n_reduces == 1, &reduces[v % n_reduces], false);
+        if (v / n_reduces == 1) rope_row(r, &wild, true, &reduces[v % n_reduces], true);
     }
 }
