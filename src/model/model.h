@@ -681,8 +681,8 @@ attend_decode_tree_params attend_tree_blocks(const attend_decode_tree_consts *k,
                                              const uint32_t first[3]);
 /* Entries of buffers.expert_tiles that a pass of so many rows may need. */
 uint32_t expert_tiles_of(const config *c, uint32_t rows);
-/* h [rows * times, n] = act(gate) up of gu [rows * times, 2 n], or act(gu) of [.., n], for `next`, the
- * matrix that reads h. If that takes bytes or half floats they are made in the place of h. */
+/* h [rows * times, n] = act(gate) up of gu [rows * times, 2 n], or act(gu) of [.., n], for `next`,
+ * the matrix that reads h. If that takes bytes or half floats they are made in the place of h. */
 void op_activate(recorder *r, gpu_range h, gpu_range gu, uint32_t n, uint32_t times,
                  const weight *next);
 void op_softcap(recorder *r, gpu_range logits);

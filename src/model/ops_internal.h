@@ -54,11 +54,11 @@ void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *con
 bool matmul_takes_rows(const gpu *g);
 /* Rows of x in a full pass, which lie side by side in buffers.bytes. */
 uint32_t input_rows(const dp_model *m, const product *a);
-/* Makes buffers.bytes what a product of many rows reads, unless it reads floats or this plan has made
- * it already. */
+/* Makes buffers.bytes what a product of many rows reads, unless it reads floats or this plan has
+ * made it already. */
 void record_input(recorder *r, const product *a);
-/* The same for the product of w with h = act(gate) up of gu, instead of h, with so many rows of h to
- * a row of the pass. False: w takes floats, and nothing was done. */
+/* The same for the product of w with h = act(gate) up of gu, instead of h, with so many rows of h
+ * to a row of the pass. False: w takes floats, and nothing was done. */
 bool record_activated(recorder *r, const weight *w, gpu_range h, gpu_range gu, uint32_t times);
 /* The same on matrix units (ops_matrix.c), where the device has them. */
 bool matrix_is_used(const dp_model *m);

@@ -537,14 +537,14 @@ void rig_require(rig *r, bool holds, const char *problem) {
 
 static void run_table(rig *r) {
     static void (*const all[])(rig * r) = {
-        check_embed,       check_norm,     check_qk_norm,      check_softcap,
-        check_matvec,      check_matmul,   check_matmul_rows,  check_quantise,
-        check_matmul_q8,   check_route,    check_expert_group, check_expert_matvec,
-        check_expert_matmul, check_rope,   check_decode,       check_prefill,
-        check_expert_combine, check_glu,   check_scan,         check_select,
-        check_draw,        check_finish,   check_logprobs,     check_watch,
-        check_matrix,      check_attend_matrix, check_halves,   check_project,      check_project_add,
-        check_project_glu, check_ready,
+        check_embed,          check_norm,          check_qk_norm,      check_softcap,
+        check_matvec,         check_matmul,        check_matmul_rows,  check_quantise,
+        check_matmul_q8,      check_route,         check_expert_group, check_expert_matvec,
+        check_expert_matmul,  check_rope,          check_decode,       check_prefill,
+        check_expert_combine, check_glu,           check_scan,         check_select,
+        check_draw,           check_finish,        check_logprobs,     check_watch,
+        check_matrix,         check_attend_matrix, check_halves,       check_project,
+        check_project_add,    check_project_glu,   check_ready,
     };
     gpu_lock(r->g);
     for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(r->g); i++)
