@@ -335,13 +335,22 @@ fn prepare(row: u32, pos: u32, head: u32, n_heads: u32, kv: u32, lane: u32) {
     }
     for (var i = lane; i < select(HEADS, HEADS + 2, FUSED) * C4; i += WG) {
         let h = i / C4;
-        let d = i % C4 * 4;
         var v = vec4f();
-        if (h < n_heads) {
-            v = four_of(base + h * PITCH, d, pos, factor[h], p.wq, !FUSED) * SCALE;
-        } else if (h >= HEADS) {
-            let plain = h > HEADS;
-            v = four_of(select(key, key + N_KV * HEAD_DIM, plain), d, pos, factor[h], p.wk, plain);
+        for (var e = 0u; e < 4; e++) {
+            let d = i % C4 * 4 + e;
+            if (d < HEAD_DIM) {
+                if (h < n_heads) {
+                    if (FUSED) {
+                        v[e] = turned(base + h * HEAD_DIM, d, pos, factor[h], p.wq) * SCALE;
+                    } else {
+                        v[e] = qkv[base + h * PITCH + d] * SCALE;
+                    }
+                } else if (h == HEADS) {
+                    v[e] = turned(key, d, pos, factor[h], p.wk);
+                } else if (h > HEADS) {
+                    v[e] = qkv[key + N_KV * HEAD_DIM + d];
+                }
+            }
         }
         pool[i] = v;
     }

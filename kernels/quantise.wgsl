@@ -22,14 +22,6 @@ const SIDE = 8u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> q: array<vec4u>;
 
-// Columns 4 c .. 4 c + 3, 0 behind the last.
-fn four(row: u32, c: u32) -> vec4f {
-    if (K % 32 == 0 || c * 4 < K) {
-        return input_at(row, c);
-    }
-    return vec4f();
-}
-
 fn sum_of(v: vec4u) -> f32 {
     const ONES = 0x01010101u;
     return f32(dot4I8Packed(v.x, ONES) + dot4I8Packed(v.y, ONES) + dot4I8Packed(v.z, ONES) +
@@ -47,23 +39,22 @@ fn quantise(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     if (unit >= UNITS || row >= ROWS) {
         return;
     }
-    // Named: an array that a loop's count indexes lies in memory.
-    let v0 = four(row, unit * 8);
-    let v1 = four(row, unit * 8 + 1);
-    let v2 = four(row, unit * 8 + 2);
-    let v3 = four(row, unit * 8 + 3);
-    let v4 = four(row, unit * 8 + 4);
-    let v5 = four(row, unit * 8 + 5);
-    let v6 = four(row, unit * 8 + 6);
-    let v7 = four(row, unit * 8 + 7);
-    let most = max(max(max(abs(v0), abs(v1)), max(abs(v2), abs(v3))),
-                   max(max(abs(v4), abs(v5)), max(abs(v6), abs(v7))));
+    var v = array<vec4f, 8>();
+    var most = vec4f();
+    for (var i = 0u; i < 8; i++) {
+        if (K % 32 == 0 || unit * 32 + i * 4 < K) {
+            v[i] = input_at(row, unit * 8 + i);
+            most = max(most, abs(v[i]));
+        }
+    }
     let top = max(max(most.x, most.y), max(most.z, most.w));
     // Below this 127 / top would overflow: such units are 0.
     let s = select(0.0, top / 127.0, top > 1e-30);
     let inverse = select(0.0, 127.0 / top, top > 1e-30);
-    let a = vec4u(bytes(v0, inverse), bytes(v1, inverse), bytes(v2, inverse), bytes(v3, inverse));
-    let b = vec4u(bytes(v4, inverse), bytes(v5, inverse), bytes(v6, inverse), bytes(v7, inverse));
+    let a = vec4u(bytes(v[0], inverse), bytes(v[1], inverse), bytes(v[2], inverse),
+                  bytes(v[3], inverse));
+    let b = vec4u(bytes(v[4], inverse), bytes(v[5], inverse), bytes(v[6], inverse),
+                  bytes(v[7], inverse));
     let first = unit * 3 * ROWS + row;
     q[first] = a;
     q[first + ROWS] = b;

@@ -60,18 +60,26 @@ fn rope(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         return;
     }
     let row = rows[group.y];
-    let first = select(p.wk, p.wq, is_query);
-    let a = four_of(base, chunk * 8, row.z, factor, first, is_value);
-    let b = four_of(base, chunk * 8 + 4, row.z, factor, first, is_value);
+    var v = array<vec4f, 2>();
+    for (var i = 0u; i < 8; i++) {
+        let d = chunk * 8 + i;
+        if (d < HEAD_DIM) {
+            if (is_value) {
+                v[i / 4][i % 4] = qkv[base + d];
+            } else {
+                v[i / 4][i % 4] = turned(base, d, row.z, factor, select(p.wk, p.wq, is_query));
+            }
+        }
+    }
     if (is_query) {
         let to = ((group.y * N_HEADS + head) * D8 + chunk) * 2;
-        q[to] = a;
-        q[to + 1] = b;
+        q[to] = v[0];
+        q[to + 1] = v[1];
         return;
     }
     let kv = (head - N_HEADS) % N_KV;
     let at = (pages[row.y * TABLE + row.z / PAGE] * N_KV + kv) * D8 * PAGE;
-    let c = chunk_of(a, b);
+    let c = chunk_of(v[0], v[1]);
     if (is_value) {
         value_put(at + row.z % PAGE * D8 + chunk, c);
     } else {

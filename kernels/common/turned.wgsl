@@ -20,22 +20,3 @@ fn turned(base: u32, d: u32, pos: u32, factor: f32, first: u32) -> f32 {
     let turn = angles[pos * PAIRS + select(d - PAIRS, d, front)];
     return x * turn.x + select(other, -other, front) * turn.y;
 }
-
-fn element(base: u32, d: u32, pos: u32, factor: f32, first: u32, plain: bool) -> f32 {
-    if (d >= HEAD_DIM) {
-        return 0.0;
-    }
-    if (plain) {
-        return qkv[base + d];
-    }
-    return turned(base, d, pos, factor, first);
-}
-
-// Elements d .. d + 3, as they are if `plain`; 0 from HEAD_DIM on. One by one: a vector that a
-// loop's count indexes lies in memory.
-fn four_of(base: u32, d: u32, pos: u32, factor: f32, first: u32, plain: bool) -> vec4f {
-    return vec4f(element(base, d, pos, factor, first, plain),
-        element(base, d + 1, pos, factor, first, plain),
-        element(base, d + 2, pos, factor, first, plain),
-        element(base, d + 3, pos, factor, first, plain));
-}
