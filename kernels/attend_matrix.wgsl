@@ -68,7 +68,7 @@ fn query_at(i: u32) -> left {
 // Keys i MMA .. of a page, dimensions d MMA ..
 fn key_at(page: u32, i: u32, d: u32) -> right {
     let at = (page + key_place(i * MMA, d * (MMA / 8))) * 8;
-    return subgroupMatrixLoad<right>(&keys, at, true, PAIR * 8);
+    return subgroupMatrixLoad<right>(&keys, at, true, CHUNK_PAIR * 8);
 }
 
 fn value_at(page: u32, i: u32, d: u32) -> right {

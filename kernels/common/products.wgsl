@@ -168,13 +168,13 @@ fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
             if (UNITS % LANES == 0 || unit < UNITS) {
                 let w = operands(rows, unit);
                 s = four_products(s, w, t, n, unit);
-                if (t + 4 < n) {
+                if (TOKENS > 4 && t + 4 < n) {
                     z = four_products(z, w, t + 4, n, unit);
                 }
             }
         }
         put_sums(t, s, lane);
-        if (t + 4 < n) {
+        if (TOKENS > 4 && t + 4 < n) {
             put_sums(t + 4, z, lane);
         }
     }

@@ -181,6 +181,7 @@ void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *opti
         .max_storage_buffers = g->limits.maxStorageBuffersPerShaderStage,
     };
     if (out->f16 && out->subgroups) out->matrix = matrix_side(g, adapter);
+    g->subgroup_most = info.subgroupMaxSize;
     view_copy(out->name, sizeof(out->name), info.device);
     view_copy(out->vendor, sizeof(out->vendor), info.vendor);
     view_copy(out->driver, sizeof(out->driver), info.description);

@@ -423,6 +423,10 @@ void gpu_close(gpu *g) {
 
 /* ---- accessors ----------------------------------------------------------------------------- */
 
+bool gpu_subgroups_alike(const gpu *g) {
+    return g->subgroup_most == g->info.subgroup_size;
+}
+
 const dp_device_info *gpu_info(const gpu *g) {
     return &g->info;
 }

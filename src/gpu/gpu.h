@@ -30,6 +30,9 @@ void gpu_close(gpu *g); /* every buffer, plan and kernel of it goes too */
 bool gpu_list(const dp_device_options *options, dp_device_info *list, size_t max, size_t *n,
               dp_error *err) CHECK_RESULT;
 const dp_device_info *gpu_info(const gpu *g); /* tiers as in use after the options' switches */
+/* Whether all subgroups have the lanes that gpu_info says. Where they vary a kernel of matrices may
+ * not be one subgroup to a workgroup (Dawn refuses it). */
+bool gpu_subgroups_alike(const gpu *g);
 const dp_stats *gpu_stats(const gpu *g);
 const log_sink *gpu_log(const gpu *g);
 uint64_t gpu_alignment(const gpu *g); /* of binding offsets, at least 256 */

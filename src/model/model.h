@@ -42,7 +42,7 @@ enum {
 
 typedef enum { NORMS_PRE, NORMS_BOTH, NORMS_POST } norm_places; /* around attention and FFN */
 typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WIDTH } qk_norm_kind; /* per head or over all */
-typedef enum { ACT_SILU, ACT_GELU, ACT_SWIGLU_OAI } activation;          /* as in glu.wgsl */
+typedef enum { ACT_SILU, ACT_GELU, ACT_SWIGLU_OAI } activation;          /* as in activation.wgsl */
 typedef enum { ROPE_GLOBAL, ROPE_LOCAL, ROPE_TABLES, ROPE_NONE = ROPE_TABLES } rope_kind;
 /* Which layers see a window only, where the files give one but no list: all; all but each period-th
  * one; those from max_window_layers on, if use_sliding_window. */
@@ -397,7 +397,8 @@ dp_importance *calibrate_tokens(dp_model *m, const dp_token *tokens, size_t n, d
 typedef struct {
     gpu_range rows;  /* [batch] (token, slot, position, done) u32 */
     gpu_range pick;  /* [O] row of each wanted logits */
-    gpu_range tiles; /* [batch] (first row, rows, slot, position) u32, for attend_prefill */
+    gpu_range tiles; /* [batch] (first row, rows, slot, position) u32, for attend_prefill
+                      * or attend_matrix */
     gpu_range sizes; /* (rows, wanted, flags, logprobs) u32 */
     gpu_range pages; /* [S, pages per sequence] u32 */
     gpu_range angles[ROPE_TABLES]; /* [context, rope_dim / 2] (cos, sin) f32 */
@@ -411,7 +412,7 @@ typedef struct {
     gpu_range att;     /* [batch, n_heads * head_dim] */
     gpu_range spans;   /* [DECODE_ROWS, n_heads, splits, 2 D8 + 1] vec4f */
     gpu_range gu;      /* [batch, 2 ffn_dim] gate and up; or as below */
-    gpu_range h;       /* [batch, ffn_dim] */
+    gpu_range h;       /* [batch, ffn_dim]; left as it is where its bytes or halves are made */
     gpu_range bytes;   /* what a product of many rows reads, as signed bytes (quantise.wgsl) or
                         * half floats (halves.wgsl) */
     gpu_range parts;   /* [splits, batch, rows] of a product whose columns are split */
@@ -592,8 +593,8 @@ typedef struct {
     uint32_t stage; /* of the body */
     pass_kind kind;
     const char *role;         /* of what is recorded from here on, for profiles: static text */
-    gpu_range bytes_of;       /* what buffers.bytes holds: made by a call of */
-    const gpu_plan *bytes_in; /* this plan (ops_prefill.c) */
+    gpu_range bytes_of;       /* what buffers.bytes holds, which may be nowhere else: made by */
+    const gpu_plan *bytes_in; /* a call of this plan (ops_prefill.c) */
     tuner *tuner;             /* NULL: what m->tuned says is recorded, all of it */
     dp_error *err;
 } recorder;
@@ -661,8 +662,10 @@ uint32_t attend_tile_rows(const dp_model *m);
  * lanes, and chunks of the cache that a lane may have under way. */
 bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *info,
                          bool subgroups);
-/* Whether it can run attend_matrix, for such heads. */
-bool attend_matrix_fits(const dp_device_info *info, uint32_t head_dim);
+/* Whether the device can run attend_matrix for heads of head_dim; and the part with the side of its
+ * matrices. */
+bool attend_matrix_fits(const gpu *g, uint32_t head_dim);
+const gpu_fragment *matrix_fragment(const gpu *g);
 /* Keys of a span at least; spans of a row at most, for the context and span of `s`; and of a row
  * that sees `longest` keys. */
 uint32_t attend_span(const config *c);

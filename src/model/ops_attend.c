@@ -428,17 +428,18 @@ static void choose_prefill(const dp_model *m, attend_prefill_consts *k) {
     }
 }
 
-bool attend_matrix_fits(const dp_device_info *info, uint32_t head_dim) {
-    enum { SIDES = 8, VECS = 8 }; /* at most, of attend_matrix.wgsl */
-    const uint32_t side = info->matrix, lanes = info->subgroup_size;
+bool attend_matrix_fits(const gpu *g, uint32_t head_dim) {
+    enum { SIDES = 8, COLS = 8 }; /* at most, of attend_matrix.wgsl */
+    const uint32_t side = gpu_info(g)->matrix, lanes = gpu_info(g)->subgroup_size;
     return side > 0 && head_dim % side == 0 && head_dim <= SIDES * side && lanes % side == 0 &&
-           lanes >= side && lanes <= VECS * side;
+           lanes >= side && lanes <= COLS * side && gpu_subgroups_alike(g);
 }
 
-/* Through Dawn on a software GPU it is slower than attend_prefill (docs/speed.md). */
+/* On a software GPU matrices are loops: a kernel before this one was slower than attend_prefill
+ * there (docs/speed.md, 12). */
 static bool attends_on_matrices(const dp_model *m) {
     return matrix_is_used(m) && m->shapes.f16 && !is_software(m->gpu) &&
-           attend_matrix_fits(gpu_info(m->gpu), m->config.head_dim);
+           attend_matrix_fits(m->gpu, m->config.head_dim);
 }
 
 static uint32_t matrix_heads(const dp_model *m) {
@@ -457,7 +458,6 @@ uint32_t attend_tile_rows(const dp_model *m) {
 static void attend_on_matrices(recorder *r, uint32_t layer, gpu_call call) {
     const dp_model *m = r->m;
     const config *c = &m->config;
-    const dp_device_info *info = gpu_info(m->gpu);
     const attend_matrix_consts consts = {
         .n_kv = c->n_kv_heads,
         .group = c->n_heads / c->n_kv_heads,
@@ -468,12 +468,11 @@ static void attend_on_matrices(recorder *r, uint32_t layer, gpu_call call) {
         .softcap = c->attention_softcap,
         .sinks = m->weights.layers[layer].sinks.source != NULL,
         .table = m->shapes.n_pages,
-        .subgroup = info->subgroup_size,
+        .subgroup = gpu_info(m->gpu)->subgroup_size,
     };
     _Static_assert(KV_PAGE == 32, "PAGE of attend_matrix.wgsl");
     call.groups[0].times = c->n_kv_heads * ceil_div(consts.group, consts.heads);
-    add_call(r, &attend_matrix_source,
-             (const gpu_fragment *[]){ info->matrix == 8 ? &mma_8_part : &mma_16_part }, &consts,
+    add_call(r, &attend_matrix_source, (const gpu_fragment *[]){ matrix_fragment(m->gpu) }, &consts,
              call);
 }
 

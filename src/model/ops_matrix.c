@@ -76,6 +76,10 @@ static matrix_block expert_block(uint32_t side) {
     return (matrix_block){ MATMUL_TOKENS / (2 * side), 4, 2, 2, 0, 0 };
 }
 
+const gpu_fragment *matrix_fragment(const gpu *g) {
+    return gpu_info(g)->matrix == 8 ? &mma_8_part : &mma_16_part;
+}
+
 bool matrix_is_used(const dp_model *m) {
     return gpu_info(m->gpu)->matrix > 0 && !m->shapes.calibrate;
 }
@@ -133,8 +137,7 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
     const gpu_extent by_tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
                                    .per = b.subs_t * b.tiles_t * side };
     const bool edges = has_edges(m, a, &b, rows, p->first, whole);
-    const gpu_fragment *const fragments[] = { weight_fragment(a->w->type),
-                                              side == 8 ? &mma_8_part : &mma_16_part,
+    const gpu_fragment *const fragments[] = { weight_fragment(a->w->type), matrix_fragment(m->gpu),
                                               edges ? &block_edges_part : &block_whole_part };
     const gpu_range none = m->buffers.none;
     add_call(r, &matmul_matrix_source, fragments, &consts,

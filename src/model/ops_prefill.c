@@ -2,10 +2,10 @@
  *
  * Two kernels make tiles of the result: matmul.wgsl with x in floats, matmul_q8.wgsl with x in
  * signed bytes, which quantised matrices get where the model computes with them (shapes.int8). The
- * bytes of an input are made once, in front of the first product that reads it, and kept until
- * something writes the input again (forget_bytes). Which tile a product gets, and into how many
- * parts its columns are split, choose_matmul says. On a software GPU with subgroups
- * matmul_rows.wgsl makes them all. */
+ * bytes of an input are made once, in front of the first product that reads it, or with the
+ * activation that the input is, and kept until something writes the input again (forget_bytes).
+ * Which tile a product gets, and into how many parts its columns are split, choose_matmul says. On
+ * a software GPU with subgroups matmul_rows.wgsl makes them all. */
 #include "model/ops_internal.h"
 
 #include <stdio.h>

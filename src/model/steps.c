@@ -375,8 +375,8 @@ static uint32_t next_steps(uint32_t n_steps, uint32_t sent, uint32_t before) {
     return min_u32(min_u32(fit, DP_STEPS_MAX), left);
 }
 
-/* At most DECODE_ROWS sessions: attend_prefill's tiles hold positions, which a loop on the device
- * does not advance, so the loop stays with the kernels for a few rows. */
+/* At most DECODE_ROWS sessions: the tiles of attend_prefill and attend_matrix hold positions, which
+ * a loop on the device does not advance, so the loop stays with the kernels for a few rows. */
 static bool generate_group(dp_session *const *sessions, size_t n, uint32_t n_steps,
                            bool ignore_stops, dp_token *tokens, uint32_t *counts, dp_error *err) {
     dp_model *m = sessions[0]->model;

@@ -223,8 +223,10 @@ float *attend_new_queries(rig *r, const attend_case *a, uint32_t n) {
  * scores. Sums of n terms: n U more. So |dy| <= sum p_j e_j (|v_j| + |y|) + p_j dv_j. A soft cap
  * has its own bound (rig_softcap_bound); a sink is one more score, exact and with the value 0. What
  * exp or a product makes smaller than the least normal number may become 0: FLT_MIN |v_j|. With
- * `halves` exp(s - m) is rounded to 11 bits, in whichever direction: 2^-10 more; below 2^-14 it is
- * off by up to 2^-24, when the largest is at least 1. */
+ * `halves` (attend_matrix: head_dim additions too, in an order of the matrix unit's) exp(s - m) is
+ * rounded to 11 bits, in whichever direction: 2^-10 more; below 2^-14 it is off by up to 2^-24,
+ * when the largest is at least 1. WGSL lets such small half floats become 0; no device with matrix
+ * units was seen to do that, and 2^-14 for it would hide mistakes. */
 void attend_find_head(rig *r, const attend_case *a, const attend_history *h, const double *q,
                       const double *q_error, uint32_t place, uint32_t pos, uint32_t head,
                       double *want, double *bound) {

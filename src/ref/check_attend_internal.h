@@ -1,7 +1,8 @@
 /* check_attend: what the checks of RoPE, of the paged cache and of the two attentions share.
  *
- * Pages of a slot lie scattered over the pool. What no position has written holds NaN, so that a
- * key beyond a row's length cannot take part unseen. */
+ * Pages of a slot lie scattered over the pool. What no position has written holds NaN, or the
+ * largest half float for a kernel that multiplies it by 0, so that a key beyond a row's length
+ * cannot take part unseen. */
 #ifndef DP_REF_CHECK_ATTEND_INTERNAL_H
 #define DP_REF_CHECK_ATTEND_INTERNAL_H
 

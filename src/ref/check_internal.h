@@ -149,6 +149,12 @@ void rig_expect_product(rig *r, float got, double sum, double bound, bool bias, 
 /* ---- activations (check_dense.c) ------------------------------------------------------------ */
 
 typedef enum { RIG_SILU, RIG_GELU, RIG_CLAMPED } rig_act; /* as in activation.wgsl */
+/* What quantise and halves make of their input first; none, if not gated. */
+typedef struct {
+    bool gated;
+    rig_act act;
+    bool ungated;
+} rig_gate;
 #define RIG_ALPHA 1.702f
 #define RIG_LIMIT 7.0f
 /* What input_at.wgsl makes of a row, [2, n] gate and up or [n] if ungated, and what it may be off

@@ -43,8 +43,7 @@ typedef struct {
     uint32_t cols, rows;
     double scale;
     const char *reason;
-    bool gated;
-    rig_act act;
+    rig_gate gate;
 } bytes_case;
 
 /* One unit of x, which is off by `bound`: the scale within the quotient's error; each byte the
@@ -96,7 +95,7 @@ static void bytes_row(rig *r, const bytes_case *c) {
         return;
     }
     const size_t n = c->cols, rows = c->rows, units = ceil_div(c->cols, UNIT);
-    const size_t width = c->gated ? 2 * n : n;
+    const size_t width = n << (c->gate.gated && !c->gate.ungated);
     float *x = rig_normals(r, rows * width, c->scale);
     for (size_t i = 0; i < rows * n && c->reason[0] == '0'; i++) {
         if (i / UNIT % 2 == 0) x[i] = 0;
@@ -105,16 +104,17 @@ static void bytes_row(rig *r, const bytes_case *c) {
     call_quantise(r, rig_numbers(r, x, rows * width, n - 1), q->range,
                   (quantise_consts){ .k = c->cols,
                                      .rows = c->rows,
-                                     .gated = c->gated,
-                                     .act = c->act,
+                                     .gated = c->gate.gated,
+                                     .act = c->gate.act,
+                                     .ungated = c->gate.ungated,
                                      .alpha = RIG_ALPHA,
                                      .limit = RIG_LIMIT });
     double *h = rig_alloc(r, n, sizeof(double)), *bound = rig_alloc(r, n, sizeof(double));
     const bool ran = rig_run(r);
     for (size_t row = 0; row < rows && ran; row++) {
         const double *want = rig_doubles(r, x + row * width, width);
-        if (c->gated) {
-            rig_activate(c->act, false, want, n, h, bound);
+        if (c->gate.gated) {
+            rig_activate(c->gate.act, c->gate.ungated, want, n, h, bound);
             want = h;
         }
         for (size_t u = 0; u < units; u++) {
@@ -127,14 +127,15 @@ static void bytes_row(rig *r, const bytes_case *c) {
 
 void check_quantise(rig *r) {
     static const bytes_case cases[] = {
-        { 4, 1, 1, "the least", false, 0 },
-        { 172, 3, 1, "a row ends inside a unit and inside its first half", false, 0 },
-        { 288, 17, 100, "one unit and one row more than two workgroups", false, 0 },
-        { 128, 2, 1, "0 in every other unit", false, 0 },
-        { 64, 2, 1e-20, "tiny numbers", false, 0 },
-        { 172, 3, 1, "through a gate", true, RIG_SILU },
-        { 288, 17, 3, "through Gemma's", true, RIG_GELU },
-        { 64, 9, 4, "through GPT-OSS's", true, RIG_CLAMPED },
+        { 4, 1, 1, "the least", { 0 } },
+        { 172, 3, 1, "a row ends inside a unit and inside its first half", { 0 } },
+        { 288, 17, 100, "one unit and one row more than two workgroups", { 0 } },
+        { 128, 2, 1, "0 in every other unit", { 0 } },
+        { 64, 2, 1e-20, "tiny numbers", { 0 } },
+        { 172, 3, 1, "through a gate", { true, RIG_SILU, false } },
+        { 288, 17, 3, "through Gemma's", { true, RIG_GELU, false } },
+        { 64, 9, 4, "through GPT-OSS's", { true, RIG_CLAMPED, false } },
+        { 172, 3, 1, "GPT-2: no gate", { true, RIG_GELU, true } },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         bytes_row(r, &cases[i]);

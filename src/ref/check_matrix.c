@@ -1,4 +1,5 @@
 /* check_matrix: products on matrix units against the reference; nothing where a device has none. */
+#include "model/model.h"
 #include "ref/check_internal.h"
 
 #include <math.h>
@@ -126,7 +127,7 @@ static void call_matrix(rig *r, const matrix_case *c, gpu_range w, gpu_range x, 
         .n_max = p.n_max,
         .pitch = x_pitch(c->n),
     };
-    const gpu_fragment *parts[] = { c->format->part, info->matrix == 8 ? &mma_8_part : &mma_16_part,
+    const gpu_fragment *parts[] = { c->format->part, matrix_fragment(r->g),
                                     c->whole ? &block_whole_part : &block_edges_part };
     rig_call(r, &matmul_matrix_source, parts, &consts,
              (gpu_call){
@@ -296,13 +297,13 @@ static void experts_row(rig *r, const expert_case *c) {
     if (rig_run(r)) {
         double *want = rig_alloc(r, rows, sizeof(double));
         for (size_t i = 0; i < pairs; i++) {
-            const uint32_t slot = expert_slots[g.expert[i]];
+            const uint32_t at = expert_slots[g.expert[i]];
             const double *row = xd + (c->by_row ? i / USED : i) * k;
-            if (slot - FIRST_SLOT >= SLOTS) {
+            if (at - FIRST_SLOT >= SLOTS) {
                 rig_kept(r, y, i * stride, stride);
                 continue;
             }
-            const float *of = w + (slot - FIRST_SLOT) * rows * k;
+            const float *of = w + (at - FIRST_SLOT) * rows * k;
             ref_matmul(want, of, c->bias ? bias + g.expert[i] * rows : NULL, row, 1, rows, k);
             rig_kept(r, y, i * stride, column);
             for (size_t j = 0; j < rows; j++) {
@@ -317,16 +318,24 @@ static void experts_row(rig *r, const expert_case *c) {
 
 /* ---- halves ------------------------------------------------------------------------------ */
 
-static void halves_row(rig *r, uint32_t cols, uint32_t n, double scale, bool gated,
+static void halves_row(rig *r, uint32_t cols, uint32_t n, double scale, rig_gate gate,
                        const char *reason) {
     if (!rig_begin(r, "halves", reason, "K %u, n %u, |x| %g", cols, n, scale)) return;
-    const size_t pieces = align_up(cols, 32) / PIECE, width = gated ? 2 * (size_t)cols : cols;
+    const size_t pieces = align_up(cols, 32) / PIECE, width = cols << (gate.gated && !gate.ungated);
     const size_t total = n * width;
     float *x = rig_normals(r, total, scale);
-    x[total - 1] = 1; /* where PLANT_INPUT shows whatever the scale */
+    x[total - 1] = 1; /* where PLANT_INPUT shows whatever the scale, */
+    if (gate.gated) x[total - 1 - (gate.ungated ? 0 : cols)] = 1; /* and its gate lets it through */
     rig_output *h = rig_out(r, NULL, pieces * n * PIECE / 2);
     rig_call(
-        r, &halves_source, NULL, &(halves_consts){ .k = cols, .rows = n, .gated = gated },
+        r, &halves_source, NULL,
+        &(halves_consts){ .k = cols,
+                          .rows = n,
+                          .gated = gate.gated,
+                          .act = gate.act,
+                          .ungated = gate.ungated,
+                          .alpha = RIG_ALPHA,
+                          .limit = RIG_LIMIT },
         (gpu_call){
             .bind = { [HALVES_X] = rig_numbers(r, x, total, total - 1), [HALVES_H] = h->range },
             .groups = { { .times = ceil_div((uint32_t)pieces, 8) }, { .times = ceil_div(n, 8) } },
@@ -335,8 +344,8 @@ static void halves_row(rig *r, uint32_t cols, uint32_t n, double scale, bool gat
     const bool ran = rig_run(r);
     for (size_t row = 0; row < n && ran; row++) {
         const double *v = rig_doubles(r, x + row * width, width);
-        if (gated) {
-            rig_activate(RIG_SILU, false, v, cols, values, bound);
+        if (gate.gated) {
+            rig_activate(gate.act, gate.ungated, v, cols, values, bound);
             v = values;
         }
         for (size_t column = 0; column < pieces * PIECE; column++) {
@@ -353,13 +362,17 @@ static void halves_row(rig *r, uint32_t cols, uint32_t n, double scale, bool gat
 }
 
 void check_halves(rig *r) {
-    halves_row(r, 4, 1, 3, false, "the least: the rest of a unit is zero");
-    halves_row(r, 172, 5, 3, false, "a last unit of 12");
-    halves_row(r, 2080, 2, 3, false, "more workgroups along a row");
-    halves_row(r, 36, 19, 3, false, "more workgroups of rows, the last one not full");
-    halves_row(r, 64, 3, 1e5, false, "most are beyond half floats");
-    halves_row(r, 64, 3, 1e-6, false, "most are subnormal");
-    halves_row(r, 172, 11, 3, true, "through a gate");
+    const rig_gate none = { 0 };
+    halves_row(r, 4, 1, 3, none, "the least: the rest of a unit is zero");
+    halves_row(r, 172, 5, 3, none, "a last unit of 12");
+    halves_row(r, 2080, 2, 3, none, "more workgroups along a row");
+    halves_row(r, 36, 19, 3, none, "more workgroups of rows, the last one not full");
+    halves_row(r, 64, 3, 1e5, none, "most are beyond half floats");
+    halves_row(r, 64, 3, 1e-6, none, "most are subnormal");
+    halves_row(r, 172, 11, 3, (rig_gate){ true, RIG_SILU, false }, "through a gate");
+    halves_row(r, 64, 9, 3, (rig_gate){ true, RIG_GELU, false }, "through Gemma's");
+    halves_row(r, 64, 9, 4, (rig_gate){ true, RIG_CLAMPED, false }, "through GPT-OSS's");
+    halves_row(r, 100, 3, 3, (rig_gate){ true, RIG_GELU, true }, "GPT-2: no gate");
 }
 
 /* ---- the table ----------------------------------------------------------------------------- */

@@ -48,8 +48,8 @@ static gpu_call prefill_call(rig *r, const attend_case *a, const prefill_rig *x)
     };
 }
 
-/* A query's roundings: times the scale, and to 11 bits in whichever direction, or by half of the
- * least half float. */
+/* A query's roundings: times the scale, and to 11 bits in whichever direction, or by the least half
+ * float. */
 static const double *query_errors(rig *r, const double *q, uint32_t head_dim) {
     double *error = rig_alloc(r, head_dim, sizeof(double));
     for (uint32_t d = 0; d < head_dim; d++)
@@ -190,7 +190,7 @@ static void matrix_row(rig *r, const attend_case *a) {
     const dp_device_info *info = gpu_info(r->g);
     char shape[160];
     attend_shape(a, shape, sizeof(shape));
-    if (!attend_matrix_fits(info, a->head_dim) ||
+    if (!attend_matrix_fits(r->g, a->head_dim) ||
         !rig_begin(r, "attend_matrix", a->reason, "%s", shape)) {
         return;
     }
@@ -207,8 +207,7 @@ static void matrix_row(rig *r, const attend_case *a) {
         .table = x.h.cache.table,
         .subgroup = info->subgroup_size,
     };
-    rig_call(r, &attend_matrix_source,
-             (const gpu_fragment *[]){ info->matrix == 8 ? &mma_8_part : &mma_16_part }, &consts,
+    rig_call(r, &attend_matrix_source, (const gpu_fragment *[]){ matrix_fragment(r->g) }, &consts,
              prefill_call(r, a, &x));
     if (rig_run(r)) expect_prefilled(r, a, &x);
     rig_end(r);
@@ -239,7 +238,7 @@ void check_attend_matrix(rig *r) {
         { 1, 2, 2, 64, 0, 0, 0, 8, TILES(far, two), .reason = "long and peaked: rows rescale" },
         { 1, 4, 4, 32, 0, 0, 0, 12, TILES(far, two), .reason = "a key has nearly all" },
         { 1, 2, 2, 64, 0, 0, 1, 1, TILES(twos, two), .reason = "a window of the token itself" },
-        { 1, 2, 2, 64, 0, 0, 40, 1, TILES(eights, one), .reason = "a window over pages" },
+        { 1, 1, 1, 64, 0, 0, 40, 1, TILES(eights, eight), .reason = "a window over pages" },
         { 1, 2, 2, 32, 0, 0, 17, 4, TILES(far, two), .reason = "whole pages before the window" },
         { 1, 2, 2, 64, 0, 0, 0, 8, TILES(twos, two), .reason = "Gemma 2's soft cap",
           .softcap = 10 },
@@ -248,11 +247,23 @@ void check_attend_matrix(rig *r) {
         { 2, 8, 8, 64, 0, 0, 40, 4, TILES(ones, one), .reason = "GPT-OSS: sinks, a window",
           .sinks = true },
     };
-#undef TILES
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         attend_case a = cases[i];
         a.halves = true;
         a.bk = ATTEND_PAGE;
         matrix_row(r, &a);
     }
+    /* As many queries as fill a matrix of whichever side. */
+    static const uint32_t heads[] = { 1, 3, 4, 16 };
+    static const uint32_t starts[][2] = { { 1, 0 }, { 2, 55 } };
+    const uint32_t side = gpu_info(r->g)->matrix;
+    for (size_t i = 0; i < ARRAY_LEN(heads) && side > 0; i++) {
+        const uint32_t rows = side / heads[i], full[] = { rows, rows };
+        if (rows > 0) {
+            matrix_row(r, &(attend_case){ 1, heads[i], heads[i], 64, 0, 0, i == 0 ? 40 : 0, 2,
+                                          TILES(starts, full), .bk = ATTEND_PAGE, .halves = true,
+                                          .reason = "every row is a query" });
+        }
+    }
+#undef TILES
 }
