@@ -1,5 +1,5 @@
 //! use mma
-//! with capped, key_place, row_factor
+//! with capped, key_place, score_rows
 //! enable f16, subgroups, matrix
 // attend_matrix: attend_prefill on matrix units, where subgroups multiply small matrices of half
 // floats and add in f32: for heads of whole matrices, at most eight, and a cache of half floats.
@@ -83,20 +83,6 @@ fn weight_at(i: u32) -> left {
 fn scores_at(at: u32) -> vec4f {
     return capped(vec4f(s_tile[at], s_tile[at + COLS], s_tile[at + 2 * COLS],
         s_tile[at + 3 * COLS]));
-}
-
-// LOW where the query at `pos` sees none of the keys j, j + COLS, ...
-fn masked(s: vec4f, j: u32, pos: u32) -> vec4f {
-    let key = vec4u(j, j + COLS, j + 2 * COLS, j + 3 * COLS);
-    var seen = key <= vec4u(pos);
-    if (WINDOW > 0) {
-        seen = seen & (key + WINDOW > vec4u(pos));
-    }
-    return select(vec4f(LOW), s, seen);
-}
-
-fn largest(s: vec4f) -> f32 {
-    return max(max(s.x, s.y), max(s.z, s.w));
 }
 
 // exp(s - m) to p_tile; their sum.

@@ -1,5 +1,5 @@
 //! use kv, join
-//! with capped, key_place, row_factor
+//! with capped, key_place, score_rows
 // attend_prefill: causal attention of many rows, y = softmax(q k^T SCALE) v, in tiles that keep
 // keys and values in workgroup memory (FlashAttention-2, Dao 2023).
 //   q [rows, N_KV * GROUP, 2 D8] vec4f    caches as in rope    y [rows, N_KV * GROUP, HEAD_DIM] f32
@@ -235,19 +235,11 @@ fn put_output(o: ptr<function, Eight>, row: u32, col: u32) {
 
 // Scores of four keys from `key` on, COLS apart, capped; LOW where the query at `pos` sees none.
 fn finish_scores(z: vec4f, edge: bool, key: u32, pos: u32) -> vec4f {
-    var s = capped(z);
+    let s = capped(z);
     if (edge) {
-        let j = vec4u(key, key + COLS, key + 2 * COLS, key + 3 * COLS);
-        s = select(vec4f(LOW), s, j <= vec4u(pos));
-        if (WINDOW > 0) {
-            s = select(vec4f(LOW), s, j + WINDOW > vec4u(pos));
-        }
+        return masked(s, key, pos);
     }
     return s;
-}
-
-fn largest(s: vec4f) -> f32 {
-    return max(max(s.x, s.y), max(s.z, s.w));
 }
 
 // exp(s - m) to p_tile; their sum.

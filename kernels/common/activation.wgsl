@@ -11,13 +11,17 @@ fn gelu(z: vec4f) -> vec4f {
     return z / (1.0 + exp(-1.5957691216 * (z + 0.044715 * z * z * z)));
 }
 
+fn activated(z: vec4f) -> vec4f {
+    if (ACT == 1) {
+        return gelu(z);
+    }
+    return silu(z);
+}
+
 fn gated(g: vec4f, u: vec4f) -> vec4f {
     if (ACT == 2) {
         let cut = min(g, vec4f(LIMIT));
         return cut / (1.0 + exp(-ALPHA * cut)) * (clamp(u, vec4f(-LIMIT), vec4f(LIMIT)) + 1.0);
     }
-    if (ACT == 1) {
-        return gelu(g) * u;
-    }
-    return silu(g) * u;
+    return activated(g) * u;
 }

@@ -4,16 +4,13 @@
 
 // Columns 4 c .. 4 c + 3 of a row.
 fn input_at(row: u32, c: u32) -> vec4f {
-    if (!GATED || UNGATED) {
-        let v = x[row * (K / 4) + c];
-        if (!GATED) {
-            return v;
-        }
-        if (ACT == 1) {
-            return gelu(v);
-        }
-        return silu(v);
+    if (GATED && !UNGATED) {
+        let at = row * (K / 2) + c;
+        return gated(x[at], x[at + K / 4]);
     }
-    let at = row * (K / 2) + c;
-    return gated(x[at], x[at + K / 4]);
+    let v = x[row * (K / 4) + c];
+    if (GATED) {
+        return activated(v);
+    }
+    return v;
 }

@@ -223,7 +223,7 @@ struct gpu {
     WGPUQueue queue;
     WGPULimits limits;
     dp_device_info info;
-    uint32_t subgroup_most; /* lanes, of a device whose subgroups vary; 0: unknown */
+    uint32_t subgroup_most; /* lanes of its largest subgroups, as it says; 0: it does not */
     dp_stats stats;
     log_sink log;
     uint64_t max_memory;
