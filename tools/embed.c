@@ -597,9 +597,15 @@ static void print_text(FILE *f, const source *s) {
         fprintf(f, "#ifdef __wasm__\nstatic const char %s_text[] = \"\";\n#else\n", s->name);
     fprintf(f, "static const char %s_text[] = __extension__ \"\"", s->name);
     print_literal(f, s->text);
-    for (size_t i = 0; i < s->n_common; i++)
-        print_literal(f, find_common(s, s->common[i])->text);
     fprintf(f, ";\n%s", s->matrix ? "#endif\n" : "");
+}
+
+static void print_common(FILE *f, const source *s) {
+    if (!s->n_common) return;
+    fprintf(f, "static const char *const %s_common[] = {\n", s->name);
+    for (size_t i = 0; i < s->n_common; i++)
+        fprintf(f, "    %s_text,\n", find_common(s, s->common[i])->name);
+    fprintf(f, "    NULL,\n};\n");
 }
 
 static void print_tables(FILE *f, const source *s) {
@@ -634,10 +640,16 @@ static void print_code(FILE *f) {
     fprintf(f, "/* Printed by tools/embed from kernels/: do not edit. */\n"
                "#include \"kernels_gen.h\"\n");
     for (size_t i = 0; i < n_files; i++) {
+        if (!files[i].is_common) continue;
+        fprintf(f, "\n");
+        print_text(f, &files[i]);
+    }
+    for (size_t i = 0; i < n_files; i++) {
         const source *s = &files[i];
         if (s->is_common) continue;
         fprintf(f, "\n");
         print_text(f, s);
+        print_common(f, s);
         print_tables(f, s);
         if (s->is_part) {
             fprintf(f, "const gpu_fragment %s_part = {\n    .slot = \"%s\",\n    .name = \"%s\",\n",
@@ -647,6 +659,7 @@ static void print_code(FILE *f) {
         }
         fprintf(f, "    .text = %s_text,\n    .needs_f16 = %s,\n    .needs_subgroups = %s,\n",
                 s->name, s->f16 ? "true" : "false", s->subgroups ? "true" : "false");
+        if (s->n_common) fprintf(f, "    .common = %s_common,\n", s->name);
         fprintf(f, "    .needs_matrix = %s,\n", s->matrix ? "true" : "false");
         if (s->n_slots)
             fprintf(f, "    .slots = %s_slots,\n    .slot_of = %s_slot_of,\n    .n_slots = %zu,\n",

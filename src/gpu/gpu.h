@@ -116,6 +116,8 @@ typedef struct {
 /* A fragment: kernels/part/SLOT_NAME.wgsl fills slot SLOT. */
 typedef struct {
     const char *slot, *name, *text;
+    const char *const *common; /* texts that follow, which other files have too, up to a NULL; NULL:
+                                * none */
     bool needs_f16, needs_subgroups, needs_matrix;
     const gpu_binding *bindings;
     uint32_t n_bindings;
@@ -123,9 +125,10 @@ typedef struct {
     uint32_t n_consts;
 } gpu_fragment;
 
-/* A kernel file. Its text and those of one fragment per slot are one WGSL module. */
+/* A kernel file. Its texts and those of one fragment per slot are one WGSL module. */
 typedef struct {
-    const char *name, *text;  /* entry point = name */
+    const char *name, *text;    /* entry point = name */
+    const char *const *common;  /* as a fragment's */
     const char *const *slots;   /* what `//! use a, b as c` names: "a", "c" */
     const char *const *slot_of; /* whose parts fill them: "a", "b" */
     uint32_t n_slots;

@@ -16,8 +16,8 @@ enum { CONSTS_MAX = 32, TEXT_MAX = 1024 * 1024, KERNELS_MAX = 4096 };
 /* ---- text ---------------------------------------------------------------------------------- */
 
 /* `//! use weight as other`: the fragment fills a second place under another name. */
-static bool is_second(const gpu_source *source, const gpu_fragment *const *fragments, uint32_t i) {
-    return strcmp(source->slots[i], fragments[i]->slot) != 0;
+static bool is_second(const gpu_fragment *fragment, const char *slot) {
+    return strcmp(slot, fragment->slot) != 0;
 }
 
 static bool is_word(char c) {
@@ -43,6 +43,17 @@ static void add_renamed(buf *out, const char *text, const char *slot, const char
     }
 }
 
+static void add_fragment(buf *out, const gpu_fragment *f, const char *slot) {
+    const char *const *common = f->common;
+    for (const char *text = f->text; text != NULL; text = common != NULL ? *common++ : NULL) {
+        if (is_second(f, slot)) {
+            add_renamed(out, text, f->slot, slot);
+        } else {
+            buf_add_str(out, str_of(text));
+        }
+    }
+}
+
 void gpu_kernel_text(const gpu *g, const gpu_source *source, const gpu_fragment *const *fragments,
                      buf *out) {
     bool f16 = source->needs_f16, subgroups = source->needs_subgroups;
@@ -65,12 +76,11 @@ void gpu_kernel_text(const gpu *g, const gpu_source *source, const gpu_fragment 
                         "diagnostic(off, chromium.subgroup_matrix_uniformity); ");
     }
     buf_add_str(out, str_of(source->text));
+    for (const char *const *c = source->common; c != NULL && *c != NULL; c++) {
+        buf_add_str(out, str_of(*c));
+    }
     for (uint32_t i = 0; i < source->n_slots; i++) {
-        if (is_second(source, fragments, i)) {
-            add_renamed(out, fragments[i]->text, fragments[i]->slot, source->slots[i]);
-        } else {
-            buf_add_str(out, str_of(fragments[i]->text));
-        }
+        add_fragment(out, fragments[i], source->slots[i]);
     }
 }
 
@@ -405,7 +415,7 @@ static gpu_kernel *add_kernel(gpu *g, const gpu_source *source,
     collect_bindings(k, source->bindings, source->n_bindings, false);
     for (uint32_t i = 0; i < source->n_slots; i++) {
         collect_bindings(k, fragments[i]->bindings, fragments[i]->n_bindings,
-                         is_second(source, fragments, i));
+                         is_second(fragments[i], source->slots[i]));
     }
     g->kernels[g->n_kernels++] = k;
     return k;

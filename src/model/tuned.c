@@ -30,21 +30,26 @@ bool tuned_put(tuned_table *t, const char *key, const char *shape, dp_error *err
     return true;
 }
 
+static void add_to_sum(uint64_t sum[2], const char *text, const char *const *common) {
+    static const uint64_t key[2] = { 0, 0 };
+    for (; text != NULL; text = common != NULL ? *common++ : NULL) {
+        sum[1] = hash_bytes(key, text, strlen(text));
+        sum[0] = hash_bytes(key, sum, 2 * sizeof *sum);
+    }
+}
+
 /* What choices hold for: the device as it is used, and the kernels. */
 static void write_identity(const dp_model *m, buf *out) {
-    static const uint64_t key[2] = { 0, 0 };
     const dp_device_info *d = gpu_info(m->gpu);
-    uint64_t sums[2] = { 0 };
+    uint64_t sum[2] = { 0 };
     for (size_t i = 0; all_kernels[i] != NULL; i++) {
-        sums[1] = hash_bytes(key, all_kernels[i]->text, strlen(all_kernels[i]->text));
-        sums[0] = hash_bytes(key, sums, sizeof sums);
+        add_to_sum(sum, all_kernels[i]->text, all_kernels[i]->common);
     }
     for (size_t i = 0; all_parts[i] != NULL; i++) {
-        sums[1] = hash_bytes(key, all_parts[i]->text, strlen(all_parts[i]->text));
-        sums[0] = hash_bytes(key, sums, sizeof sums);
+        add_to_sum(sum, all_parts[i]->text, all_parts[i]->common);
     }
     buf_printf(out, "%s, %s, %s, %s, %s, doppler %s, kernels %016llx", d->name, d->vendor,
-               d->driver, d->backend, d->library, DP_VERSION, (unsigned long long)sums[0]);
+               d->driver, d->backend, d->library, DP_VERSION, (unsigned long long)sum[0]);
     buf_printf(out, ", f16 %d, subgroups %u, int8 %d, matrix %u, lanes %u, memory %u", d->f16,
                d->subgroups ? d->subgroup_size : 0, d->int8, d->matrix, d->max_workgroup_lanes,
                d->max_workgroup_memory);
