@@ -129,12 +129,6 @@ fn put_four(at: u32, v: vec4f) {
     w_tile[at + 3] = h.w;
 }
 
-// Row i of W[row0 .. + BLOCK_R, 32 * unit .. + 32]; those from p.rows on are the last one, as what
-// they make is not kept.
-fn w_piece(g: Block, unit: u32, i: u32) -> array<vec4f, 8> {
-    return weight_load(g.first_row + min(g.row0 + i, p.rows - 1), unit);
-}
-
 fn put_w(i: u32, v: array<vec4f, 8>) {
     let at = i * PITCH;
     put_four(at, v[0]);
@@ -147,43 +141,63 @@ fn put_w(i: u32, v: array<vec4f, 8>) {
     put_four(at + 28, v[7]);
 }
 
-// All that a lane reads is asked for before the first of it is put away: up to 4 pieces of x and a
-// row of W are the rule, the loops are for few lanes. Of many, some have no piece.
-fn stage(g: Block, unit: u32, lane: u32) {
-    let some = X_PIECES > 0 || lane < BLOCK_T * 4;
-    let w = w_piece(g, unit, lane);
-    var a: vec4u;
-    if (some) {
-        a = x_piece(g, unit, lane);
+// What a lane asks memory for, a unit ahead: bits of a row of W, and up to 4 pieces of x, which are
+// the rule. Nothing is made of them before they are put away: the multiplications of the unit
+// before are what they are waited for behind.
+struct Ahead {
+    w: weight_bits,
+    a: vec4u,
+    b: vec4u,
+    c: vec4u,
+    d: vec4u,
+}
+
+// Row i of W; those from p.rows on are the last one, as what they make is not kept.
+fn w_row(g: Block, i: u32) -> u32 {
+    return g.first_row + min(g.row0 + i, p.rows - 1);
+}
+
+// Has the lane a first piece of x? Of many lanes, some have none.
+fn has_piece(lane: u32) -> bool {
+    return X_PIECES > 0 || lane < BLOCK_T * 4;
+}
+
+fn ask(g: Block, unit: u32, lane: u32) -> Ahead {
+    var v: Ahead;
+    v.w = weight_ask(w_row(g, lane), unit);
+    if (has_piece(lane)) {
+        v.a = x_piece(g, unit, lane);
     }
-    var b: vec4u;
-    var c: vec4u;
-    var d: vec4u;
     if (X_PIECES > 1) {
-        b = x_piece(g, unit, lane + LANES);
+        v.b = x_piece(g, unit, lane + LANES);
     }
     if (X_PIECES > 2) {
-        c = x_piece(g, unit, lane + 2 * LANES);
-        d = x_piece(g, unit, lane + 3 * LANES);
+        v.c = x_piece(g, unit, lane + 2 * LANES);
+        v.d = x_piece(g, unit, lane + 3 * LANES);
     }
-    if (some) {
-        put_x(lane, a);
+    return v;
+}
+
+// What few lanes have more of is read here.
+fn put(v: Ahead, g: Block, unit: u32, lane: u32) {
+    if (has_piece(lane)) {
+        put_x(lane, v.a);
     }
     if (X_PIECES > 1) {
-        put_x(lane + LANES, b);
+        put_x(lane + LANES, v.b);
     }
     if (X_PIECES > 2) {
-        put_x(lane + 2 * LANES, c);
-        put_x(lane + 3 * LANES, d);
+        put_x(lane + 2 * LANES, v.c);
+        put_x(lane + 3 * LANES, v.d);
     }
     for (var i = 4u; i < X_PIECES; i++) {
         put_x(lane + i * LANES, x_piece(g, unit, lane + i * LANES));
     }
     if (lane < BLOCK_R) {
-        put_w(lane, w);
+        put_w(lane, weight_floats(v.w, unit));
     }
     for (var i = lane + LANES; i < BLOCK_R; i += LANES) {
-        put_w(i, w_piece(g, unit, i));
+        put_w(i, weight_load(w_row(g, i), unit));
     }
 }
 
@@ -231,10 +245,12 @@ fn matmul_matrix(@builtin(workgroup_id) group: vec3u,
     var s31 = begin(TILES_T > 2, corner + 3 * MMA * p.stride + 1 * MMA);
     var s32 = begin(TILES_T > 2 && TILES_R > 2, corner + 3 * MMA * p.stride + 2 * MMA);
     var s33 = begin(TILES_T > 2 && TILES_R > 2, corner + 3 * MMA * p.stride + 3 * MMA);
-    let last = min((group.z + 1) * p.units, UNITS);
-    for (var unit = group.z * p.units; unit < last; unit++) {
-        stage(g, unit, lane);
+    let end = min((group.z + 1) * p.units, UNITS);
+    var ahead = ask(g, min(group.z * p.units, UNITS - 1), lane);
+    for (var unit = group.z * p.units; unit < end; unit++) {
+        put(ahead, g, unit, lane);
         workgroupBarrier();
+        ahead = ask(g, min(unit + 1, UNITS - 1), lane);
         for (var k = 0u; k < BLOCK_K; k += 2 * MMA) { // once, or of side 8 twice
             {
                 let at_w = sub_r * PITCH + k;

@@ -3,9 +3,8 @@ fn weight_four(word: u32, scale: f32, low: f32) -> vec4f {
     return scale * vec4f(unpack4xI8(word)) - low;
 }
 
-// W[row, 32 * unit .. +32]
-fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let u = weight_unit(row, unit);
+fn weight_floats(bits: weight_bits, unit: u32) -> array<vec4f, 8> {
+    let u = weight_made(bits, unit);
     return array<vec4f, 8>(
         weight_four(u.a.x, u.scale.x, u.low.x),
         weight_four(u.a.y, u.scale.x, u.low.x),

@@ -1,13 +1,21 @@
-//! with unit_load, levels
+//! with load, unit_load, unit_made, levels
 // weight_iq4_nl: x = d T[q] with 16 levels T, planes of device_rows: 4-bit q, f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
-// W[row, 32 * unit .. +32]
-fn weight_unit(row: u32, unit: u32) -> Unit {
+struct weight_bits {
+    v: vec4u,
+    halves: u32,
+}
+
+// Those of W[row, 32 * unit .. +32].
+fn weight_ask(row: u32, unit: u32) -> weight_bits {
     let units = (K + 31) / 32;
     let first = row * (units + (units + 7) / 8);
-    let v = weight_words[first + unit];
-    let halves = weight_words[first + units + unit / 8][unit / 2 % 4];
-    let d = vec2f(unpack2x16float(halves)[unit % 2]);
-    return Unit(weight_levels(v), weight_levels(v >> vec4u(4)), d, vec2f());
+    return weight_bits(weight_words[first + unit],
+                       weight_words[first + units + unit / 8][unit / 2 % 4]);
+}
+
+fn weight_made(bits: weight_bits, unit: u32) -> Unit {
+    let d = vec2f(unpack2x16float(bits.halves)[unit % 2]);
+    return Unit(weight_levels(bits.v), weight_levels(bits.v >> vec4u(4)), d, vec2f());
 }

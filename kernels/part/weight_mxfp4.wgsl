@@ -1,3 +1,4 @@
+//! with load, unit_made
 // weight_mxfp4: x = 2^(e - 128) M[q], planes of device_rows: 4-bit q, the exponent e in a byte. q
 // is a float of 1 sign, 2 exponent and 1 mantissa bit; M = 0 1 2 3 4 6 8 12 with sign is twice that
 // float (OCP Microscaling Formats 1.0).
@@ -22,25 +23,33 @@ fn weight_levels(v: vec4u) -> vec4u {
     return vec4u(weight_level(v.x), weight_level(v.y), weight_level(v.z), weight_level(v.w));
 }
 
-fn weight_exponent(row: u32, unit: u32) -> u32 {
-    let units = (K + 31) / 32;
-    let first = row * (units + (units + 15) / 16) + units;
-    return (weight_words[first + unit / 16][unit / 4 % 4] >> (8 * (unit % 4))) & 255;
+struct weight_bits {
+    v: vec4u,
+    exponents: u32,
 }
 
-// W[row, 32 * unit .. +32]
-fn weight_unit(row: u32, unit: u32) -> Unit {
+// Those of W[row, 32 * unit .. +32].
+fn weight_ask(row: u32, unit: u32) -> weight_bits {
     let units = (K + 31) / 32;
-    let v = weight_words[row * (units + (units + 15) / 16) + unit];
-    let e = weight_exponent(row, unit);
+    let first = row * (units + (units + 15) / 16);
+    return weight_bits(weight_words[first + unit],
+                       weight_words[first + units + unit / 16][unit / 4 % 4]);
+}
+
+fn weight_exponent(bits: weight_bits, unit: u32) -> u32 {
+    return (bits.exponents >> (8 * (unit % 4))) & 255;
+}
+
+fn weight_made(bits: weight_bits, unit: u32) -> Unit {
+    let e = weight_exponent(bits, unit);
     let d = bitcast<f32>(select(e - 1, 0u, e < 2) << 23);
-    return Unit(weight_levels(v), weight_levels(v >> vec4u(4)), vec2f(d), vec2f());
+    return Unit(weight_levels(bits.v), weight_levels(bits.v >> vec4u(4)), vec2f(d), vec2f());
 }
 
 // The same as floats.
-fn weight_load(row: u32, unit: u32) -> array<vec4f, 8> {
-    let u = weight_unit(row, unit);
-    let e = weight_exponent(row, unit);
+fn weight_floats(bits: weight_bits, unit: u32) -> array<vec4f, 8> {
+    let u = weight_made(bits, unit);
+    let e = weight_exponent(bits, unit);
     let tiny = e < 2; // 2^(e - 126) M / 4
     let d = bitcast<f32>(select(e - 1, e + 1, tiny) << 23);
     let whole = select(1.0, 0.25, tiny);

@@ -1,25 +1,39 @@
-//! with unit_load
+//! with load, unit_load, unit_made
 // weight_q3_k: x = d sc (q - 4), sc of 16 columns, planes of device_rows: 2 bits and the third bit
 // of q; per block of 256 16 signed scales; f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
-// W[row, 32 * unit .. +32]
-fn weight_unit(row: u32, unit: u32) -> Unit {
+struct weight_bits {
+    two: vec4u,
+    high: u32,
+    scales: u32,
+    halves: u32,
+}
+
+// Those of W[row, 32 * unit .. +32].
+fn weight_ask(row: u32, unit: u32) -> weight_bits {
     let blocks = (K + 255) / 256;
-    let bits = 4 * blocks;
-    let scales = bits + 2 * blocks;
+    let thirds = 4 * blocks;
+    let scales = thirds + 2 * blocks;
     let first = row * (7 * blocks + (blocks + 7) / 8);
-    let two = weight_words[first + unit / 2];
-    let v = select(two.xy, two.zw, (unit & 1) != 0);
-    let high = weight_words[first + bits + unit / 4][unit % 4];
     let block = unit / 8;
-    let sc = weight_words[first + scales + block][unit / 2 % 4] >> (16 * (unit & 1));
-    let halves = weight_words[first + scales + blocks + block / 8][block / 2 % 4];
-    let d = unpack2x16float(halves)[block % 2];
-    let scale = d * vec2f(vec2i(vec2u(sc) << vec2u(24, 16)) >> vec2u(24));
-    let a = ((vec4u(v.x) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303)) |
+    return weight_bits(weight_words[first + unit / 2],
+                       weight_words[first + thirds + unit / 4][unit % 4],
+                       weight_words[first + scales + block][unit / 2 % 4],
+                       weight_words[first + scales + blocks + block / 8][block / 2 % 4]);
+}
+
+// Bits 2 k of each byte of `two`, and bit k of `high` as the third, to word k's bytes.
+fn weight_three(two: u32, high: u32) -> vec4u {
+    return ((vec4u(two) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303)) |
         (((vec4u(high) >> vec4u(0, 1, 2, 3)) & vec4u(0x01010101)) << vec4u(2));
-    let b = ((vec4u(v.y) >> vec4u(0, 2, 4, 6)) & vec4u(0x03030303)) |
-        (((vec4u(high) >> vec4u(4, 5, 6, 7)) & vec4u(0x01010101)) << vec4u(2));
-    return Unit(a, b, scale, 4.0 * scale);
+}
+
+fn weight_made(bits: weight_bits, unit: u32) -> Unit {
+    let v = select(bits.two.xy, bits.two.zw, (unit & 1) != 0);
+    let sc = bits.scales >> (16 * (unit & 1));
+    let d = unpack2x16float(bits.halves)[unit / 8 % 2];
+    let scale = d * vec2f(vec2i(vec2u(sc) << vec2u(24, 16)) >> vec2u(24));
+    return Unit(weight_three(v.x, bits.high), weight_three(v.y, bits.high >> 4), scale,
+                4.0 * scale);
 }

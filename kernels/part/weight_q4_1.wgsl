@@ -1,12 +1,22 @@
-//! with unit_load
+//! with load, unit_load, unit_made
 // weight_q4_1: x = d q + m, planes of device_rows: 4-bit q, f16 d and m.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
-// W[row, 32 * unit .. +32]
-fn weight_unit(row: u32, unit: u32) -> Unit {
+struct weight_bits {
+    v: vec4u,
+    halves: u32,
+}
+
+// Those of W[row, 32 * unit .. +32].
+fn weight_ask(row: u32, unit: u32) -> weight_bits {
     let units = (K + 31) / 32;
     let first = row * (units + (units + 3) / 4);
-    let v = weight_words[first + unit];
-    let dm = unpack2x16float(weight_words[first + units + unit / 4][unit % 4]);
-    return Unit(v & vec4u(0x0f0f0f0f), (v >> vec4u(4)) & vec4u(0x0f0f0f0f), dm.xx, -dm.yy);
+    return weight_bits(weight_words[first + unit],
+                       weight_words[first + units + unit / 4][unit % 4]);
+}
+
+fn weight_made(bits: weight_bits, unit: u32) -> Unit {
+    let dm = unpack2x16float(bits.halves);
+    return Unit(bits.v & vec4u(0x0f0f0f0f), (bits.v >> vec4u(4)) & vec4u(0x0f0f0f0f), dm.xx,
+                -dm.yy);
 }

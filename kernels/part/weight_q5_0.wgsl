@@ -1,21 +1,32 @@
-//! with unit_load
+//! with load, unit_load, unit_made
 // weight_q5_0: x = d (q - 16), planes of device_rows: 4 bits and the fifth bit of q, f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
-// W[row, 32 * unit .. +32]
-fn weight_unit(row: u32, unit: u32) -> Unit {
+struct weight_bits {
+    v: vec4u,
+    high: u32,
+    halves: u32,
+}
+
+// Those of W[row, 32 * unit .. +32].
+fn weight_ask(row: u32, unit: u32) -> weight_bits {
     let units = (K + 31) / 32;
-    let bits = units;
-    let scales = bits + (units + 3) / 4;
+    let fifths = units;
+    let scales = fifths + (units + 3) / 4;
     let first = row * (scales + (units + 7) / 8);
-    let v = weight_words[first + unit];
-    let high = weight_words[first + bits + unit / 4][unit % 4];
-    let halves = weight_words[first + scales + unit / 8][unit / 2 % 4];
-    let d = vec2f(unpack2x16float(halves)[unit % 2]);
-    // bit k of each byte to bit 4 of word k's bytes
-    let a = (v & vec4u(0x0f0f0f0f)) |
+    return weight_bits(weight_words[first + unit],
+                       weight_words[first + fifths + unit / 4][unit % 4],
+                       weight_words[first + scales + unit / 8][unit / 2 % 4]);
+}
+
+// Low nibbles with bit k of each byte of `high` as the fifth bit of word k's bytes.
+fn weight_five(v: vec4u, high: u32) -> vec4u {
+    return (v & vec4u(0x0f0f0f0f)) |
         (((vec4u(high) >> vec4u(0, 1, 2, 3)) & vec4u(0x01010101)) << vec4u(4));
-    let b = ((v >> vec4u(4)) & vec4u(0x0f0f0f0f)) |
-        (((vec4u(high) >> vec4u(4, 5, 6, 7)) & vec4u(0x01010101)) << vec4u(4));
-    return Unit(a, b, d, 16.0 * d);
+}
+
+fn weight_made(bits: weight_bits, unit: u32) -> Unit {
+    let d = vec2f(unpack2x16float(bits.halves)[unit % 2]);
+    return Unit(weight_five(bits.v, bits.high), weight_five(bits.v >> vec4u(4), bits.high >> 4),
+                d, 16.0 * d);
 }

@@ -21,9 +21,9 @@ typedef struct {
 } matrix_block;
 
 static const matrix_block matrix_blocks[] = {
-    { 2, 2, 4, 4, 0.95, 0.685 },
-    { 2, 2, 2, 4, 0.69, 0.42 },
-    { 2, 2, 2, 2, 0.6, 0.3 },
+    { 2, 2, 4, 4, 0.81, 0.62 },
+    { 2, 2, 2, 4, 0.69, 0.45 },
+    { 2, 2, 2, 2, 0.6, 0.36 },
 };
 
 typedef struct {
