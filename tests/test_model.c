@@ -237,8 +237,29 @@ static const char *model_path(test *t, const char *name) {
                : test_vector(t, test_printf(t, "%s/model-00001-of-00003.gguf", name));
 }
 
-/* All positions at once (tiled kernels), then the last tokens one by one (mat-vec kernels), then
- * the greedy continuation by the N-token loop where the reference's margin allows. */
+/* A prompt in one pass, whose last row alone has logits: more than 64 rows take other shapes of
+ * tiles than fewer, while passes that have logits of all rows are of up to 16. */
+static void check_prompts(test *t, dp_session *s, const vectors *v, float *row, double bound) {
+    bool is_long = false, is_short = false;
+    for (uint32_t i = v->rows; i > 0; i--) {
+        const uint32_t n = v->positions[i - 1] + 1;
+        bool *seen = n > SHORT_ROWS ? &is_long : &is_short;
+        if (*seen || n <= DECODE_ROWS) continue;
+        *seen = true;
+        if (CHECK(t, dp_session_rewind(s, 0, &t->err)) &&
+            CHECK(t, dp_session_eval(s, v->tokens, n, &t->err)) &&
+            CHECK(t, dp_session_get_logits(s, row, &t->err))) {
+            const double worst = row_error(row, v->logits + (size_t)(i - 1) * v->vocab, v->vocab);
+            CHECK_MSG(t, worst <= bound * v->deviation,
+                      "a prompt of %u: worst logit off by %g deviations, bound %g", n,
+                      worst / v->deviation, bound);
+        }
+    }
+    CHECK(t, is_long || is_short);
+}
+
+/* Passes of 16 (mat-vec kernels for some rows), then the last tokens one by one, then the greedy
+ * continuation by the N-token loop where the reference's margin allows; and prompts. */
 static void check_model(test *t, dp_device *device, const char *name, const char *set,
                         uint32_t context, double bound) {
     vectors v;
@@ -250,7 +271,7 @@ static void check_model(test *t, dp_device *device, const char *name, const char
     dp_session *s = dp_session_new(m, &t->err);
     float *all = test_floats(t, (size_t)v.n * v.vocab);
     if (CHECK(t, s != NULL) && CHECK(t, dp_session_eval_all(s, v.tokens, v.n, all, &t->err))) {
-        check_rows(t, &v, all, bound, int8, "prefill");
+        check_rows(t, &v, all, bound, int8, "passes of 16");
         const uint32_t tail = 5;
         CHECK(t, dp_session_rewind(s, v.n - tail, &t->err));
         for (uint32_t i = v.n - tail; i < v.n; i++) {
@@ -265,6 +286,7 @@ static void check_model(test *t, dp_device *device, const char *name, const char
             CHECK_U64(t, count, v.n_greedy);
             CHECK(t, memcmp(tokens, v.greedy, count * sizeof *tokens) == 0);
         }
+        check_prompts(t, s, &v, all, bound);
     }
     dp_session_free(s);
     dp_model_close(m);
@@ -433,9 +455,9 @@ static void a_wrong_model_is_noticed(test *t) {
     dp_model_close(m);
 }
 
-/* 4,000 tokens, the last of them in passes of 512, 128, 7 and 1 rows: the same logits at the end,
- * past the original context of the scaled RoPE. Smaller passes write the last keys alone and see
- * all the others. */
+/* 4,000 tokens, the last of them in passes of 512, 128, 40, 7 and 1 rows: the same logits at the
+ * end, past the original context of the scaled RoPE. Smaller passes write the last keys alone and
+ * see all the others. */
 enum { LONG_TAIL = 256 };
 
 static void long_contexts_do_not_depend_on_the_batch(test *t) {
@@ -452,7 +474,7 @@ static void long_contexts_do_not_depend_on_the_batch(test *t) {
     const float *want = (const float *)(const void *)raw.data + vocab;
     double squares = 0;
     for (uint32_t i = 0; i < vocab; i++) squares += (double)want[i] * (double)want[i];
-    static const uint32_t chunks[] = { 512, 128, 7, 1 };
+    static const uint32_t chunks[] = { 512, 128, 40, 7, 1 };
     float *first = test_floats(t, vocab), *got = test_floats(t, vocab);
     dp_model *m = open_model(t, device, test_vector(t, "models/llama3-gqa"), 4096, 512);
     dp_session *s = m != NULL ? dp_session_new(m, &t->err) : NULL;

@@ -437,15 +437,12 @@ static void add_memory_rows(buf *b, const dp_model *model, bool as_json) {
 
 static void add_dispatches(buf *b, const dp_model *model, bool as_json) {
     static const char *const names[] = {
-        [DP_PASS_ONE] = "one_row",
-        [DP_PASS_FEW] = "few_rows",
-        [DP_PASS_SOME] = "some_rows",
-        [DP_PASS_MANY] = "prompt",
+        [DP_PASS_ONE] = "one_row",        [DP_PASS_FEW] = "few_rows", [DP_PASS_SOME] = "some_rows",
+        [DP_PASS_SHORT] = "short_prompt", [DP_PASS_MANY] = "prompt",
     };
     static const char *const titles[] = {
-        [DP_PASS_ONE] = "one row",
-        [DP_PASS_FEW] = "up to 4 rows",
-        [DP_PASS_SOME] = "up to 16 rows",
+        [DP_PASS_ONE] = "one row",          [DP_PASS_FEW] = "up to 4 rows",
+        [DP_PASS_SOME] = "up to 16 rows",   [DP_PASS_SHORT] = "a short prompt, up to 64 rows",
         [DP_PASS_MANY] = "rows of prompts",
     };
     for (size_t pass = 0; pass < ARRAY_LEN(names); pass++) {

@@ -17,6 +17,7 @@ static const char *pass_name(dp_pass pass) {
     static const char *const names[] = { [DP_PASS_ONE] = "a token",
                                          [DP_PASS_FEW] = "few rows",
                                          [DP_PASS_SOME] = "some rows",
+                                         [DP_PASS_SHORT] = "a short prompt",
                                          [DP_PASS_MANY] = "a prompt" };
     return names[pass];
 }

@@ -52,6 +52,7 @@ static pass_kind kind_of(uint32_t rows) {
     return rows == 1             ? PASS_ONE
            : rows <= FEW_ROWS    ? PASS_FEW
            : rows <= DECODE_ROWS ? PASS_SOME
+           : rows <= SHORT_ROWS  ? PASS_SHORT
                                  : PASS_MANY;
 }
 
@@ -75,7 +76,7 @@ bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {
     m->latest.kind = kind;
     m->latest.head = kind_of(p->n_out);
     m->latest.sizes = sizes;
-    gpu_phase(*e, kind == PASS_MANY ? DP_PHASE_PREFILL : DP_PHASE_DECODE, p->n_rows);
+    gpu_phase(*e, pass_is_prefill(kind) ? DP_PHASE_PREFILL : DP_PHASE_DECODE, p->n_rows);
     if (m->experts != NULL) {
         if (!experts_run(m, kind, p->n_rows, &sizes, e, err)) {
             return false;

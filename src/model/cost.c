@@ -74,7 +74,7 @@ static void price_cache(gpu_cost *cost, const recorder *r, uint32_t layer, bool 
     keys->most = c->layer_window[layer];
     keys->of = SIZE_ROWS;
     keys->flops += 2ull * c->n_heads * c->head_dim;
-    if (r->kind == PASS_MANY) {
+    if (pass_is_prefill(r->kind)) {
         spans->size = SIZE_LONGEST;
         spans->bytes += bytes;
     } else {

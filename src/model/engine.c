@@ -268,6 +268,7 @@ bool dp_model_get_dispatch(const dp_model *m, dp_pass pass, uint32_t i, char *li
     static const pass_kind kinds[] = { [DP_PASS_ONE] = PASS_ONE,
                                        [DP_PASS_FEW] = PASS_FEW,
                                        [DP_PASS_SOME] = PASS_SOME,
+                                       [DP_PASS_SHORT] = PASS_SHORT,
                                        [DP_PASS_MANY] = PASS_MANY };
     if (m->gpu == NULL || (size_t)pass >= ARRAY_LEN(kinds)) {
         return false;

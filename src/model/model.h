@@ -31,6 +31,7 @@ enum {
     KV_PAGE = 32,        /* tokens to a page of the cache */
     FEW_ROWS = 4,        /* passes of up to so many rows take the mat-vec kernels for a few */
     DECODE_ROWS = 16,    /* and up to so many those for some */
+    SHORT_ROWS = 64,     /* and up to so many tiles that suit a short prompt */
     OUT_ROWS = 16,       /* rows of a pass whose logits are wanted, at least: more if there are
                           * more sessions */
     SAMPLE_CHUNK = 512,  /* tokens of the vocabulary to a workgroup of the sampler */
@@ -480,10 +481,18 @@ typedef struct {
 } slot;
 
 /* Which of the plans: by how many rows a pass has. */
-typedef enum { PASS_ONE, PASS_FEW, PASS_SOME, PASS_MANY, PASS_COUNT } pass_kind;
-/* Most rows of a pass of this kind, other than PASS_MANY. */
-static inline uint32_t pass_rows(pass_kind kind) {
-    return kind == PASS_ONE ? 1 : kind == PASS_FEW ? FEW_ROWS : DECODE_ROWS;
+typedef enum { PASS_ONE, PASS_FEW, PASS_SOME, PASS_SHORT, PASS_MANY, PASS_COUNT } pass_kind;
+/* Most rows of a pass of this kind; batch: of any pass. */
+static inline uint32_t pass_rows(pass_kind kind, uint32_t batch) {
+    return kind == PASS_ONE     ? 1
+           : kind == PASS_FEW   ? FEW_ROWS
+           : kind == PASS_SOME  ? DECODE_ROWS
+           : kind == PASS_SHORT ? min_u32(SHORT_ROWS, batch)
+                                : batch;
+}
+/* Are products and attention made by tiles? */
+static inline bool pass_is_prefill(pass_kind kind) {
+    return kind >= PASS_SHORT;
 }
 
 typedef struct expert_cache expert_cache;

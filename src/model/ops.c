@@ -139,8 +139,9 @@ void tuned_end(recorder *r) {
 
 uint32_t tuned_lanes(recorder *r, const char *name, uint32_t cols,
                      const uint32_t lanes[TUNED_LANES]) {
-    const uint32_t rows = r->m->shapes.batch, most = gpu_info(r->m->gpu)->max_workgroup_lanes;
-    if (r->kind != PASS_MANY) {
+    const uint32_t most = gpu_info(r->m->gpu)->max_workgroup_lanes;
+    const uint32_t rows = pass_rows(r->kind, r->m->shapes.batch);
+    if (!pass_is_prefill(r->kind)) {
         return lanes[0];
     }
     tuned_question q = { .rows = rows, .cols = cols };
@@ -237,7 +238,7 @@ void op_route(recorder *r) {
                  .bind = { [ROUTE_ROUTER] = b->router, [ROUTE_CHOICE] = b->choice },
                  .groups = { { .size = SIZE_ROWS } },
              });
-    if (r->kind != PASS_MANY) {
+    if (!pass_is_prefill(r->kind)) {
         return;
     }
     const expert_group_consts group = { .n_experts = c->n_experts, .used = c->n_experts_used };

@@ -54,6 +54,8 @@ void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *con
 bool matmul_takes_rows(const gpu *g);
 /* Rows of x in a full pass, which lie side by side in buffers.bytes. */
 uint32_t input_rows(const dp_model *m, const product *a);
+/* Most rows of y: what shapes are chosen for. */
+uint32_t rows_of_y(const recorder *r, const product *a);
 /* Makes buffers.bytes what a product of many rows reads, unless it reads floats or this plan has
  * made it already. */
 void record_input(recorder *r, const product *a);

@@ -18,7 +18,7 @@ static uint32_t choose_teams(recorder *r, const weight *w, uint32_t rows) {
     }
     tuned_question q = { .rows = rows, .cols = w->cols };
     snprintf(q.key, sizeof q.key, "matvec %s %ux%u %u", weight_fragment(w->type)->name, rows,
-             w->cols, pass_rows(r->kind));
+             w->cols, pass_rows(r->kind, r->m->shapes.batch));
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         tuned_shape shape = { .which = others[i], .cost = others[i] != usual };
         snprintf(shape.name, sizeof shape.name, "rows %u", others[i]);
@@ -40,7 +40,7 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const matvec_consts consts = {
         .k = a->w->cols,
-        .tokens = experts ? 1 : pass_rows(r->kind),
+        .tokens = experts ? 1 : pass_rows(r->kind, r->m->shapes.batch),
         .bias = a->bias != NULL && a->bias->source != NULL,
         .add = a->y.add,
         .scale = a->y.scale != 0 ? a->y.scale : 1,
@@ -82,7 +82,7 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
 static void record_product(recorder *r, const product *a) {
     assert(a->w->cols % 4 == 0 && a->y.column + a->w->rows <= a->y.stride);
     for (uint32_t i = 0; i < a->w->n_parts; i++) {
-        const bool many = r->kind == PASS_MANY;
+        const bool many = pass_is_prefill(r->kind);
         const bool few = r->kind != PASS_ONE && !a->w->experts && matmul_takes_rows(r->m->gpu);
         if (many && matrix_is_used(r->m)) {
             record_matrix(r, a, i);

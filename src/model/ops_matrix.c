@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 enum {
-    MATRIX_SPLITS = 4,       /* parts of the columns at most */
+    MATRIX_SPLITS = 8,       /* parts of the columns at most */
     MATRIX_PROCESSORS = 132, /* of the device that the times below are of */
 };
 
@@ -47,8 +47,7 @@ static double matrix_time(matrix_choice c, uint32_t side, uint32_t rows, uint32_
 }
 
 static matrix_choice choose_matrix(recorder *r, const product *a, uint32_t rows) {
-    const uint32_t side = gpu_info(r->m->gpu)->matrix, batch = r->m->shapes.batch;
-    const uint32_t tokens = a->y.picked ? r->m->shapes.n_out : batch;
+    const uint32_t side = gpu_info(r->m->gpu)->matrix, tokens = rows_of_y(r, a);
     const bool splits = rows % 4 == 0 && !a->y.picked;
     tuned_question q = { .rows = rows, .cols = a->w->cols };
     snprintf(q.key, sizeof q.key, "matmul_matrix%s %s %ux%u %u", a->y.add ? " add" : "",
@@ -56,7 +55,7 @@ static matrix_choice choose_matrix(recorder *r, const product *a, uint32_t rows)
     for (uint32_t i = 0; i < ARRAY_LEN(matrix_blocks); i++) {
         matrix_choice c = { &matrix_blocks[i], 1 };
         for (; c.splits <= (splits ? MATRIX_SPLITS : 1); c.splits *= 2) {
-            const uint64_t parts = (uint64_t)c.splits * batch * rows * sizeof(float);
+            const uint64_t parts = (uint64_t)c.splits * tokens * rows * sizeof(float);
             if (c.splits > 1 && parts > r->m->buffers.parts.size) break;
             tuned_shape shape = { .which = i,
                                   .splits = c.splits,
@@ -86,11 +85,12 @@ bool matrix_is_used(const dp_model *m) {
 
 /* Whether results have to be looked at one by one: those of a block that is not whole, or has no
  * rows of y to end in, and those that need more than to be added to y. */
-static bool has_edges(const dp_model *m, const product *a, const matrix_block *b, uint32_t rows,
+static bool has_edges(const recorder *r, const product *a, const matrix_block *b, uint32_t rows,
                       uint32_t first, bool whole) {
-    const uint32_t side = gpu_info(m->gpu)->matrix;
+    const uint32_t side = gpu_info(r->m->gpu)->matrix;
+    const uint32_t room = whole ? r->m->shapes.batch : rows_of_y(r, a);
     const bool blocks = rows % (b->subs_r * b->tiles_r * side) == 0 && !a->w->experts &&
-                        !a->y.picked && m->shapes.batch % (b->subs_t * b->tiles_t * side) == 0;
+                        !a->y.picked && room % (b->subs_t * b->tiles_t * side) == 0;
     const bool bias = a->bias != NULL && a->bias->source != NULL;
     const bool plain = !bias && (a->y.scale == 0 || a->y.scale == 1) && a->y.stride % 4 == 0 &&
                        a->y.column % 4 == 0 && first % 4 == 0;
@@ -131,12 +131,12 @@ void record_matrix(recorder *r, const product *a, uint32_t part) {
         .first_slot = experts ? p->first : 0,
         .slots = experts ? p->rows : 0,
         .units = ceil_div(ceil_div(a->w->cols, 32), c.splits),
-        .n_max = m->shapes.batch,
+        .n_max = rows_of_y(r, a),
         .pitch = input_rows(m, a),
     };
     const gpu_extent by_tokens = { .size = a->y.picked ? SIZE_OUT : SIZE_ROWS,
                                    .per = b.subs_t * b.tiles_t * side };
-    const bool edges = has_edges(m, a, &b, rows, p->first, whole);
+    const bool edges = has_edges(r, a, &b, rows, p->first, whole);
     const gpu_fragment *const fragments[] = { weight_fragment(a->w->type), matrix_fragment(m->gpu),
                                               edges ? &block_edges_part : &block_whole_part };
     const gpu_range none = m->buffers.none;

@@ -114,19 +114,19 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
     return rounds * round * lanes / 256 + sums;
 }
 
-/* Of y, in a full pass. */
-static uint32_t rows_of_y(const dp_model *m, const product *a) {
-    return a->y.picked ? m->shapes.n_out : m->shapes.batch;
+uint32_t rows_of_y(const recorder *r, const product *a) {
+    const shapes *s = &r->m->shapes;
+    return a->y.picked ? s->n_out : pass_rows(r->kind, s->batch);
 }
 
 /* The tile with its columns whole, and in parts. */
 static void offer_tile(tuned_question *q, const recorder *r, const product *a, uint32_t tile,
                        matmul_choice c) {
-    const uint32_t n = rows_of_y(r->m, a);
+    const uint32_t n = rows_of_y(r, a);
     const bool software = is_software(r->m->gpu);
     const bool whole = q->rows % 4 != 0 || a->y.picked || software;
     for (c.splits = 1; c.splits <= (whole ? 1 : SPLITS_MOST); c.splits *= 2) {
-        const uint64_t parts = (uint64_t)c.splits * r->m->shapes.batch * q->rows * 4;
+        const uint64_t parts = (uint64_t)c.splits * n * q->rows * 4;
         if (c.splits > 1 && parts > r->m->buffers.parts.size) {
             break;
         }
@@ -151,7 +151,7 @@ static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows)
     tuned_question q = { .rows = rows, .cols = a->w->cols };
     snprintf(q.key, sizeof q.key, "%s%s %s %ux%u %u", bytes ? "matmul_q8" : "matmul",
              a->y.add ? " add" : "", weight_fragment(a->w->type)->name, rows, a->w->cols,
-             rows_of_y(r->m, a));
+             rows_of_y(r, a));
     const uint32_t step = bytes && !software ? Q8_STEP : 1;
     for (uint32_t i = 0; i < MATMUL_TILES; i++) {
         const matmul_choice c = { .tile = &matmul_tiles[i], .step = step };
@@ -200,7 +200,7 @@ static uint32_t input_times(const dp_model *m, const product *a) {
 }
 
 uint32_t input_rows(const dp_model *m, const product *a) {
-    return rows_of_y(m, a) * input_times(m, a);
+    return (a->y.picked ? m->shapes.n_out : m->shapes.batch) * input_times(m, a);
 }
 
 /* Of x, for the matrix w: what buffers.bytes then is of is the caller's to note. False: w takes
@@ -209,7 +209,7 @@ static bool convert_input(recorder *r, const weight *w, gpu_range x, quantise_co
                           gpu_extent rows) {
     enum { SIDE = 8 };  /* lanes along a row, and rows, of a workgroup of both kernels */
     enum { PIECE = 8 }; /* columns to a lane of halves.wgsl */
-    const bool halves = r->kind == PASS_MANY && matrix_is_used(r->m);
+    const bool halves = pass_is_prefill(r->kind) && matrix_is_used(r->m);
     if (!halves && !takes_bytes(r, w)) {
         return false;
     }
@@ -253,7 +253,7 @@ bool record_activated(recorder *r, const weight *w, gpu_range h, gpu_range gu, u
         .alpha = c->act_alpha,
         .limit = c->act_limit,
     };
-    if (r->kind != PASS_MANY ||
+    if (!pass_is_prefill(r->kind) ||
         !convert_input(r, w, gu, consts, (gpu_extent){ .times = times, .size = SIZE_ROWS })) {
         return false;
     }
@@ -277,7 +277,7 @@ void record_sum(recorder *r, const product *a, const weight_part *p, uint32_t sp
         .stride = a->y.stride,
         .column = a->y.column + p->first,
         .bias_first = p->first,
-        .n_max = m->shapes.batch,
+        .n_max = rows_of_y(r, a),
     };
     add_call(r, &matmul_sum_source, NULL, &consts,
              (gpu_call){
@@ -368,7 +368,7 @@ void record_matmul(recorder *r, const product *a, uint32_t part) {
         .first_slot = experts ? p->first : 0,
         .slots = experts ? p->rows : 0,
         .units = ceil_div(ceil_div(units, c.splits), c.step) * c.step,
-        .n_max = m->shapes.batch,
+        .n_max = rows_of_y(r, a),
         .pitch = input_rows(m, a),
     };
     _Static_assert(sizeof(matmul_params) == offsetof(matmul_q8_params, pitch) &&

@@ -89,7 +89,7 @@ static bool decodes_fused(const dp_model *m) {
 }
 
 bool pass_is_fused(const recorder *r) {
-    return r->kind == PASS_ONE || (r->kind != PASS_MANY && !is_software(r->m->gpu));
+    return r->kind == PASS_ONE || (!pass_is_prefill(r->kind) && !is_software(r->m->gpu));
 }
 
 bool attention_is_fused(const dp_model *m, uint32_t layer) {
@@ -126,7 +126,7 @@ block_input ffn_input(const dp_model *m, uint32_t layer) {
 /* ---- shapes of workgroups ------------------------------------------------------------------ */
 
 static uint32_t max_tokens(const recorder *r) {
-    return pass_rows(r->kind);
+    return pass_rows(r->kind, r->m->shapes.batch);
 }
 
 /* Weight rows to a team, teams to a row, lanes to a workgroup. */

@@ -83,7 +83,7 @@ bool dp_session_time_ops(dp_session *s, const dp_token *tokens, size_t n, dp_op_
     op_timer t = { .session = s, .tokens = tokens, .n = n, .before = s->n, .ops = ops, .max = max };
     bool ok = prepare_pass(&t, err);
     if (ok) {
-        const dp_phase phase = m->latest.kind == PASS_MANY ? DP_PHASE_PREFILL : DP_PHASE_DECODE;
+        const dp_phase phase = pass_is_prefill(m->latest.kind) ? DP_PHASE_PREFILL : DP_PHASE_DECODE;
         gpu_plan *sampler = s->sampling.temperature > 0 ? m->sampled : m->greedy;
         ok = time_plan(&t, m->body[m->latest.kind][0], phase, false, err) &&
              time_plan(&t, m->head[m->latest.head], phase, false, err) &&

@@ -82,7 +82,9 @@ static bool collect_products(tuning *t, dp_error *err) {
 
 /* Decoding first, a token at a time before several, and of each the most work. */
 static int compare_products(const void *a, const void *b) {
-    static const int turn[] = { [PASS_ONE] = 0, [PASS_MANY] = 1, [PASS_FEW] = 2, [PASS_SOME] = 3 };
+    static const int turn[] = {
+        [PASS_ONE] = 0, [PASS_MANY] = 1, [PASS_SHORT] = 2, [PASS_FEW] = 3, [PASS_SOME] = 4
+    };
     const tuned_product *p = a, *q = b;
     if (p->kind != q->kind) {
         return turn[p->kind] - turn[q->kind];
@@ -192,6 +194,7 @@ static bool tell_shapes(const tuning *t, const tuned_product *p, const tuned_res
     static const dp_pass passes[] = { [PASS_ONE] = DP_PASS_ONE,
                                       [PASS_FEW] = DP_PASS_FEW,
                                       [PASS_SOME] = DP_PASS_SOME,
+                                      [PASS_SHORT] = DP_PASS_SHORT,
                                       [PASS_MANY] = DP_PASS_MANY };
     for (uint32_t i = 0; t->how->each != NULL && i < found->n; i++) {
         dp_tuned row = { .calls = p->n_calls,

@@ -99,7 +99,7 @@ bool tuning_pass(tuning *t, const tuned_product *p, uint32_t most, gpu_sizes *si
                  dp_error *err) {
     const shapes *s = &t->m->shapes;
     const uint32_t keys = tuned_keys(s);
-    uint32_t rows = min_u32(p->kind == PASS_MANY ? most : pass_rows(p->kind), keys);
+    uint32_t rows = min_u32(pass_rows(p->kind, most), keys);
     rows = min_u32(rows, p->of_head ? min_u32(s->n_out, s->batch) : s->batch);
     pass q;
     pass_begin(&q, t->m);
@@ -205,7 +205,7 @@ static bool are_bytes_close(const uint32_t *want, const uint32_t *got, uint64_t 
 static uint64_t compared(const tuning *t, gpu_range r) {
     const shapes *s = &t->m->shapes;
     const uint32_t all = t->product->of_head ? s->n_out : s->batch;
-    const bool blocks = t->product->kind == PASS_MANY && matrix_is_used(t->m);
+    const bool blocks = pass_is_prefill(t->product->kind) && matrix_is_used(t->m);
     const uint64_t rows = blocks ? r.size / all / 4 * 4 * t->rows : r.size;
     return min_u64(rows, looked_at(r));
 }
