@@ -9,11 +9,12 @@
 //   b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // One workgroup makes a block of BLOCK_T tokens by BLOCK_R rows: SUBS_T by SUBS_R subgroups with
 // TILES_T by TILES_R matrices of side MMA each (fragment mma), 2 or 4 of them. For every 32 columns
-// the lanes decode the block's rows of W, once, to half floats, and put them and x into workgroup
-// memory. A product of two half floats is exact in f32, so what is lost is the rounding of W and x
-// to 11 bits; weights beyond 65504, where half floats end, are cut there if CUT. Where results go
-// the part `block` says. Bound by the multiplications, and by how many workgroups are under way at
-// a time: workgroup memory is dear (an H200 loses a third with 8 KiB more).
+// the lanes decode the block's rows of W, once, to half floats, and put them and x, for which they
+// have asked a step before, into workgroup memory. A product of two half floats is exact in f32, so
+// what is lost is the rounding of W and x to 11 bits; weights beyond 65504, where half floats end,
+// are cut there if CUT. Where results go the part `block` says. Bound by the multiplications, and
+// by how many workgroups are under way at a time: workgroup memory is dear (an H200 loses a third
+// with 8 KiB more).
 // Workgroups of z do `units` units each, into part z of y [.., n_max, rows] for matmul_sum to add.
 // EXPERTS is as in matmul.wgsl; BLOCK_T then is the tokens of a tile that expert_group makes.
 // The sums have names and are no array: drivers keep an array of matrices in memory (NVIDIA 580: a
@@ -141,9 +142,9 @@ fn put_w(i: u32, v: array<vec4f, 8>) {
     put_four(at + 28, v[7]);
 }
 
-// What a lane asks memory for, a unit ahead: bits of a row of W, and up to 4 pieces of x, which are
-// the rule. Nothing is made of them before they are put away: the multiplications of the unit
-// before are what they are waited for behind.
+// What a lane asks memory for, a unit ahead: bits of a row of W, and up to 4 pieces of x. Nothing
+// is made of them before they are put away, or they would be waited for before the multiplications
+// of the unit before, not behind them (an H200 takes a fifth longer).
 struct Ahead {
     w: weight_bits,
     a: vec4u,

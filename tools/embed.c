@@ -11,7 +11,8 @@
  *     //! with name, name       (the text of kernels/common/NAME.wgsl follows the file's own)
  *     override NAME: TYPE;      (with an initialiser it stays inside WGSL and gets no twin)
  *     struct Params {           (then one field a line, then a line with the brace; a part may have
- *                                one struct of any name, whose twin is called like the part)
+ *                                one struct of any name, whose twin is called like the part; one
+ *                                called SLOT_NAME stays inside WGSL)
  *     @group(0) @binding(N) var<storage, read> NAME: TYPE;    (or read_write, or <uniform>)
  *
  * Comments and indentation are dropped, lines are kept: line numbers in a compiler's messages are
@@ -347,6 +348,9 @@ static void read_line(source *s, const char *line) {
     } else if (has_word(line, "override") || strstr(tight, "@id(")) {
         read_override(s, line);
     } else if (s->is_part && take(&p, "struct")) {
+        skip_blanks(&p);
+        const size_t n = strlen(s->slot);
+        if (strncmp(p, s->slot, n) == 0 && p[n] == '_') return;
         if (s->has_params || !(p = strchr(p, '{')) || p[1]) {
             refuse(s, "one struct a part, expected struct NAME { alone on its line");
         }

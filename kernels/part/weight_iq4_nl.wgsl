@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made, levels
+//! with load, unit_floats, unit_made, levels
 // weight_iq4_nl: x = d T[q] with 16 levels T, planes of device_rows: 4-bit q, f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 

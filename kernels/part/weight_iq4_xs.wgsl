@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made, levels
+//! with load, unit_floats, unit_made, levels
 // weight_iq4_xs: x = d (sc_j - 32) T[q] for unit j of a block of 256, planes of device_rows: 4-bit
 // q of T's 16 levels; per block f16 d, 16 bits of upper scale bits (two to a unit), 32 bits of
 // lower ones (four to a unit).

@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made
+//! with load, unit_floats, unit_made
 // weight_q2_k: x = d sc q - dmin mn, sc and mn of 16 columns, planes of device_rows: 2-bit q; per
 // block of 256 16 bytes of sc (low nibble) and mn (high); f16 d and dmin.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;

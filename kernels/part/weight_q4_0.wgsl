@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made
+//! with load, unit_floats, unit_made
 // weight_q4_0: x = d (q - 8), planes of device_rows: 4-bit q, f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 

@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made, heads
+//! with load, unit_floats, unit_made, heads
 // weight_q4_k: x = d sc_j q - dmin mn_j for unit j of a block of 256, planes of device_rows: 4-bit
 // q, heads.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;

@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made
+//! with load, unit_floats, unit_made, fifths
 // weight_q5_0: x = d (q - 16), planes of device_rows: 4 bits and the fifth bit of q, f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
@@ -17,12 +17,6 @@ fn weight_ask(row: u32, unit: u32) -> weight_bits {
     return weight_bits(weight_words[first + unit],
                        weight_words[first + fifths + unit / 4][unit % 4],
                        weight_words[first + scales + unit / 8][unit / 2 % 4]);
-}
-
-// Low nibbles with bit k of each byte of `high` as the fifth bit of word k's bytes.
-fn weight_five(v: vec4u, high: u32) -> vec4u {
-    return (v & vec4u(0x0f0f0f0f)) |
-        (((vec4u(high) >> vec4u(0, 1, 2, 3)) & vec4u(0x01010101)) << vec4u(4));
 }
 
 fn weight_made(bits: weight_bits, unit: u32) -> Unit {

@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made
+//! with load, unit_floats, unit_made
 // weight_q6_k: x = d sc (q - 32), sc of 16 columns, planes of device_rows: 4 bits and the upper bit
 // pair of q; per block of 256 16 signed scales; f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;

@@ -1,4 +1,4 @@
-//! with load, unit_load, unit_made
+//! with load, unit_floats, unit_made
 // weight_q8_0: x = d q, planes of device_rows: bytes of the first and of the second 16 columns, f16
 // d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;

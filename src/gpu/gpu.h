@@ -125,6 +125,11 @@ typedef struct {
     uint32_t n_consts;
 } gpu_fragment;
 
+/* Text i of a file, beginning with its own; NULL: no more. */
+static inline const char *gpu_text(const char *own, const char *const *common, size_t i) {
+    return i == 0 ? own : common != NULL ? common[i - 1] : NULL;
+}
+
 /* A kernel file. Its texts and those of one fragment per slot are one WGSL module. */
 typedef struct {
     const char *name, *text;    /* entry point = name */

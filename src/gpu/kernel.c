@@ -44,8 +44,8 @@ static void add_renamed(buf *out, const char *text, const char *slot, const char
 }
 
 static void add_fragment(buf *out, const gpu_fragment *f, const char *slot) {
-    const char *const *common = f->common;
-    for (const char *text = f->text; text != NULL; text = common != NULL ? *common++ : NULL) {
+    const char *text;
+    for (size_t i = 0; (text = gpu_text(f->text, f->common, i)) != NULL; i++) {
         if (is_second(f, slot)) {
             add_renamed(out, text, f->slot, slot);
         } else {
@@ -75,9 +75,9 @@ void gpu_kernel_text(const gpu *g, const gpu_source *source, const gpu_fragment 
         buf_printf(out, "enable chromium_experimental_subgroup_matrix; "
                         "diagnostic(off, chromium.subgroup_matrix_uniformity); ");
     }
-    buf_add_str(out, str_of(source->text));
-    for (const char *const *c = source->common; c != NULL && *c != NULL; c++) {
-        buf_add_str(out, str_of(*c));
+    const char *text;
+    for (size_t i = 0; (text = gpu_text(source->text, source->common, i)) != NULL; i++) {
+        buf_add_str(out, str_of(text));
     }
     for (uint32_t i = 0; i < source->n_slots; i++) {
         add_fragment(out, fragments[i], source->slots[i]);

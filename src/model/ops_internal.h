@@ -52,9 +52,9 @@ void forget_bytes(recorder *r, const gpu_source *source, const gpu_fragment *con
 /* Whether matmul_rows makes these products, in tiles of the size of experts' and from floats, which
  * on a software GPU is faster than tiles, dot products of bytes, and matvec for several rows. */
 bool matmul_takes_rows(const gpu *g);
-/* Rows of x in a full pass, which lie side by side in buffers.bytes. */
+/* Rows of x that have room side by side in buffers.bytes, whatever the kind of pass. */
 uint32_t input_rows(const dp_model *m, const product *a);
-/* Most rows of y: what shapes are chosen for. */
+/* Most rows of y in a pass of this kind: what shapes are chosen for. */
 uint32_t rows_of_y(const recorder *r, const product *a);
 /* Makes buffers.bytes what a product of many rows reads, unless it reads floats or this plan has
  * made it already. */

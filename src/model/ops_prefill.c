@@ -116,7 +116,7 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
 
 uint32_t rows_of_y(const recorder *r, const product *a) {
     const shapes *s = &r->m->shapes;
-    return a->y.picked ? s->n_out : pass_rows(r->kind, s->batch);
+    return min_u32(pass_rows(r->kind, s->batch), a->y.picked ? s->n_out : s->batch);
 }
 
 /* The tile with its columns whole, and in parts. */

@@ -22,11 +22,13 @@ static const double GAIN = 0.98; /* a change has to be more than 2 % faster */
 
 /* ---- recording ------------------------------------------------------------------------------ */
 
-/* Calls of the same product follow in every layer; those of another are found once. */
+/* Calls of the same product follow in every layer; those of another are found once. What a short
+ * prompt has in common with every other is the latter's. */
 static void collect_product(tuning *t, const tuned_question *q, pass_kind kind) {
     for (size_t i = 0; i < t->n; i++) {
         if (strcmp(t->list[i].question.key, q->key) == 0) {
-            t->list[i].n_calls++;
+            t->list[i].n_calls = t->list[i].kind == kind ? t->list[i].n_calls + 1 : 1;
+            t->list[i].kind = kind;
             return;
         }
     }
@@ -80,7 +82,7 @@ static bool collect_products(tuning *t, dp_error *err) {
     return true;
 }
 
-/* Decoding first, a token at a time before several, and of each the most work. */
+/* One token first, then prompts, then a few rows, and of each the most work. */
 static int compare_products(const void *a, const void *b) {
     static const int turn[] = {
         [PASS_ONE] = 0, [PASS_MANY] = 1, [PASS_SHORT] = 2, [PASS_FEW] = 3, [PASS_SOME] = 4

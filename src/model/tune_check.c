@@ -5,7 +5,8 @@
 #include <math.h>
 
 enum {
-    CHECK_ROWS = 160, /* of a pass of many rows: a whole tile and a part of one */
+    CHECK_ROWS = 160,      /* of a pass of many rows: a whole tile and a part of one */
+    CHECK_SHORT_ROWS = 40, /* of a short one */
     CHECK_BYTES = 16 << 20,
 };
 
@@ -118,7 +119,8 @@ bool tuning_pass(tuning *t, const tuned_product *p, uint32_t most, gpu_sizes *si
 static bool run_once(tuning *t, gpu_plan *plan, const tuned_product *p, dp_error *err) {
     const dp_model *m = t->m;
     gpu_sizes sizes;
-    if (!tuning_pass(t, p, CHECK_ROWS, &sizes, err)) {
+    const uint32_t most = p->kind == PASS_SHORT ? CHECK_SHORT_ROWS : CHECK_ROWS;
+    if (!tuning_pass(t, p, most, &sizes, err)) {
         return false;
     }
     for (uint32_t i = 0; i < gpu_plan_n_calls(plan); i++) {

@@ -30,9 +30,10 @@ bool tuned_put(tuned_table *t, const char *key, const char *shape, dp_error *err
     return true;
 }
 
-static void add_to_sum(uint64_t sum[2], const char *text, const char *const *common) {
+static void add_to_sum(uint64_t sum[2], const char *own, const char *const *common) {
     static const uint64_t key[2] = { 0, 0 };
-    for (; text != NULL; text = common != NULL ? *common++ : NULL) {
+    const char *text;
+    for (size_t i = 0; (text = gpu_text(own, common, i)) != NULL; i++) {
         sum[1] = hash_bytes(key, text, strlen(text));
         sum[0] = hash_bytes(key, sum, 2 * sizeof *sum);
     }

@@ -1,4 +1,4 @@
-// unit_load: a unit as floats.
+// unit_floats: a unit as floats.
 fn weight_four(word: u32, scale: f32, low: f32) -> vec4f {
     return scale * vec4f(unpack4xI8(word)) - low;
 }
