@@ -335,6 +335,14 @@ static void read_params_field(source *s, const char *p) {
     s->params[s->n_params++] = f;
 }
 
+/* A struct of a part that is called SLOT_NAME. */
+static bool is_inner_struct(const source *s, const char *line) {
+    if (!s->is_part || !take(&line, "struct")) return false;
+    skip_blanks(&line);
+    const size_t n = strlen(s->slot);
+    return strncmp(line, s->slot, n) == 0 && line[n] == '_';
+}
+
 /* One line without comment, indentation and trailing blanks. */
 static void read_line(source *s, const char *line) {
     char tight[LINE_COLUMNS + 1];
@@ -347,10 +355,7 @@ static void read_line(source *s, const char *line) {
         read_binding(s, line);
     } else if (has_word(line, "override") || strstr(tight, "@id(")) {
         read_override(s, line);
-    } else if (s->is_part && take(&p, "struct")) {
-        skip_blanks(&p);
-        const size_t n = strlen(s->slot);
-        if (strncmp(p, s->slot, n) == 0 && p[n] == '_') return;
+    } else if (s->is_part && !is_inner_struct(s, line) && take(&p, "struct")) {
         if (s->has_params || !(p = strchr(p, '{')) || p[1]) {
             refuse(s, "one struct a part, expected struct NAME { alone on its line");
         }

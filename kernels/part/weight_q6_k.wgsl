@@ -1,4 +1,4 @@
-//! with load, unit_floats, unit_made
+//! with load, unit_floats, unit_made, halves_scale
 // weight_q6_k: x = d sc (q - 32), sc of 16 columns, planes of device_rows: 4 bits and the upper bit
 // pair of q; per block of 256 16 signed scales; f16 d.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
@@ -30,9 +30,7 @@ fn weight_six(v: vec4u, high: u32) -> vec4u {
 
 fn weight_made(bits: weight_bits, unit: u32) -> Unit {
     let high = select(bits.two.xy, bits.two.zw, (unit & 1) != 0);
-    let sc = bits.scales >> (16 * (unit & 1));
-    let d = unpack2x16float(bits.halves)[unit / 8 % 2];
-    let scale = d * vec2f(vec2i(vec2u(sc) << vec2u(24, 16)) >> vec2u(24));
+    let scale = weight_scale(bits.scales, bits.halves, unit);
     return Unit(weight_six(bits.v, high.x), weight_six(bits.v >> vec4u(4), high.y), scale,
                 32.0 * scale);
 }

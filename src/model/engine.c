@@ -265,15 +265,10 @@ void dp_model_get_memory(const dp_model *m, dp_memory_row *rows, size_t max, siz
 }
 
 bool dp_model_get_dispatch(const dp_model *m, dp_pass pass, uint32_t i, char *line, size_t size) {
-    static const pass_kind kinds[] = { [DP_PASS_ONE] = PASS_ONE,
-                                       [DP_PASS_FEW] = PASS_FEW,
-                                       [DP_PASS_SOME] = PASS_SOME,
-                                       [DP_PASS_SHORT] = PASS_SHORT,
-                                       [DP_PASS_MANY] = PASS_MANY };
-    if (m->gpu == NULL || (size_t)pass >= ARRAY_LEN(kinds)) {
+    const pass_kind kind = (pass_kind)pass;
+    if (m->gpu == NULL || (size_t)pass >= PASS_COUNT) {
         return false;
     }
-    const pass_kind kind = kinds[pass];
     for (uint32_t k = 0; k <= m->n_stages; k++) {
         const gpu_plan *p = k < m->n_stages ? m->body[kind][k] : m->head[kind];
         if (i < gpu_plan_n_calls(p)) {

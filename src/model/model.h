@@ -416,7 +416,8 @@ typedef struct {
     gpu_range h;       /* [batch, ffn_dim]; left as it is where its bytes or halves are made */
     gpu_range bytes;   /* what a product of many rows reads, as signed bytes (quantise.wgsl) or
                         * half floats (halves.wgsl) */
-    gpu_range parts;   /* [splits, batch, rows] of a product whose columns are split */
+    gpu_range parts;   /* [splits, most rows of the kind of pass, rows] of a product whose columns
+                        * are split */
     /* Mixtures of experts; a pair is a row and one of its experts, pairs = batch * n_experts_used:
      * gu [pairs, 2 expert_ffn_dim], h [pairs, expert_ffn_dim]. */
     gpu_range router;       /* [batch, n_experts] logits */
@@ -480,8 +481,15 @@ typedef struct {
     uint32_t *page_list; /* [pages per sequence] */
 } slot;
 
-/* Which of the plans: by how many rows a pass has. */
-typedef enum { PASS_ONE, PASS_FEW, PASS_SOME, PASS_SHORT, PASS_MANY, PASS_COUNT } pass_kind;
+/* Which of the plans: by how many rows a pass has. The same as dp_pass. */
+typedef enum {
+    PASS_ONE = DP_PASS_ONE,
+    PASS_FEW = DP_PASS_FEW,
+    PASS_SOME = DP_PASS_SOME,
+    PASS_SHORT = DP_PASS_SHORT,
+    PASS_MANY = DP_PASS_MANY,
+    PASS_COUNT
+} pass_kind;
 /* Most rows of a pass of this kind; batch: of any pass. */
 static inline uint32_t pass_rows(pass_kind kind, uint32_t batch) {
     return kind == PASS_ONE     ? 1

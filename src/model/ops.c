@@ -140,7 +140,7 @@ void tuned_end(recorder *r) {
 uint32_t tuned_lanes(recorder *r, const char *name, uint32_t cols,
                      const uint32_t lanes[TUNED_LANES]) {
     const uint32_t most = gpu_info(r->m->gpu)->max_workgroup_lanes;
-    const uint32_t rows = pass_rows(r->kind, r->m->shapes.batch);
+    const uint32_t rows = most_rows(r);
     if (!pass_is_prefill(r->kind)) {
         return lanes[0];
     }

@@ -266,7 +266,7 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
     q.act_cols = bytes ? heads * k->head_dim : 0;
     snprintf(q.key, sizeof q.key, "attend_decode %s %u/%ux%u%s%s %u %u", s->f16 ? "f16" : "f32",
              heads, k->n_kv, k->head_dim, k->window > 0 ? " window" : "", k->sinks ? " sinks" : "",
-             q.cols, pass_rows(r->kind, r->m->shapes.batch));
+             q.cols, most_rows(r));
     for (uint32_t i = 0; i < ARRAY_LEN(lanes[0]); i++) {
         tuned_shape shape = { .which = lanes[software][i], .cost = i };
         k->wg = shape.which;

@@ -44,6 +44,10 @@ typedef struct {
     gpu_range x;
     uint32_t x_per; /* pairs to a row of x */
 } product;
+/* Of a pass of the kind that is recorded. */
+static inline uint32_t most_rows(const recorder *r) {
+    return pass_rows(r->kind, r->m->shapes.batch);
+}
 /* The product of a pass of many rows with one part of the matrix (ops_prefill.c). */
 void record_matmul(recorder *r, const product *a, uint32_t part);
 /* Called for every call that is recorded: what it writes is no longer what buffers.bytes holds. */

@@ -18,7 +18,7 @@ static uint32_t choose_teams(recorder *r, const weight *w, uint32_t rows) {
     }
     tuned_question q = { .rows = rows, .cols = w->cols };
     snprintf(q.key, sizeof q.key, "matvec %s %ux%u %u", weight_fragment(w->type)->name, rows,
-             w->cols, pass_rows(r->kind, r->m->shapes.batch));
+             w->cols, most_rows(r));
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         tuned_shape shape = { .which = others[i], .cost = others[i] != usual };
         snprintf(shape.name, sizeof shape.name, "rows %u", others[i]);
@@ -40,7 +40,7 @@ static void record_matvec(recorder *r, const product *a, uint32_t part) {
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const matvec_consts consts = {
         .k = a->w->cols,
-        .tokens = experts ? 1 : pass_rows(r->kind, r->m->shapes.batch),
+        .tokens = experts ? 1 : most_rows(r),
         .bias = a->bias != NULL && a->bias->source != NULL,
         .add = a->y.add,
         .scale = a->y.scale != 0 ? a->y.scale : 1,

@@ -114,9 +114,13 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
     return rounds * round * lanes / 256 + sums;
 }
 
+/* Rows that there is room for, whatever the kind of pass. */
+static uint32_t room_for(const dp_model *m, const product *a) {
+    return a->y.picked ? m->shapes.n_out : m->shapes.batch;
+}
+
 uint32_t rows_of_y(const recorder *r, const product *a) {
-    const shapes *s = &r->m->shapes;
-    return min_u32(pass_rows(r->kind, s->batch), a->y.picked ? s->n_out : s->batch);
+    return min_u32(most_rows(r), room_for(r->m, a));
 }
 
 /* The tile with its columns whole, and in parts. */
@@ -200,7 +204,7 @@ static uint32_t input_times(const dp_model *m, const product *a) {
 }
 
 uint32_t input_rows(const dp_model *m, const product *a) {
-    return (a->y.picked ? m->shapes.n_out : m->shapes.batch) * input_times(m, a);
+    return room_for(m, a) * input_times(m, a);
 }
 
 /* Of x, for the matrix w: what buffers.bytes then is of is the caller's to note. False: w takes

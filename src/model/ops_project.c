@@ -125,10 +125,6 @@ block_input ffn_input(const dp_model *m, uint32_t layer) {
 
 /* ---- shapes of workgroups ------------------------------------------------------------------ */
 
-static uint32_t max_tokens(const recorder *r) {
-    return pass_rows(r->kind, r->m->shapes.batch);
-}
-
 /* Weight rows to a team, teams to a row, lanes to a workgroup. */
 typedef struct {
     uint32_t rows, split, wg;
@@ -190,7 +186,7 @@ static uint32_t group_rows(const project_shape *s) {
 
 /* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each. */
 static uint32_t shape_bytes(const recorder *r, const project_shape *s) {
-    return 4 * (group_rows(s) * max_tokens(r) * (s->split + 2) + s->wg + DECODE_ROWS);
+    return 4 * (group_rows(s) * most_rows(r) * (s->split + 2) + s->wg + DECODE_ROWS);
 }
 
 /* The shape as this device and this number of rows have it, with at least `least` rows of W to a
@@ -225,7 +221,7 @@ static tuned_question question_of(const recorder *r, const char *kernel, const w
     tuned_question q = { .rows = w[0].rows + w[1].rows, .cols = w[0].cols };
     snprintf(q.key, sizeof q.key, "%s %s%s%s %s %ux%u %u", kernel, weight_fragment(w[0].type)->name,
              two ? "+" : "", two ? weight_fragment(w[1].type)->name : "", q8 ? "q8" : "f32", q.rows,
-             q.cols, max_tokens(r));
+             q.cols, most_rows(r));
     return q;
 }
 
@@ -283,7 +279,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
     const project_consts consts = {
         .m = rows,
         .k = w[0].cols,
-        .tokens = max_tokens(r),
+        .tokens = most_rows(r),
         .rows = s.rows,
         .split = s.split,
         .ahead = s.ahead,
@@ -377,7 +373,7 @@ void op_project_glu(recorder *r, uint32_t layer) {
     const project_glu_consts consts = {
         .k = w.cols,
         .ffn = l->gate.rows,
-        .tokens = max_tokens(r),
+        .tokens = most_rows(r),
         .rows = s.rows,
         .split = s.split,
         .ahead = s.ahead,
@@ -419,7 +415,7 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
     const project_add_consts consts = {
         .k = w->cols,
         .dim = w->rows,
-        .tokens = max_tokens(r),
+        .tokens = most_rows(r),
         .rows = s.rows,
         .split = s.split,
         .ahead = s.ahead,

@@ -193,14 +193,9 @@ typedef struct {
 
 static bool tell_shapes(const tuning *t, const tuned_product *p, const tuned_result *found,
                         dp_error *err) {
-    static const dp_pass passes[] = { [PASS_ONE] = DP_PASS_ONE,
-                                      [PASS_FEW] = DP_PASS_FEW,
-                                      [PASS_SOME] = DP_PASS_SOME,
-                                      [PASS_SHORT] = DP_PASS_SHORT,
-                                      [PASS_MANY] = DP_PASS_MANY };
     for (uint32_t i = 0; t->how->each != NULL && i < found->n; i++) {
         dp_tuned row = { .calls = p->n_calls,
-                         .pass = passes[p->kind],
+                         .pass = (dp_pass)p->kind,
                          .is_initial = i == 0,
                          .is_right = found->right[i],
                          .is_chosen = i == found->best,
