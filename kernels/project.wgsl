@@ -40,7 +40,7 @@ fn project(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         n = sizes[COUNTED];
     }
     let share = squares_share(0, n, lane);
-    products(first + lane / LANES * ROWS, ROWS, 0, M - 1, n, lane);
+    products(first + team_row(lane), ROWS, 0, M - 1, n, lane);
     find_scales(share, n, lane);
     workgroupBarrier();
     for (var i = lane; i < PRODUCTS; i += WG) {

@@ -57,7 +57,7 @@ fn project_add(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_in
             weight = w[row];
         }
     }
-    products(first + lane / LANES * ROWS, ROWS, 0, DIM - 1, n, lane);
+    products(first + team_row(lane), ROWS, 0, DIM - 1, n, lane);
     workgroupBarrier();
     for (var i = lane; i < PRODUCTS; i += WG) {
         let t = i / GROUP_ROWS;

@@ -40,7 +40,7 @@ fn project_glu(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_in
         n = sizes.x;
     }
     let share = squares_share(0, n, lane);
-    products(first + lane / LANES * PAIRS, PAIRS, FFN, 2 * FFN - 1, n, lane);
+    products(first + team_row(lane) / 2, PAIRS, FFN, 2 * FFN - 1, n, lane);
     find_scales(share, n, lane);
     workgroupBarrier();
     for (var i = lane; i < HIDDEN; i += WG) {

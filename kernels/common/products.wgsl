@@ -2,7 +2,8 @@
 // LANES = SPLIT * TEAM lanes share ROWS rows of W (row .. row + run, and as many from `step` rows
 // further on): each takes every LANES-th unit of 32 columns and multiplies it with up to TOKENS
 // rows of x. Weights are bound by reading them, so many of a lane's loads should be under way at
-// once, and sums stay in registers: nothing here is indexed by what a loop counts.
+// once, and sums stay in registers: nothing here is indexed by what a loop counts. Teams of less
+// than a subgroup lie so that those beside each other have other rows of W and the same of x.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
 // ROWS: 1, 2 or 4; TOKENS: 1 or a multiple of 4, at most 16; AHEAD, which several rows of x do not
 // look at: 1, 2 or 4. TEAM: with more than one row of x at least 4.
@@ -15,6 +16,7 @@ override STEPS: u32 = (UNITS + LANES - 1) / LANES;
 override GROUP_ROWS: u32 = WG / LANES * ROWS; // of a workgroup
 override PRODUCTS: u32 = GROUP_ROWS * TOKENS;
 override PARTIAL: u32 = PRODUCTS * SPLIT;
+override PART_LANES: u32 = WG / SPLIT; // that have the same part of K
 var<workgroup> partial: array<f32, PARTIAL>; // [part of K][token][row]
 
 // What a unit adds to the sums of up to four rows of W, for one row of x. Not by multiply_rows:
@@ -90,10 +92,14 @@ fn four_products(s: FourSums, w: Operands, t: u32, n: u32, unit: u32) -> FourSum
     return r;
 }
 
+// The first row of W of the lane's team, among the workgroup's.
+fn team_row(lane: u32) -> u32 {
+    return lane % PART_LANES / TEAM * ROWS;
+}
+
 // Where the sum of row r of W's with row t of x has its place.
 fn partial_at(t: u32, r: u32, lane: u32) -> u32 {
-    let part = lane / TEAM % SPLIT;
-    return (part * TOKENS + t) * GROUP_ROWS + lane / LANES * ROWS + r;
+    return (lane / PART_LANES * TOKENS + t) * GROUP_ROWS + team_row(lane) + r;
 }
 
 fn put_product(r: u32, sum: f32, lane: u32) {
@@ -121,11 +127,11 @@ fn put_sums(t: u32, s: FourSums, lane: u32) {
     }
 }
 
-// The rows of the workgroup's lanes lane / LANES are number ROWS * (lane / LANES) + i of it. Rows
-// over `last` are read as that one. n is the number of rows of x, at least 1. A barrier belongs
+// The rows of a team are number team_row + i of the workgroup's. Rows over `last` are read as that
+// one. n is the number of rows of x, at least 1. A barrier belongs
 // between this and product_at.
 fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
-    let member = lane % LANES;
+    let member = lane / PART_LANES * TEAM + lane % TEAM;
     let i = vec4u(0, 1, 2, 3);
     let rows = min(vec4u(row) + i % vec4u(run) + i / vec4u(run) * step, vec4u(last));
     if (TOKENS == 1) {

@@ -138,12 +138,14 @@ typedef enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD } shape_kind;
 enum { SHAPES_OF = 5 };
 static const project_shape shapes_of[][SHAPES_OF] = {
     [SHAPE_PLAIN] = { { .rows = 1, .split = 2, .wg = 256, .ahead = 1 },
-                      { .rows = 1, .split = 1, .wg = 512, .ahead = 1 },
+                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 },
+                      { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
                       { .rows = 1, .split = 1, .wg = 128, .ahead = 1 },
-                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
-                      { .rows = 4, .split = 1, .wg = 256, .ahead = 1 } },
-    [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
+                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_HEAD] = { { .rows = 1, .split = 1, .wg = 256, .ahead = 1 },
+                     { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
                      { .rows = 2, .split = 1, .wg = 256, .ahead = 2 },
+                     { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 4 } },
     [SHAPE_GLU] = { { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 },
                     { .rows = 2, .split = 1, .wg = 512, .ahead = 1 },
@@ -157,6 +159,30 @@ static const project_shape shapes_of[][SHAPES_OF] = {
                     { .rows = 4, .split = 4, .wg = 512, .ahead = 1 } },
 };
 
+/* Several rows of x, as bytes, are bound by reading them, which serves all rows of W that a team
+ * has: more of those. */
+static const project_shape shapes_of_several[][SHAPES_OF] = {
+    [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
+                      { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
+                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
+                      { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
+                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
+                     { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
+                     { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
+                     { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_GLU] = { { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
+                    { .rows = 4, .split = 4, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 2, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 4, .split = 1, .wg = 256, .ahead = 1 },
+                    { .rows = 2, .split = 1, .wg = 512, .ahead = 1 } },
+    [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 256, .ahead = 1 },
+                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
+                    { .rows = 4, .split = 8, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 1, .split = 2, .wg = 1024, .ahead = 1 },
+                    { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 } },
+};
+
 /* The first of a device whose lanes are computed one after the other: sums over them are loops
  * there, so that a lane has rows to itself. */
 static const project_shape cpu_shapes[] = {
@@ -166,14 +192,16 @@ static const project_shape cpu_shapes[] = {
     [SHAPE_ADD] = { .rows = 1, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
 };
 
-/* The shape that is tried as number i; without lanes behind the last. */
-static project_shape shape_at(const recorder *r, shape_kind kind, uint32_t i) {
+/* The shape that is tried as number i, of x in bytes if q8; without lanes behind the last. */
+static project_shape shape_at(const recorder *r, shape_kind kind, bool q8, uint32_t i) {
+    const project_shape *list =
+        q8 && r->kind != PASS_ONE ? shapes_of_several[kind] : shapes_of[kind];
     const uint32_t before = is_software(r->m->gpu) ? 1 : 0;
     static const project_shape none;
     if (i < before) {
         return cpu_shapes[kind];
     }
-    return i - before < SHAPES_OF ? shapes_of[kind][i - before] : none;
+    return i - before < SHAPES_OF ? list[i - before] : none;
 }
 
 bool lanes_share(uint32_t lanes, const dp_device_info *info) {
@@ -194,7 +222,7 @@ static uint32_t shape_bytes(const recorder *r, const project_shape *s) {
 static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
-    s.team = s.team > 0 ? s.team : team_lanes(r->m->gpu);
+    s.team = s.team > 0 ? min_u32(s.team, team_lanes(r->m->gpu)) : team_lanes(r->m->gpu);
     s.wg = min_u32(s.wg, lanes);
     while (shape_bytes(r, &s) > memory && s.wg > s.split * s.team) {
         s.wg /= 2;
@@ -225,16 +253,21 @@ static tuned_question question_of(const recorder *r, const char *kernel, const w
     return q;
 }
 
-/* The shape that the product gets, as it fits. */
-static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kind, uint32_t least) {
-    for (uint32_t i = 0; shape_at(r, kind, i).wg > 0; i++) {
-        const project_shape s = fit(r, shape_at(r, kind, i), least);
+/* The shape that the product of x, in bytes if q8, gets, as it fits. */
+static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kind, bool q8,
+                                  uint32_t least) {
+    for (uint32_t i = 0; shape_at(r, kind, q8, i).wg > 0; i++) {
+        const project_shape s = fit(r, shape_at(r, kind, q8, i), least);
         tuned_shape shape = { .which = i };
-        snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u", s.rows,
-                 s.split, s.wg, s.ahead);
+        const int n =
+            snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u", s.rows,
+                     s.split, s.wg, s.ahead);
+        if (s.team != team_lanes(r->m->gpu)) {
+            snprintf(shape.name + n, sizeof shape.name - (size_t)n, ", team %u", s.team);
+        }
         tuned_offer(q, &shape);
     }
-    return fit(r, shape_at(r, kind, tuned_choice(r, q)->which), least);
+    return fit(r, shape_at(r, kind, q8, tuned_choice(r, q)->which), least);
 }
 
 /* ---- operations ---------------------------------------------------------------------------- */
@@ -273,7 +306,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
     const bool two = w[1].rows > 0;
     const uint32_t rows = w[0].rows + w[1].rows;
     tuned_question q = question_of(r, kind == SHAPE_HEAD ? "project head" : "project", w, in.q8);
-    const project_shape s = choose_shape(r, &q, kind, 1);
+    const project_shape s = choose_shape(r, &q, kind, in.q8, 1);
     const uint32_t groups = ceil_div(rows, group_rows(&s));
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const project_consts consts = {
@@ -369,7 +402,7 @@ void op_project_glu(recorder *r, uint32_t layer) {
     tuned_question q = question_of(r, "project_glu", (weight_stack[2]){ w }, in.q8);
     q.act = m->buffers.h;
     q.act_cols = q8 ? l->gate.rows : 0;
-    const project_shape s = choose_shape(r, &q, SHAPE_GLU, 2 * HALF);
+    const project_shape s = choose_shape(r, &q, SHAPE_GLU, in.q8, 2 * HALF);
     const project_glu_consts consts = {
         .k = w.cols,
         .ffn = l->gate.rows,
@@ -406,12 +439,12 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
                     const block_input *next) {
     const dp_model *m = r->m;
     const weight_stack list[2] = { { .type = w->type, .rows = w->rows, .cols = w->cols } };
-    const bool q8 = next != NULL && next->q8;
+    const bool q8 = next != NULL && next->q8, bytes = reads_bytes(m, w);
     tuned_question q =
-        question_of(r, next != NULL ? "project_add" : "project_add last", list, reads_bytes(m, w));
+        question_of(r, next != NULL ? "project_add" : "project_add last", list, bytes);
     q.act = m->buffers.xn;
     q.act_cols = q8 ? w->rows : 0;
-    const project_shape s = choose_shape(r, &q, SHAPE_ADD, HALF);
+    const project_shape s = choose_shape(r, &q, SHAPE_ADD, bytes, HALF);
     const project_add_consts consts = {
         .k = w->cols,
         .dim = w->rows,
@@ -429,8 +462,8 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
     assert(w->rows == m->config.dim);
     add_call(r, &project_add_source,
              (const gpu_fragment *[]){ weight_fragment(w->type),
-                                       reads_bytes(m, w) ? &input_q8_part : &input_f32_part,
-                                       act_fragment(q8), reduce_fragment(m->gpu) },
+                                       bytes ? &input_q8_part : &input_f32_part, act_fragment(q8),
+                                       reduce_fragment(m->gpu) },
              &consts,
              (gpu_call){
                  .bind = { [0] = w->parts[0].range,

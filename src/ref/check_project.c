@@ -77,10 +77,10 @@ static bool is_shared(const rig *r, const team_shape *s) {
            lanes_share(s->split * s->team, gpu_info(r->g));
 }
 
-/* Sums by turns, pipelines are what costs time; those of lanes that have rows to themselves, and
- * may share x, by both. */
+/* Sums by turns, pipelines are what costs time; those of teams of fewer lanes than a subgroup by
+ * both. */
 static bool is_run(const team_shape *wanted, size_t reduce, size_t turn) {
-    return wanted->team == 1 || reduce == turn;
+    return wanted->team > 0 || reduce == turn;
 }
 
 static uint32_t rows_of_group(const team_shape *s) {
@@ -450,6 +450,8 @@ void check_project(rig *r) {
           .bias = true, .scale = 0.22f },
         { q4_0, NULL, 41, 0, 640, 16, 15, true, "four rows of a matrix, pairs of x and half of one",
           .shape = { .rows = 4 }, .group = 16, .normed = true },
+        { q4_k, NULL, 37, 0, 768, 16, 11, true, "teams of four, four to a row",
+          .shape = { .rows = 4, .split = 4, .team = 4 }, .group = 32, .normed = true },
         { q4_k, NULL, 150, 0, 768, 1, 1, false, "a lane to two rows, as on a processor",
           .shape = { .rows = 2, .team = 1 }, .group = 128, .normed = true },
         { q4_k, q8_0, 70, 9, 768, 1, 1, true, "the same of bytes and two matrices",
@@ -580,6 +582,8 @@ void check_project_add(rig *r) {
           .shape = { .rows = 4, .split = 2, .ahead = 4 }, .group = 16 },
         { q4_0, 96, 96, 4, 4, true, FORM_F32, true, "from bytes to floats", .shape = { .rows = 2 },
           .group = 32 },
+        { q6_k, 1280, 96, 16, 9, true, FORM_Q8, true, "teams of four, eight to a row",
+          .shape = { .rows = 4, .split = 8, .team = 4 }, .group = 16 },
         { q4_0, 96, 96, 1, 1, true, FORM_Q8, true, "a lane to a row, as on a processor",
           .shape = { .team = 1 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, true, FORM_F32, false, "nothing follows, eight rows to a workgroup",
@@ -726,6 +730,8 @@ void check_project_glu(rig *r) {
           .shape = { .rows = 2 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, GATED_SILU, true, FORM_Q8, true, "a lane to two rows",
           .shape = { .rows = 2, .team = 1 }, .group = 128 },
+        { q4_k, 1280, 96, 16, 13, GATED_SILU, true, FORM_Q8, true, "teams of four, two to a row",
+          .shape = { .rows = 4, .split = 2, .team = 4 }, .group = 32 },
         { q4_0, 96, 96, 16, 7, GATED_SILU, true, FORM_F32, true, "pairs of x and half of one",
           .shape = { .rows = 4 }, .group = 64 },
     };
