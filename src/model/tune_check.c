@@ -149,15 +149,23 @@ static float number_of_bits(uint32_t bits) {
  * products' magnitudes, D <= 64 + K / 32 being the additions that a product goes through (those of
  * its unit, of a lane's units, of lanes). That sum is at most sqrt(K) times the root of the sum
  * of squares (Cauchy), about sqrt(K) times the largest result as signs are random. What is made of
- * two sums, or of a sum and a weight, gets 32 times as much. */
+ * two sums, or of a sum and a weight, gets 8 times as much: |act'(g) u| + |act(g)| is at most 2.2
+ * times the largest g or u, and their product some times the largest result. */
+static double rounding(uint32_t k, double most, bool of_sums) {
+    return (of_sums ? 8 : 1) * 2 * (64 + k / 32.0) * 0x1p-24 * sqrt(k) * most;
+}
+
+static float larger_finite(float most, float x) {
+    return fabsf(x) <= 3e38f && fabsf(x) > most ? fabsf(x) : most;
+}
+
 static bool are_floats_close(const uint32_t *want, const uint32_t *got, uint64_t n, uint32_t k,
                              bool of_sums) {
     float most = 0;
     for (uint64_t i = 0; i < n; i++) {
-        const float x = fabsf(number_of_bits(want[i]));
-        most = x <= 3e38f && x > most ? x : most;
+        most = larger_finite(most, number_of_bits(want[i]));
     }
-    const double bound = (of_sums ? 32 : 1) * 2 * (64 + k / 32.0) * 0x1p-24 * sqrt(k) * most;
+    const double bound = rounding(k, most, of_sums);
     for (uint64_t i = 0; i < n; i++) {
         if (want[i] != got[i] &&
             !(fabs((double)number_of_bits(want[i]) - number_of_bits(got[i])) <= bound)) {
@@ -167,34 +175,43 @@ static bool are_floats_close(const uint32_t *want, const uint32_t *got, uint64_t
     return true;
 }
 
-/* 16 signed bytes and their scale and sum (act_q8): by its rounding a byte may be the next one, and
- * scales that differ by a thousandth at most move it by 127 / 1000 of a step more; 1.25 steps are
- * allowed. */
+/* 16 signed bytes and their scale and sum (act_q8), of numbers that may differ by `bound`: each is
+ * off by half of its step, and by what making it a byte rounds itself. */
 static bool are_halves_close(const uint32_t *want, const uint32_t *got, uint64_t bytes,
-                             uint64_t scale) {
+                             uint64_t scale, double bound) {
     if (memcmp(want + bytes, got + bytes, 16) == 0 && memcmp(want + scale, got + scale, 8) == 0) {
         return true;
     }
-    const float a = number_of_bits(want[scale]), b = number_of_bits(got[scale]);
-    const float step = 1.25f * fmaxf(a, b);
-    const float sums = number_of_bits(want[scale + 1]) - number_of_bits(got[scale + 1]);
+    const double a = number_of_bits(want[scale]), b = number_of_bits(got[scale]);
+    const double most = 1.001 * (a + b) / 2 + bound;
+    const double sums = (double)number_of_bits(want[scale + 1]) - number_of_bits(got[scale + 1]);
     const int8_t *x = (const int8_t *)(want + bytes), *y = (const int8_t *)(got + bytes);
-    bool close = fabsf(sums) <= 16 * step && a >= 0 && b >= 0;
+    bool close = fabs(sums) <= 16 * most && a >= 0 && b >= 0;
     for (int i = 0; i < 16; i++) {
-        close = close && fabsf((float)x[i] * a - (float)y[i] * b) <= step;
+        close = close && fabs(x[i] * a - y[i] * b) <= most;
     }
     return close;
 }
 
-/* Rows of act_q8: planes of bytes, then of scales, an entry to a unit of 32 columns. */
-static bool are_bytes_close(const uint32_t *want, const uint32_t *got, uint64_t n, uint32_t cols) {
+/* Rows of act_q8, results of products of k columns: planes of bytes, then of scales, an entry to a
+ * unit of 32 columns. */
+static bool are_bytes_close(const uint32_t *want, const uint32_t *got, uint64_t n, uint32_t cols,
+                            uint32_t k) {
+    enum { BYTE_MOST = 127 };
     const uint32_t units = cols / 32;
     const uint64_t row = 12ull * units;
+    float most = 0;
+    for (uint64_t first = 0; first + row <= n; first += row) {
+        for (uint32_t i = 0; i < 4 * units; i += 2) {
+            most = larger_finite(most, number_of_bits(want[first + 8ull * units + i]));
+        }
+    }
+    const double bound = rounding(k, BYTE_MOST * (double)most, true);
     for (uint64_t first = 0; first + row <= n; first += row) {
         for (uint32_t half = 0; half < 2 * units; half++) {
             const uint64_t bytes = first + 4ull * (units * (half & 1) + half / 2);
             const uint64_t scale = first + 4ull * (2ull * units + half / 2) + 2 * (half & 1);
-            if (!are_halves_close(want, got, bytes, scale)) {
+            if (!are_halves_close(want, got, bytes, scale, bound)) {
                 return false;
             }
         }
@@ -218,7 +235,7 @@ static bool is_close(const tuning *t, const tuned_question *q, gpu_range r, cons
     const bool of_sums =
         r.buffer == b->squares.buffer || r.buffer == b->xn.buffer || r.buffer == b->h.buffer;
     return q->act_cols > 0 && r.buffer == q->act.buffer
-               ? are_bytes_close(want, t->scratch, n, q->act_cols)
+               ? are_bytes_close(want, t->scratch, n, q->act_cols, q->cols)
                : are_floats_close(want, t->scratch, n, q->cols, of_sums);
 }
 
