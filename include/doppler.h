@@ -304,10 +304,7 @@ typedef struct {
 } dp_memory_row;
 DP_API void dp_model_get_memory(const dp_model *model, dp_memory_row *rows, size_t max, size_t *n);
 
-/* Dispatch i of a pass of a model that was opened on a device: its kernel with fragments and its
- * workgroups, "matvec subgroup q4_k: 512 x 1 x 1", where n1 is the number of rows, n2 of those
- * whose logits are wanted, other n others of the sizes of a pass. False past the end. */
-/* By rows: decoding, up to 4, up to 16, a prompt of up to 64, a longer one. */
+/* Passes by rows: decoding, up to 4, up to 16, a prompt of up to 64, a longer one. */
 typedef enum {
     DP_PASS_ONE,
     DP_PASS_FEW,
@@ -315,6 +312,10 @@ typedef enum {
     DP_PASS_SHORT,
     DP_PASS_MANY
 } dp_pass;
+/* Dispatch i of a pass of a model that was opened on a device: its kernel with fragments and its
+ * workgroups, "matvec subgroup q4_k: 512 x 1 x 1", where n1 is the number of rows, n2 of those
+ * whose logits are wanted, other n others of the sizes of a pass. False past the end; passes that
+ * are for more rows than dp_model_options.batch allows, or 16, have none. */
 DP_API bool dp_model_get_dispatch(const dp_model *model, dp_pass pass, uint32_t i, char *line,
                                   size_t size);
 

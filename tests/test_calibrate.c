@@ -47,9 +47,10 @@ static dp_device *device_of(test *t, int tier) {
 
 /* The contexts are those of test_model.c, so that pipelines are shared. */
 enum { CONTEXT = 128, CONTEXT_OF_MODELS = 256 };
-static dp_model *open_calibrated(test *t, dp_device *device, const char *path, uint32_t context) {
+static dp_model *open_calibrated(test *t, dp_device *device, const char *path, uint32_t context,
+                                 uint32_t batch) {
     const dp_model_options options = {
-        .context = context, .batch = 16, .sessions = 2, .calibrate = true
+        .context = context, .batch = batch, .sessions = 2, .calibrate = true
     };
     return dp_model_open(device, path, &options, &t->err);
 }
@@ -166,7 +167,7 @@ static void check_tier(test *t, int tier) {
     for (size_t i = 0; i < (tier == FULL ? ARRAY_LEN(paths) : 2); i++) {
         test_row(t, "%s", paths[i]);
         const char *path = test_vector(t, paths[i]);
-        dp_model *m = open_calibrated(t, device, path, CONTEXT);
+        dp_model *m = open_calibrated(t, device, path, CONTEXT, 16);
         if (!CHECK(t, m != NULL)) return;
         const dp_token *tokens = random_tokens(t, m, N_TOKENS);
         squares got = new_squares(t, m), want = new_squares(t, m);
@@ -204,9 +205,10 @@ static void others_are_as_before(test *t) {
     dp_device *device = device_of(t, FULL);
     if (!CHECK(t, device != NULL)) return;
     const char *path = test_vector(t, "families/mixtral");
-    const dp_model_options plain = { .context = CONTEXT, .batch = 16, .sessions = 2 };
+    enum { BATCH = 80 }; /* so that there are passes of every kind */
+    const dp_model_options plain = { .context = CONTEXT, .batch = BATCH, .sessions = 2 };
     dp_model *a = dp_model_open(device, path, &plain, &t->err),
-             *b = open_calibrated(t, device, path, CONTEXT);
+             *b = open_calibrated(t, device, path, CONTEXT, BATCH);
     if (!CHECK(t, a != NULL && b != NULL)) return;
     const watch_layout l = watch_layout_of(&b->config);
     for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
@@ -219,7 +221,9 @@ static void others_are_as_before(test *t) {
     CHECK_U64(t, b->memory.activations - a->memory.activations,
               align_up(watch_columns(&l) * sizeof(float), 256));
     const dp_token *tokens = random_tokens(t, a, N_TOKENS);
-    const size_t n = N_TOKENS * (size_t)a->config.vocab_size;
+    const dp_token *prompt = random_tokens(t, a, BATCH);
+    static const uint32_t prompts[] = { 40, BATCH };
+    const size_t vocab = a->config.vocab_size, n = (N_TOKENS + ARRAY_LEN(prompts)) * vocab;
     float *logits[2] = { test_floats(t, n), test_floats(t, n) };
     for (int i = 0; i < 2; i++) {
         dp_session *s = dp_session_new(i == 0 ? a : b, &t->err);
@@ -227,8 +231,12 @@ static void others_are_as_before(test *t) {
         s->watched = i == 1;
         CHECK(t, dp_session_eval_all(s, tokens, 33, logits[i], &t->err));
         for (uint32_t k = 33; k < N_TOKENS; k++) {
-            CHECK(t, dp_session_eval_all(s, tokens + k, 1,
-                                         logits[i] + (size_t)k * a->config.vocab_size, &t->err));
+            CHECK(t, dp_session_eval_all(s, tokens + k, 1, logits[i] + k * vocab, &t->err));
+        }
+        for (size_t k = 0; k < ARRAY_LEN(prompts); k++) { /* whole, through tiles */
+            CHECK(t, dp_session_rewind(s, 0, &t->err) &&
+                         dp_session_eval(s, prompt, prompts[k], &t->err) &&
+                         dp_session_get_logits(s, logits[i] + (N_TOKENS + k) * vocab, &t->err));
         }
         dp_session_free(s);
     }
@@ -251,7 +259,7 @@ static void others_are_as_before(test *t) {
 static void paged_experts_count_once(test *t) {
     dp_device *device = device_of(t, FULL);
     const char *path = test_vector(t, "families/mixtral");
-    dp_model *whole = device != NULL ? open_calibrated(t, device, path, CONTEXT) : NULL;
+    dp_model *whole = device != NULL ? open_calibrated(t, device, path, CONTEXT, 16) : NULL;
     if (!CHECK(t, whole != NULL)) return;
     const dp_token *tokens = random_tokens(t, whole, N_TOKENS);
     squares want = new_squares(t, whole), got = new_squares(t, whole);
@@ -261,7 +269,7 @@ static void paged_experts_count_once(test *t) {
     /* what pages is a little over what all of it needs, as something is kept aside */
     for (uint64_t more = 160 << 10; more < 1 << 20; more += whole->weights.expert_bytes / 4) {
         small = open_device(t, FULL, whole->memory.total + more);
-        paged = small != NULL ? open_calibrated(t, small, path, CONTEXT) : NULL;
+        paged = small != NULL ? open_calibrated(t, small, path, CONTEXT, 16) : NULL;
         if (paged == NULL || paged->experts != NULL) break;
         dp_model_close(paged);
         dp_device_close(small);
@@ -326,7 +334,7 @@ static void check_values(test *t, const dp_importance *im, const squares *want, 
 static void windows_begin_anew(test *t) {
     dp_device *device = device_of(t, FULL);
     const char *path = test_vector(t, "packs/ours");
-    dp_model *m = device != NULL ? open_calibrated(t, device, path, CONTEXT) : NULL;
+    dp_model *m = device != NULL ? open_calibrated(t, device, path, CONTEXT, 16) : NULL;
     if (!CHECK(t, m != NULL)) return;
     enum { N = 300, WINDOW = 128 };
     dp_token tokens[N], window[WINDOW] = { 1 };
@@ -353,7 +361,7 @@ static void windows_begin_anew(test *t) {
 static void texts_are_calibrated_with(test *t) {
     dp_device *device = device_of(t, FULL);
     const char *path = test_vector(t, "packs/ours");
-    dp_model *m = device != NULL ? open_calibrated(t, device, path, CONTEXT) : NULL;
+    dp_model *m = device != NULL ? open_calibrated(t, device, path, CONTEXT, 16) : NULL;
     if (!CHECK(t, m != NULL)) return;
     dp_token tokens[sizeof TEXT];
     size_t n = 0; /* with bos in front */
@@ -430,7 +438,7 @@ static void columns_without_use_keep_a_little(test *t) {
         test_row(t, "%s", rows[i]);
         const uint32_t dim = 32;
         const char *path = write_spoilt(t, i == 2 ? 0xff : 0, i == 1 ? dim * COLUMN : COLUMN);
-        dp_model *m = open_calibrated(t, device, path, CONTEXT_OF_MODELS);
+        dp_model *m = open_calibrated(t, device, path, CONTEXT_OF_MODELS, 16);
         if (!CHECK(t, m != NULL) || !CHECK_U64(t, m->config.dim, dim)) return;
         dp_importance *im = calibrate_tokens(m, tokens, N, DP_NO_TOKEN, N, NULL, NULL, &t->err);
         if (i == 2) {

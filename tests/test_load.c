@@ -379,6 +379,43 @@ static void a_load_survives_each_allocation_failing(test *t) {
     dp_model_close(m);
 }
 
+/* Passes up to `last` have dispatches, those of more rows have none. */
+static void check_dispatches(test *t, const dp_model *m, dp_pass last) {
+    char line[256];
+    for (dp_pass pass = DP_PASS_ONE; pass <= DP_PASS_MANY; pass++) {
+        test_row(t, "dispatches of pass %d", (int)pass);
+        uint32_t calls = 0;
+        while (dp_model_get_dispatch(m, pass, calls, line, sizeof line))
+            calls++;
+        if (pass > last) {
+            CHECK_U64(t, calls, 0);
+            continue;
+        }
+        CHECK_U64(t, calls, gpu_plan_n_calls(m->body[pass][0]) + gpu_plan_n_calls(m->head[pass]));
+        CHECK(t, calls > 8 && strstr(line, " x ") != NULL);
+    }
+}
+
+static void plans_end_with_the_batch(test *t) {
+    static const struct {
+        uint32_t batch;
+        dp_pass last;
+    } list[] = { { 1, DP_PASS_SOME },
+                 { 16, DP_PASS_SOME },
+                 { 17, DP_PASS_SHORT },
+                 { 64, DP_PASS_SHORT },
+                 { 65, DP_PASS_MANY } };
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        const dp_model_options options = { .context = 64,
+                                           .batch = list[i].batch,
+                                           .plan_only = true };
+        dp_model *m = dp_model_open(shared_device(t), FOLDER, &options, &t->err);
+        if (!CHECK(t, m != NULL)) return;
+        check_dispatches(t, m, list[i].last);
+        dp_model_close(m);
+    }
+}
+
 /* A plan takes the memory that it tells of, no weights and no pipelines. */
 static void plans_tell_without_loading(test *t) {
     const dp_model_options options = { .context = 64, .batch = 16, .plan_only = true };
@@ -406,14 +443,7 @@ static void plans_tell_without_loading(test *t) {
     CHECK_U64(t, of_cache, m->memory.kv_cache);
     dp_model_get_memory(m, NULL, 0, &few);
     CHECK_U64(t, few, n);
-    char line[256];
-    for (dp_pass pass = DP_PASS_ONE; pass <= DP_PASS_MANY; pass++) {
-        uint32_t calls = 0;
-        while (dp_model_get_dispatch(m, pass, calls, line, sizeof line))
-            calls++;
-        CHECK_U64(t, calls, gpu_plan_n_calls(m->body[pass][0]) + gpu_plan_n_calls(m->head[pass]));
-        CHECK(t, calls > 8 && strstr(line, " x ") != NULL);
-    }
+    check_dispatches(t, m, DP_PASS_SOME);
     CHECK(t, dp_session_new(m, &t->err) == NULL);
     CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "opened without its weights");
     dp_model_close(m);
@@ -430,6 +460,7 @@ static const test_case cases[] = {
     { "a stopped load leaves nothing", a_stopped_load_leaves_nothing },
     { "a load survives each allocation failing", a_load_survives_each_allocation_failing },
     { "plans tell without loading", plans_tell_without_loading },
+    { "plans end with the batch", plans_end_with_the_batch },
 };
 
 const test_group load_tests = { "load", cases, ARRAY_LEN(cases) };

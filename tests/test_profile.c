@@ -345,7 +345,7 @@ static void close_profiled_device(void *device) {
 static dp_model *profiled_model(test *t, const char *path) {
     if (profiled_gpu(t) == NULL) return NULL;
     dp_device *d = test_shared(t, "profiled device", open_profiled_device, close_profiled_device);
-    const dp_model_options options = { .context = 128, .batch = 64, .sessions = 1 };
+    const dp_model_options options = { .context = 128, .batch = 80, .sessions = 1 };
     dp_model *m = d != NULL ? dp_model_open(d, path, &options, &t->err) : NULL;
     CHECK(t, m != NULL);
     return m;
@@ -537,9 +537,9 @@ static void timing_changes_no_answer(test *t) {
     CHECK(t, memcmp(logits[0], logits[1], vocab * 4) == 0);
     CHECK(t, memcmp(drawn[0], drawn[1], sizeof(drawn[0])) == 0);
     CHECK(t, !dp_session_time_ops(s, tokens, 0, ops, 200, &n, &t->err));
-    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "a pass of 0 tokens: 1 to 64 expected");
-    CHECK(t, !dp_session_time_ops(s, tokens, 65, ops, 200, &n, &t->err));
-    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "a pass of 65 tokens");
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "a pass of 0 tokens: 1 to 80 expected");
+    CHECK(t, !dp_session_time_ops(s, tokens, 81, ops, 200, &n, &t->err));
+    CHECK_ERROR(t, &t->err, DP_E_ARGUMENT, "a pass of 81 tokens");
     dp_session_free(s);
     dp_model_close(m);
 }

@@ -9,7 +9,7 @@
 #define MODEL "models/tale-8m"
 #define KEY   "project bf16 f32 512x256 1"
 #define OTHER "rows 1, split 1, lanes 128, ahead 1" /* which is not its first shape */
-enum { CONTEXT = 32, N_TOKENS = 3, ROWS_MAX = 64 };
+enum { CONTEXT = 80, N_TOKENS = 3, ROWS_MAX = 64 };
 
 static void *open_device(test *t) {
     const dp_device_options o = test_device_options();
@@ -24,7 +24,7 @@ static dp_model *open_model(test *t, const char *folder) {
     dp_device *d = test_shared(t, "device of tuning", open_device, close_device);
     if (!CHECK(t, d != NULL)) return NULL;
     const dp_model_options o = {
-        .context = CONTEXT, .batch = 16, .sessions = 1, .tuning_dir = folder
+        .context = CONTEXT, .batch = CONTEXT, .sessions = 1, .tuning_dir = folder
     };
     dp_model *m = dp_model_open(d, MODEL, &o, &t->err);
     CHECK(t, m != NULL);
@@ -107,11 +107,11 @@ static void a_wrong_shape_is_not_chosen(test *t) {
         { "project_add bf16 f32 256x256 1", 2 },
         { "attend_decode f32", 1 },
         { "attend_decode f16", 2 },
-        { "matmul add bf16 256x256 16", 1 },
-        { "matmul_matrix add bf16 256x256 16", 1 },
-        { "norm 256 16", 2 },
-        { "glu 768 16", 1 },
-        { "rope 512 16", 1 },
+        { "matmul add bf16 256x256 80", 1 },
+        { "matmul_matrix add bf16 256x256 80", 1 },
+        { "norm 256 80", 2 },
+        { "glu 768 80", 1 },
+        { "rope 512 80", 1 },
     };
     dp_model *m = shared_model(t);
     uint32_t n_kinds = 0;
@@ -196,8 +196,8 @@ static void choices_are_used(test *t) {
         { "project_add bf16 f32 256x768 1", "rows 1, split 1, lanes 512, ahead 2" },
         { "project_glu bf16 f32 1536x256 1", "rows 2, split 1, lanes 512, ahead 1" },
         { "project head bf16 f32 4096x256 1", "rows 2, split 1, lanes 256, ahead 2" },
-        { "attend_decode f16 4/2x64 32 1", "lanes 128" },
-        { "attend_decode f32 4/2x64 32 1", "lanes 128" },
+        { "attend_decode f16 4/2x64 64 1", "lanes 128" },
+        { "attend_decode f32 4/2x64 64 1", "lanes 128" },
     };
     const char *folder = test_printf(t, "%s/around/tuning", test_folder(t));
     dp_model *plain = shared_model(t), *tuned = NULL;

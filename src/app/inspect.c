@@ -453,7 +453,7 @@ static void add_dispatches(buf *b, const dp_model *model, bool as_json) {
         if (as_json) {
             json_key(b, names[pass]);
             buf_printf(b, "[");
-        } else {
+        } else if (n > 0) {
             buf_printf(b, "\na pass of %s: %" PRIu32 " dispatches (n1: rows, n2: answers)\n",
                        titles[pass], n);
         }

@@ -48,14 +48,6 @@ bool pass_upload(const pass *p, uint32_t flags, uint32_t n_best, dp_error *err) 
             gpu_write(m->gpu, gpu_part(b->pick, 0, p->n_out * 4ull), m->pick, err));
 }
 
-static pass_kind kind_of(uint32_t rows) {
-    return rows == 1             ? PASS_ONE
-           : rows <= FEW_ROWS    ? PASS_FEW
-           : rows <= DECODE_ROWS ? PASS_SOME
-           : rows <= SHORT_ROWS  ? PASS_SHORT
-                                 : PASS_MANY;
-}
-
 gpu_sizes pass_sizes(const pass *p) {
     const uint32_t splits = attend_splits(&p->m->shapes, p->longest);
     return (gpu_sizes){ .n = { [SIZE_ONE] = 1,
@@ -71,10 +63,10 @@ gpu_sizes pass_sizes(const pass *p) {
 
 bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {
     dp_model *m = p->m;
-    const pass_kind kind = kind_of(p->n_rows);
+    const pass_kind kind = pass_kind_of(p->n_rows);
     const gpu_sizes sizes = pass_sizes(p);
     m->latest.kind = kind;
-    m->latest.head = kind_of(p->n_out);
+    m->latest.head = pass_kind_of(p->n_out);
     m->latest.sizes = sizes;
     gpu_phase(*e, pass_is_prefill(kind) ? DP_PHASE_PREFILL : DP_PHASE_DECODE, p->n_rows);
     if (m->experts != NULL) {
@@ -85,7 +77,7 @@ bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {
         gpu_encode(*e, m->body[kind][0], &sizes);
     }
     if (p->n_out > 0) {
-        gpu_encode(*e, m->head[kind_of(p->n_out)], &sizes);
+        gpu_encode(*e, m->head[pass_kind_of(p->n_out)], &sizes);
     }
     gpu_phase(*e, DP_PHASE_DECODE, 0);
     return true;

@@ -140,6 +140,7 @@ bool shapes_plan(shapes *s, dp_memory *memory, const config *c, const weights *w
     s->context = c->family->learned_positions ? s->context : s->n_pages * KV_PAGE;
     s->n_out = max_u32(OUT_ROWS, s->sessions);
     s->batch = max_u32(s->batch, s->n_out);
+    s->n_kinds = pass_kind_of(s->batch) + 1;
     s->span = attend_span(c);
     s->n_splits = attend_splits_max(s, c);
     s->n_chunks = ceil_div(c->vocab_size, SAMPLE_CHUNK);

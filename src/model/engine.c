@@ -266,7 +266,7 @@ void dp_model_get_memory(const dp_model *m, dp_memory_row *rows, size_t max, siz
 
 bool dp_model_get_dispatch(const dp_model *m, dp_pass pass, uint32_t i, char *line, size_t size) {
     const pass_kind kind = (pass_kind)pass;
-    if (m->gpu == NULL || (size_t)pass >= PASS_COUNT) {
+    if (m->gpu == NULL || (size_t)pass >= m->shapes.n_kinds) {
         return false;
     }
     for (uint32_t k = 0; k <= m->n_stages; k++) {
@@ -387,7 +387,7 @@ static bool take_host_memory(dp_model *m, dp_error *err) {
 }
 
 static bool finish_passes(dp_model *m, dp_error *err) {
-    for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
+    for (pass_kind kind = PASS_ONE; kind < m->shapes.n_kinds; kind++) {
         for (uint32_t i = 0; i < m->n_stages; i++) {
             if (!gpu_plan_finish(m->body[kind][i], err)) {
                 return false;

@@ -242,7 +242,7 @@ void forward_record_part(dp_model *m, pass_kind kind, bool head, gpu_plan *plan,
 
 bool forward_record(dp_model *m, dp_error *err) {
     m->n_stages = model_pages_experts(m) ? 2 * m->config.n_layers + 1 : 1;
-    for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
+    for (pass_kind kind = PASS_ONE; kind < m->shapes.n_kinds; kind++) {
         if (m->body[kind] == NULL) {
             m->body[kind] = arena_new(&m->arena, m->n_stages, sizeof(gpu_plan *), "plans", err);
         }

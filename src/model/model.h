@@ -444,12 +444,42 @@ typedef struct {
     gpu_range *values;      /* [n_layers] [page, n_kv_heads, KV_PAGE, D8] chunks */
 } buffers;
 
+/* Which of the plans: by how many rows a pass has. The same as dp_pass. */
+typedef enum {
+    PASS_ONE = DP_PASS_ONE,
+    PASS_FEW = DP_PASS_FEW,
+    PASS_SOME = DP_PASS_SOME,
+    PASS_SHORT = DP_PASS_SHORT,
+    PASS_MANY = DP_PASS_MANY,
+    PASS_COUNT
+} pass_kind;
+static inline pass_kind pass_kind_of(uint32_t rows) {
+    return rows == 1             ? PASS_ONE
+           : rows <= FEW_ROWS    ? PASS_FEW
+           : rows <= DECODE_ROWS ? PASS_SOME
+           : rows <= SHORT_ROWS  ? PASS_SHORT
+                                 : PASS_MANY;
+}
+/* Most rows of a pass of this kind; batch: of any pass. */
+static inline uint32_t pass_rows(pass_kind kind, uint32_t batch) {
+    return kind == PASS_ONE     ? 1
+           : kind == PASS_FEW   ? FEW_ROWS
+           : kind == PASS_SOME  ? DECODE_ROWS
+           : kind == PASS_SHORT ? min_u32(SHORT_ROWS, batch)
+                                : batch;
+}
+/* Are products and attention made by tiles? */
+static inline bool pass_is_prefill(pass_kind kind) {
+    return kind >= PASS_SHORT;
+}
+
 /* Shapes that follow from config, options and device. */
 typedef struct {
     uint32_t context;      /* tokens of the KV pool, a multiple of KV_PAGE unless positions are
                             * learned */
     uint32_t rope_context; /* as it was asked for: which factors of scaled RoPE hold */
     uint32_t sessions, batch, n_out;
+    uint32_t n_kinds;   /* of passes: the last one's rows are the batch's */
     uint32_t n_pages;   /* of the pool; also pages per sequence */
     uint32_t span;      /* keys of a span of attend_decode, at least */
     uint32_t n_splits;  /* spans of a row at most */
@@ -480,28 +510,6 @@ typedef struct {
     uint32_t n_pages;    /* of page_list */
     uint32_t *page_list; /* [pages per sequence] */
 } slot;
-
-/* Which of the plans: by how many rows a pass has. The same as dp_pass. */
-typedef enum {
-    PASS_ONE = DP_PASS_ONE,
-    PASS_FEW = DP_PASS_FEW,
-    PASS_SOME = DP_PASS_SOME,
-    PASS_SHORT = DP_PASS_SHORT,
-    PASS_MANY = DP_PASS_MANY,
-    PASS_COUNT
-} pass_kind;
-/* Most rows of a pass of this kind; batch: of any pass. */
-static inline uint32_t pass_rows(pass_kind kind, uint32_t batch) {
-    return kind == PASS_ONE     ? 1
-           : kind == PASS_FEW   ? FEW_ROWS
-           : kind == PASS_SOME  ? DECODE_ROWS
-           : kind == PASS_SHORT ? min_u32(SHORT_ROWS, batch)
-                                : batch;
-}
-/* Are products and attention made by tiles? */
-static inline bool pass_is_prefill(pass_kind kind) {
-    return kind >= PASS_SHORT;
-}
 
 typedef struct expert_cache expert_cache;
 typedef struct chain chain;
@@ -534,7 +542,7 @@ struct dp_model {
     gpu_buffer **buffer_list; /* what `buffers` are ranges of */
     uint32_t n_buffers;
     buffers buffers;
-    gpu_plan **body[PASS_COUNT]; /* [n_stages] embedding and layers */
+    gpu_plan **body[PASS_COUNT]; /* of shapes.n_kinds: [n_stages] embedding and layers */
     uint32_t n_stages;           /* 1; 2 n_layers + 1 if experts are paged */
     expert_cache *experts;       /* NULL unless paged */
     gpu_plan *head[PASS_COUNT];  /* last norm and logits, by wanted rows */

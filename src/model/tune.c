@@ -68,7 +68,7 @@ gpu_plan *tuning_plan(tuning *t, const tuned_product *p, uint32_t shape, uint32_
 }
 
 static bool collect_products(tuning *t, dp_error *err) {
-    for (pass_kind kind = PASS_ONE; kind < PASS_COUNT; kind++) {
+    for (pass_kind kind = PASS_ONE; kind < t->m->shapes.n_kinds; kind++) {
         for (int head = 0; head < 2; head++) {
             gpu_plan *plan = gpu_plan_new(t->m->gpu, err);
             if (plan == NULL) {
