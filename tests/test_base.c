@@ -406,7 +406,8 @@ static void json_writer_is_read_back(test *t) {
     } cases[] = {
         { 0.1f, "0.1" },          { 1, "1" },          { -0.0f, "-0" },
         { 16777216, "16777216" }, { 1e-45f, "1e-45" }, { 3.4028235e38f, "3.4028235e+38" },
-        { INFINITY, "null" },
+        { INFINITY, "null" },     { 10, "10" },        { 1e14f, "100000000376832" },
+        { 2e15f, "2e+15" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         buf_reset(&b);
@@ -418,6 +419,10 @@ static void json_writer_is_read_back(test *t) {
         double x, back;
         memcpy(&x, &bits, 8);
         if (!isfinite(x)) continue;
+        buf_reset(&b);
+        json_add_f64(&b, x);
+        if (!CHECK(t, str_to_f64((str){ b.data, b.size }, &back) && back == x)) break;
+        x = (double)((int64_t)bits >> 12); /* whole, of 15 and of 16 digits */
         buf_reset(&b);
         json_add_f64(&b, x);
         if (!CHECK(t, str_to_f64((str){ b.data, b.size }, &back) && back == x)) break;

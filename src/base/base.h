@@ -196,7 +196,8 @@ bool json_next(json_iter *it);
 
 /* Appends a JSON string literal with its quotes; invalid UTF-8 becomes U+FFFD. */
 void json_add_string(buf *b, str s);
-/* Appends the shortest decimal that reads back as `x` (f32 or f64); null for NaN and infinities. */
+/* Appends the shortest decimal that reads back as `x` (f32 or f64), of whole numbers below 1e15 all
+ * digits; null for NaN and infinities. */
 void json_add_f32(buf *b, float x);
 void json_add_f64(buf *b, double x);
 

@@ -345,8 +345,16 @@ static void add_number(buf *b, const char *text) {
     }
 }
 
+/* Whole numbers have all their digits: 10 and not 1e+01. */
+static bool add_whole(buf *b, double x) {
+    if (!(fabs(x) < 1e15) || x != trunc(x)) return false;
+    buf_printf(b, "%.0f", x);
+    return true;
+}
+
 void json_add_f32(buf *b, float x) {
     char text[64] = "null";
+    if (add_whole(b, (double)x)) return;
     for (int digits = 1; isfinite(x) && digits <= 9; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, (double)x);
         if (strtof(text, NULL) == x) break;
@@ -356,6 +364,7 @@ void json_add_f32(buf *b, float x) {
 
 void json_add_f64(buf *b, double x) {
     char text[64] = "null";
+    if (add_whole(b, x)) return;
     for (int digits = 1; isfinite(x) && digits <= 17; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, x);
         if (strtod(text, NULL) == x) break;
