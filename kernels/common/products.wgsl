@@ -2,8 +2,8 @@
 // LANES = SPLIT * TEAM lanes share ROWS rows of W (row .. row + run, and as many from `step` rows
 // further on): each takes every LANES-th unit of 32 columns and multiplies it with up to TOKENS
 // rows of x. Weights are bound by reading them, so many of a lane's loads should be under way at
-// once, and sums stay in registers: nothing here is indexed by what a loop counts. Teams of less
-// than a subgroup lie so that those beside each other have other rows of W and the same of x.
+// once, and sums stay in registers: nothing here is indexed by what a loop counts. Teams beside
+// each other have other rows of W and the same columns of x.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
 // ROWS: 1, 2 or 4; TOKENS: 1 or a multiple of 4, at most 16; AHEAD, which several rows of x do not
 // look at: 1, 2 or 4. TEAM: with more than one row of x at least 4.
@@ -128,8 +128,7 @@ fn put_sums(t: u32, s: FourSums, lane: u32) {
 }
 
 // The rows of a team are number team_row + i of the workgroup's. Rows over `last` are read as that
-// one. n is the number of rows of x, at least 1. A barrier belongs
-// between this and product_at.
+// one. n is the number of rows of x, at least 1. A barrier belongs between this and product_at.
 fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
     let member = lane / PART_LANES * TEAM + lane % TEAM;
     let i = vec4u(0, 1, 2, 3);

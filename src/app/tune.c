@@ -10,7 +10,7 @@ typedef struct {
 
 static void add_line(buf *b, const char *pass, const char *product, const char *shape,
                      const char *us, const char *verdict) {
-    buf_printf(b, "%-9s %-40s %-38s %10s  %s\n", pass, product, shape, us, verdict);
+    buf_printf(b, "%-9s %-40s %-45s %10s  %s\n", pass, product, shape, us, verdict);
 }
 
 static const char *pass_name(dp_pass pass) {

@@ -80,7 +80,7 @@ typedef struct {
     double cost;                 /* guessed; the least is what the operation has untuned */
     uint32_t which, splits;      /* in the operation's own tables */
 } tuned_shape;
-enum { TUNED_SHAPES = 8 };
+enum { TUNED_SHAPES = 12 };
 
 /* An operation with the shapes that it may have, all of which compute the same. */
 typedef struct {

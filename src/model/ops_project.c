@@ -129,7 +129,7 @@ block_input ffn_input(const dp_model *m, uint32_t layer) {
 typedef struct {
     uint32_t rows, split, wg;
     uint32_t ahead; /* steps whose loads may come first */
-    uint32_t team;  /* 0: the device's */
+    uint32_t team;  /* lanes of one, at most the device's; 0: the device's */
 } project_shape;
 
 /* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try;
@@ -159,15 +159,15 @@ static const project_shape shapes_of[][SHAPES_OF] = {
                     { .rows = 4, .split = 4, .wg = 512, .ahead = 1 } },
 };
 
-/* Several rows of x, as bytes, are bound by reading them, which serves all rows of W that a team
- * has: more of those. */
+/* Several rows of x, as bytes: reading x is the bound, and one read serves all rows of W that a
+ * team has, hence more of them. The heads of floats, which were timed with no others, too. */
 static const project_shape shapes_of_several[][SHAPES_OF] = {
     [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
                       { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
                       { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
                       { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
                       { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
-    [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
+    [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
                      { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
@@ -192,10 +192,11 @@ static const project_shape cpu_shapes[] = {
     [SHAPE_ADD] = { .rows = 1, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
 };
 
-/* The shape that is tried as number i, of x in bytes if q8; without lanes behind the last. */
+/* The shape that is tried as number i, of x in bytes if q8; past the last one without lanes. */
 static project_shape shape_at(const recorder *r, shape_kind kind, bool q8, uint32_t i) {
-    const project_shape *list =
-        q8 && r->kind != PASS_ONE ? shapes_of_several[kind] : shapes_of[kind];
+    const bool several = r->kind != PASS_ONE;
+    const bool other = kind == SHAPE_HEAD ? several || !q8 : several && q8;
+    const project_shape *list = other ? shapes_of_several[kind] : shapes_of[kind];
     const uint32_t before = is_software(r->m->gpu) ? 1 : 0;
     static const project_shape none;
     if (i < before) {
@@ -223,6 +224,7 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
     s.team = s.team > 0 ? min_u32(s.team, team_lanes(r->m->gpu)) : team_lanes(r->m->gpu);
+    s.ahead = r->kind == PASS_ONE ? s.ahead : 1; /* others do not look at it */
     s.wg = min_u32(s.wg, lanes);
     while (shape_bytes(r, &s) > memory && s.wg > s.split * s.team) {
         s.wg /= 2;
