@@ -110,8 +110,8 @@ typedef struct {
     uint64_t max_binding;          /* bytes */
     uint64_t max_buffer;           /* bytes */
     uint32_t max_workgroup_memory; /* bytes */
-    uint32_t max_workgroup_lanes;
-    uint32_t max_storage_buffers; /* per shader */
+    uint32_t max_workgroup_lanes;  /* a power of two, the device's limit or below */
+    uint32_t max_storage_buffers;  /* per shader */
 } dp_device_info;
 
 /* Opens the WebGPU library, an adapter and a device with the adapter's own limits. NULL on failure:

@@ -129,6 +129,7 @@ static void opens_and_closes_repeatedly(test *t) {
         CHECK(t, info->name[0] != '\0' && info->backend[0] != '\0' && info->library[0] != '\0');
         CHECK(t, info->max_binding >= 1 << 20 && info->max_buffer >= info->max_binding);
         CHECK(t, info->max_workgroup_lanes >= 256 && info->max_storage_buffers >= 8);
+        CHECK_U64(t, info->max_workgroup_lanes & (info->max_workgroup_lanes - 1), 0);
         CHECK(t, info->subgroups == (info->subgroup_size > 0));
         CHECK(t, gpu_alignment(g) >= 256);
         CHECK_U64(t, gpu_stats(g)->submits, 0);

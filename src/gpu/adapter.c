@@ -156,6 +156,18 @@ static uint32_t matrix_side(gpu *g, WGPUAdapter adapter) {
     return side;
 }
 
+/* Kernels halve and double the lanes of a workgroup, all of them in x: the largest power of two, as
+ * there are devices of 384 and 768. */
+static uint32_t workgroup_lanes(const WGPULimits *limits) {
+    const uint32_t most =
+        min_u32(limits->maxComputeInvocationsPerWorkgroup, limits->maxComputeWorkgroupSizeX);
+    uint32_t lanes = 1;
+    while (lanes <= most / 2) {
+        lanes *= 2;
+    }
+    return lanes;
+}
+
 void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *options,
                       dp_device_info *out) {
     static const char *const libraries[] = { "webgpu", "wgpu-native", "dawn", "browser" };
@@ -177,7 +189,7 @@ void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *opti
         .max_binding = min_u64(*binding, g->limits.maxBufferSize),
         .max_buffer = g->limits.maxBufferSize,
         .max_workgroup_memory = g->limits.maxComputeWorkgroupStorageSize,
-        .max_workgroup_lanes = g->limits.maxComputeInvocationsPerWorkgroup,
+        .max_workgroup_lanes = workgroup_lanes(&g->limits),
         .max_storage_buffers = g->limits.maxStorageBuffersPerShaderStage,
     };
     if (out->f16 && out->subgroups) out->matrix = matrix_side(g, adapter);
