@@ -91,6 +91,17 @@ static void check_rows(test *t, const dp_model *m, const seen_rows *seen, const 
     CHECK_U64(t, n_chosen, n);
 }
 
+/* Products that there were, whose names begin so. */
+static size_t check_spoilt(test *t, dp_model *m, const char *only, uint32_t spoilt) {
+    seen_rows seen = { .n = 0 };
+    const tune_options how = { .only = only, .spoilt = spoilt, .each = see, .user = &seen };
+    size_t n = 0;
+    forget(m);
+    CHECK(t, tune(t, m, &how, &n));
+    if (n > 0) check_rows(t, m, &seen, only, spoilt, n);
+    return n;
+}
+
 static void a_wrong_shape_is_not_chosen(test *t) {
     /* every kind, of which a device has all but three at most: passes of a few rows have matvec on
      * a software GPU alone, keys are floats or half floats, matmul has matrix units or not; but one
@@ -119,15 +130,7 @@ static void a_wrong_shape_is_not_chosen(test *t) {
     if (m == NULL) return;
     for (uint32_t i = 0; i < ARRAY_LEN(list); i++) {
         test_row(t, "%s, spoilt shape %u", list[i].products, list[i].spoilt);
-        seen_rows seen = { .n = 0 };
-        const tune_options how = {
-            .only = list[i].products, .spoilt = list[i].spoilt, .each = see, .user = &seen
-        };
-        size_t n = 0;
-        forget(m);
-        CHECK(t, tune(t, m, &how, &n));
-        n_kinds += n > 0;
-        if (n > 0) check_rows(t, m, &seen, list[i].products, list[i].spoilt, n);
+        n_kinds += check_spoilt(t, m, list[i].products, list[i].spoilt) > 0;
     }
     const bool fewer = matmul_takes_rows(m->gpu) || matrix_is_used(m);
     CHECK(t, n_kinds >= ARRAY_LEN(list) - (fewer ? 4 : 3));
@@ -144,12 +147,7 @@ static void bytes_are_compared(test *t) {
     for (uint32_t i = 0; i < 2 * ARRAY_LEN(products); i++) {
         const char *only = products[i / 2];
         test_row(t, "%s, spoilt shape %u", only, i % 2);
-        seen_rows seen = { .n = 0 };
-        const tune_options how = { .only = only, .spoilt = i % 2, .each = see, .user = &seen };
-        size_t n = 0;
-        forget(m);
-        CHECK(t, tune(t, m, &how, &n));
-        if (CHECK(t, n > 0)) check_rows(t, m, &seen, only, i % 2, n);
+        CHECK(t, check_spoilt(t, m, only, i % 2) > 0);
     }
     dp_model_close(m);
 }
@@ -234,6 +232,18 @@ static void choices_are_used(test *t) {
         const char *shape = tuned_find(&tuned->tuned, list[i][0]);
         CHECK(t, shape != NULL && strcmp(shape, list[i][1]) == 0);
     }
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        test_row(t, "%s is offered", list[i][0]);
+        seen_rows seen = { .n = 0 };
+        const tune_options how = { .only = list[i][0], .each = see, .user = &seen };
+        size_t n = 0;
+        bool offered = false;
+        CHECK(t, tune(t, plain, &how, &n));
+        for (size_t k = 0; k < seen.n; k++)
+            offered |= strcmp(seen.rows[k].shape, list[i][1]) == 0;
+        CHECK(t, offered || n == 0); /* keys of the cache are floats or half floats */
+    }
+    forget(plain);
     test_row(t, "the pass");
     bool differs = false;
     const uint32_t n_calls = gpu_plan_n_calls(plain->body[PASS_ONE][0]);

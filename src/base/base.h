@@ -54,6 +54,15 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b) {
 static inline uint32_t ceil_div(uint32_t a, uint32_t b) {
     return (a + b - 1) / b;
 }
+/* The least power of two that is not below n, at most 2^31; power_above(n / 2 + 1) is the largest
+ * that is not above n. */
+static inline uint32_t power_above(uint32_t n) {
+    uint32_t power = 1;
+    while (power < n) {
+        power *= 2;
+    }
+    return power;
+}
 static inline uint64_t align_up(uint64_t n, uint64_t alignment) { /* a power of two */
     return (n + alignment - 1) & ~(alignment - 1);
 }

@@ -161,11 +161,7 @@ static uint32_t matrix_side(gpu *g, WGPUAdapter adapter) {
 static uint32_t workgroup_lanes(const WGPULimits *limits) {
     const uint32_t most =
         min_u32(limits->maxComputeInvocationsPerWorkgroup, limits->maxComputeWorkgroupSizeX);
-    uint32_t lanes = 1;
-    while (lanes <= most / 2) {
-        lanes *= 2;
-    }
-    return lanes;
+    return power_above(most / 2 + 1);
 }
 
 void adapter_describe(gpu *g, WGPUAdapter adapter, const dp_device_options *options,

@@ -453,20 +453,21 @@ typedef enum {
     PASS_MANY = DP_PASS_MANY,
     PASS_COUNT
 } pass_kind;
-static inline pass_kind pass_kind_of(uint32_t rows) {
-    return rows == 1             ? PASS_ONE
-           : rows <= FEW_ROWS    ? PASS_FEW
-           : rows <= DECODE_ROWS ? PASS_SOME
-           : rows <= SHORT_ROWS  ? PASS_SHORT
-                                 : PASS_MANY;
-}
-/* Most rows of a pass of this kind; batch: of any pass. */
+/* Most rows of a pass of this kind; batch: of any pass, at least DECODE_ROWS. */
 static inline uint32_t pass_rows(pass_kind kind, uint32_t batch) {
-    return kind == PASS_ONE     ? 1
-           : kind == PASS_FEW   ? FEW_ROWS
-           : kind == PASS_SOME  ? DECODE_ROWS
-           : kind == PASS_SHORT ? min_u32(SHORT_ROWS, batch)
-                                : batch;
+    static const uint32_t most[] = { [PASS_ONE] = 1,
+                                     [PASS_FEW] = FEW_ROWS,
+                                     [PASS_SOME] = DECODE_ROWS,
+                                     [PASS_SHORT] = SHORT_ROWS,
+                                     [PASS_MANY] = UINT32_MAX };
+    return min_u32(most[kind], batch);
+}
+static inline pass_kind pass_kind_of(uint32_t rows) {
+    pass_kind kind = PASS_ONE;
+    while (rows > pass_rows(kind, UINT32_MAX)) {
+        kind++;
+    }
+    return kind;
 }
 /* Are products and attention made by tiles? */
 static inline bool pass_is_prefill(pass_kind kind) {

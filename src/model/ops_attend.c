@@ -97,14 +97,6 @@ void op_qk_norm(recorder *r, const vector *wq, const vector *wk) {
              });
 }
 
-static uint32_t power_above(uint32_t n) {
-    uint32_t power = 1;
-    while (power < n) {
-        power *= 2;
-    }
-    return power;
-}
-
 void op_rope(recorder *r, uint32_t layer) {
     const config *c = &r->m->config;
     const buffers *b = &r->m->buffers;

@@ -204,15 +204,15 @@ static bool are_bytes_close(const uint32_t *want, const uint32_t *got, uint64_t 
     const uint64_t row = 12ull * units;
     float most = 0;
     for (uint64_t first = 0; first + row <= n; first += row) {
-        for (uint32_t i = 0; i < 4 * units; i += 2) {
-            most = larger_finite(most, number_of_bits(want[first + 8ull * units + i]));
+        for (uint32_t half = 0; half < 2 * units; half++) {
+            most = larger_finite(most, number_of_bits(want[first + 8ull * units + 2 * half]));
         }
     }
     const double bound = rounding(k, BYTE_MOST * (double)most, true);
     for (uint64_t first = 0; first + row <= n; first += row) {
         for (uint32_t half = 0; half < 2 * units; half++) {
             const uint64_t bytes = first + 4ull * (units * (half & 1) + half / 2);
-            const uint64_t scale = first + 4ull * (2ull * units + half / 2) + 2 * (half & 1);
+            const uint64_t scale = first + 8ull * units + 2 * half;
             if (!are_halves_close(want, got, bytes, scale, bound)) {
                 return false;
             }
