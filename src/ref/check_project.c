@@ -214,9 +214,9 @@ static approx norm_scale(const float *squares, uint32_t cols, uint32_t team) {
 
 /* ---- activations --------------------------------------------------------------------------- */
 
-typedef enum { FORM_F32, FORM_Q8, FORM_ROWS } act_form;
+typedef enum { FORM_F32, FORM_Q8 } act_form;
 
-static const gpu_fragment *const act_parts[] = { &act_f32_part, &act_q8_part, &act_rows_part };
+static const gpu_fragment *const act_parts[] = { &act_f32_part, &act_q8_part };
 
 static rig_output *new_act(rig *r, act_form form, size_t rows, size_t cols) {
     return rig_out(r, NULL, form == FORM_Q8 ? rows * cols / UNIT_COLS * 12 : rows * cols);
@@ -261,8 +261,7 @@ static void expect_half(rig *r, act_form form, const rig_output *act, size_t row
     }
     for (size_t i = 0; i < HALF_COLS; i++) {
         const size_t plane = 4 * (half % 2) + i / 4;
-        const size_t at = form == FORM_ROWS ? (row * 2 * units + half) * HALF_COLS + i
-                                            : ((row * 8 + plane) * units + half / 2) * 4 + i % 4;
+        const size_t at = ((row * 8 + plane) * units + half / 2) * 4 + i % 4;
         expect_approx(r, act, at, v[i]);
     }
 }
@@ -810,7 +809,6 @@ void check_ready(rig *r) {
         { FORM_Q8, 96, 7, false, false, 1, "the output of attention" },
         { FORM_Q8, 96, 2, false, false, 1e-20, "tiny numbers" },
         { FORM_Q8, 96, 2, false, false, 1e-32, "numbers that become 0" },
-        { FORM_ROWS, 96, 3, true, true, 1, "plain rows" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         ready_row(r, &cases[i]);
