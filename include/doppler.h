@@ -304,7 +304,7 @@ typedef struct {
 } dp_memory_row;
 DP_API void dp_model_get_memory(const dp_model *model, dp_memory_row *rows, size_t max, size_t *n);
 
-/* Passes by rows: decoding, up to 4, up to 16, a prompt of up to 64, a longer one. */
+/* Passes by rows: decoding, up to 8, up to 16, a prompt of up to 64, a longer one. */
 typedef enum {
     DP_PASS_ONE,
     DP_PASS_FEW,

@@ -5,6 +5,9 @@
 // once, and sums stay in registers: nothing here is indexed by what a loop counts. Teams beside
 // each other have other rows of W and the same columns of x.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
+// A lane has at most eight rows of x: sums of more leave no registers. For more of them the lanes
+// are SETS sets, of which each takes its share of the rows of x, in whole pairs; what one reads of
+// W is near when the other does.
 // ROWS: 1, 2 or 4; TOKENS: 1 or a multiple of 4, at most 16; AHEAD, which several rows of x do not
 // look at: 1, 2 or 4. TEAM: with more than one row of x at least 4.
 // SHARED, if LANES is 1 and subgroups have at least eight lanes: of one row of x all lanes of a
@@ -13,10 +16,12 @@
 override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SPLIT * TEAM;
 override STEPS: u32 = (UNITS + LANES - 1) / LANES;
-override GROUP_ROWS: u32 = WG / LANES * ROWS; // of a workgroup
+override SETS: u32 = (TOKENS + 7) / 8;
+override SET_LANES: u32 = WG / SETS;
+override GROUP_ROWS: u32 = SET_LANES / LANES * ROWS; // of a workgroup
 override PRODUCTS: u32 = GROUP_ROWS * TOKENS;
 override PARTIAL: u32 = PRODUCTS * SPLIT;
-override PART_LANES: u32 = WG / SPLIT; // that have the same part of K
+override PART_LANES: u32 = SET_LANES / SPLIT; // of a set, that have the same part of K
 var<workgroup> partial: array<f32, PARTIAL>; // [part of K][token][row]
 
 // What a unit adds to the sums of up to four rows of W, for one row of x. Not by multiply_rows:
@@ -80,14 +85,14 @@ struct FourSums {
     d: vec4f,
 }
 
-// With a unit's products, of n rows of x. Two rows take no longer than one.
-fn four_products(s: FourSums, w: Operands, t: u32, n: u32, unit: u32) -> FourSums {
+// With a unit's products, of the rows before `end`. Two rows take no longer than one.
+fn four_products(s: FourSums, w: Operands, t: u32, end: u32, unit: u32) -> FourSums {
     var r = s;
     r.a += multiply_rows(w, input_load(t, unit));
-    r.b += multiply_rows(w, input_load(min(t + 1, n - 1), unit));
-    if (t + 2 < n) {
+    r.b += multiply_rows(w, input_load(min(t + 1, end - 1), unit));
+    if (t + 2 < end) {
         r.c += multiply_rows(w, input_load(t + 2, unit));
-        r.d += multiply_rows(w, input_load(min(t + 3, n - 1), unit));
+        r.d += multiply_rows(w, input_load(min(t + 3, end - 1), unit));
     }
     return r;
 }
@@ -97,9 +102,14 @@ fn team_row(lane: u32) -> u32 {
     return lane % PART_LANES / TEAM * ROWS;
 }
 
+// Which part of K a lane has.
+fn part_of(lane: u32) -> u32 {
+    return lane / PART_LANES % SPLIT;
+}
+
 // Where the sum of row r of W's with row t of x has its place.
 fn partial_at(t: u32, r: u32, lane: u32) -> u32 {
-    return (lane / PART_LANES * TOKENS + t) * GROUP_ROWS + team_row(lane) + r;
+    return (part_of(lane) * TOKENS + t) * GROUP_ROWS + team_row(lane) + r;
 }
 
 fn put_product(r: u32, sum: f32, lane: u32) {
@@ -109,28 +119,30 @@ fn put_product(r: u32, sum: f32, lane: u32) {
     }
 }
 
-fn put_four(t: u32, r: u32, sums: vec4f, lane: u32) {
+// Sums of rows t .. t + 3 of x as far as they are before `end`: other sets have what follows.
+fn put_four(t: u32, end: u32, r: u32, sums: vec4f, lane: u32) {
     let s = team_sum4(sums, lane);
-    if (lane % QUARTER == 0) {
-        partial[partial_at(t + lane % TEAM / QUARTER, r, lane)] = s;
+    let mine = t + lane % TEAM / QUARTER;
+    if (lane % QUARTER == 0 && mine < end) {
+        partial[partial_at(mine, r, lane)] = s;
     }
 }
 
-fn put_sums(t: u32, s: FourSums, lane: u32) {
-    put_four(t, 0, vec4f(s.a.x, s.b.x, s.c.x, s.d.x), lane);
+fn put_sums(t: u32, end: u32, s: FourSums, lane: u32) {
+    put_four(t, end, 0, vec4f(s.a.x, s.b.x, s.c.x, s.d.x), lane);
     if (ROWS > 1) {
-        put_four(t, 1, vec4f(s.a.y, s.b.y, s.c.y, s.d.y), lane);
+        put_four(t, end, 1, vec4f(s.a.y, s.b.y, s.c.y, s.d.y), lane);
     }
     if (ROWS > 2) {
-        put_four(t, 2, vec4f(s.a.z, s.b.z, s.c.z, s.d.z), lane);
-        put_four(t, 3, vec4f(s.a.w, s.b.w, s.c.w, s.d.w), lane);
+        put_four(t, end, 2, vec4f(s.a.z, s.b.z, s.c.z, s.d.z), lane);
+        put_four(t, end, 3, vec4f(s.a.w, s.b.w, s.c.w, s.d.w), lane);
     }
 }
 
 // The rows of a team are number team_row + i of the workgroup's. Rows over `last` are read as that
 // one. n is the number of rows of x, at least 1. A barrier belongs between this and product_at.
 fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
-    let member = lane / PART_LANES * TEAM + lane % TEAM;
+    let member = part_of(lane) * TEAM + lane % TEAM;
     let i = vec4u(0, 1, 2, 3);
     let rows = min(vec4u(row) + i % vec4u(run) + i / vec4u(run) * step, vec4u(last));
     if (TOKENS == 1) {
@@ -164,24 +176,24 @@ fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
         }
         return;
     }
-    // Eight rows of x at a time: sums of more leave no registers, and what was read of W is near.
-    for (var t = 0u; t < n; t += 8) {
-        var s = FourSums();
-        var z = FourSums();
-        for (var k = 0u; k < STEPS; k++) {
-            let unit = k * LANES + member;
-            if (UNITS % LANES == 0 || unit < UNITS) {
-                let w = operands(rows, unit);
-                s = four_products(s, w, t, n, unit);
-                if (TOKENS > 4 && t + 4 < n) {
-                    z = four_products(z, w, t + 4, n, unit);
-                }
+    let share = (n + 2 * SETS - 1) / (2 * SETS) * 2; // pairs: the second takes no longer
+    let first = lane / SET_LANES * share;
+    let end = min(first + share, n);
+    var s = FourSums();
+    var z = FourSums();
+    for (var k = 0u; k < STEPS; k++) {
+        let unit = k * LANES + member;
+        if (first < end && (UNITS % LANES == 0 || unit < UNITS)) {
+            let w = operands(rows, unit);
+            s = four_products(s, w, first, end, unit);
+            if (TOKENS > 4 * SETS && first + 4 < end) {
+                z = four_products(z, w, first + 4, end, unit);
             }
         }
-        put_sums(t, s, lane);
-        if (TOKENS > 4 && t + 4 < n) {
-            put_sums(t + 4, z, lane);
-        }
+    }
+    put_sums(first, end, s, lane);
+    if (TOKENS > 4 * SETS) {
+        put_sums(first + 4, end, z, lane);
     }
 }
 

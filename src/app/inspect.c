@@ -441,7 +441,7 @@ static void add_dispatches(buf *b, const dp_model *model, bool as_json) {
         [DP_PASS_SHORT] = "short_prompt", [DP_PASS_MANY] = "prompt",
     };
     static const char *const titles[] = {
-        [DP_PASS_ONE] = "one row",          [DP_PASS_FEW] = "up to 4 rows",
+        [DP_PASS_ONE] = "one row",          [DP_PASS_FEW] = "up to 8 rows",
         [DP_PASS_SOME] = "up to 16 rows",   [DP_PASS_SHORT] = "a short prompt, up to 64 rows",
         [DP_PASS_MANY] = "rows of prompts",
     };

@@ -245,13 +245,15 @@ uint32_t tuned_keys(const shapes *s) {
 
 /* Gives the kernel its lanes, in one of the shapes that fit. True: attend_decode; else a tree. */
 static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool bytes) {
-    /* lanes without a key cost time only where they are computed one after the other */
+    /* Lanes without a key cost time where they are computed one after the other, and where other
+     * rows' workgroups wait for them. */
     static const uint32_t lanes[2][3] = { { 128, 256, 64 }, { 64, 128, 256 } };
     const shapes *s = &r->m->shapes;
     const bool software = is_software(r->m->gpu);
+    const uint32_t *list = lanes[software || r->kind != PASS_ONE];
     const dp_device_info *info = gpu_info(r->m->gpu);
     const uint32_t memory = info->max_workgroup_memory, heads = k->n_kv * k->group;
-    k->wg = lanes[software][0];
+    k->wg = list[0];
     const bool teams = info->subgroups && !software && /* there shuffles are loops */
                        attend_in_teams(k, memory);
     tuned_question q = { .rows = heads, .cols = tuned_keys(s), .act = y };
@@ -260,7 +262,7 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
              heads, k->n_kv, k->head_dim, k->window > 0 ? " window" : "", k->sinks ? " sinks" : "",
              q.cols, most_rows(r));
     for (uint32_t i = 0; i < ARRAY_LEN(lanes[0]); i++) {
-        tuned_shape shape = { .which = lanes[software][i], .cost = i };
+        tuned_shape shape = { .which = list[i], .cost = i };
         k->wg = shape.which;
         const uint32_t fit = teams && attend_in_teams(k, memory)
                                  ? k->wg
@@ -270,7 +272,7 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
             tuned_offer(&q, &shape);
         }
     }
-    k->wg = q.n > 0 ? tuned_choice(r, &q)->which : lanes[software][0];
+    k->wg = q.n > 0 ? tuned_choice(r, &q)->which : list[0];
     return teams && attend_in_teams(k, memory);
 }
 

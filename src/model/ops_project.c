@@ -10,7 +10,8 @@
 #include <stdio.h>
 
 enum { WHOLE = 32, HALF = 16 }; /* columns of a unit, and of what has a scale */
-enum { ROWS_MOST = 4 };         /* rows of W to a team that products.wgsl has */
+enum { ROWS_MOST = 4 };         /* rows of W to a team that products.wgsl has, */
+enum { LANE_ROWS = 8 };         /* and of x to a lane */
 
 /* ---- which products there are -------------------------------------------------------------- */
 
@@ -130,6 +131,7 @@ typedef struct {
     uint32_t rows, split, wg;
     uint32_t ahead; /* steps whose loads may come first */
     uint32_t team;  /* lanes of one, at most the device's; 0: the device's */
+    uint32_t sets;  /* of lanes, for as many shares of the rows of x; the pass's, in no table */
 } project_shape;
 
 /* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try;
@@ -159,9 +161,9 @@ static const project_shape shapes_of[][SHAPES_OF] = {
                     { .rows = 4, .split = 4, .wg = 512, .ahead = 1 } },
 };
 
-/* Several rows of x, as bytes: reading x is the bound, and one read serves all rows of W that a
- * team has, hence more of them. The heads of floats, which were timed with no others, too. */
-static const project_shape shapes_of_several[][SHAPES_OF] = {
+/* Up to eight rows of x: reading x is the bound, and one read serves all rows of W that a team has,
+ * hence more of them. Heads of one row of floats, which were timed with no others, too. */
+static const project_shape shapes_of_few[][SHAPES_OF] = {
     [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
                       { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
                       { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
@@ -179,8 +181,30 @@ static const project_shape shapes_of_several[][SHAPES_OF] = {
     [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 256, .ahead = 1 },
                     { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
                     { .rows = 4, .split = 8, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 1, .split = 2, .wg = 1024, .ahead = 1 },
+                    { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
                     { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 } },
+};
+/* More of them; the lanes are those of both sets (products.wgsl). */
+static const project_shape shapes_of_some[][SHAPES_OF] = {
+    [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
+                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
+                      { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
+                      { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
+                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_HEAD] = { { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
+                     { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
+                     { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
+                     { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_GLU] = { { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
+                    { .rows = 4, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 2, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 4, .split = 1, .wg = 512, .ahead = 1 },
+                    { .rows = 2, .split = 1, .wg = 512, .ahead = 1 } },
+    [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 512, .ahead = 1 },
+                    { .rows = 4, .split = 1, .wg = 256, .ahead = 1 },
+                    { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 },
+                    { .rows = 4, .split = 8, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 } },
 };
 
 /* The first of a device whose lanes are computed one after the other: sums over them are loops
@@ -194,9 +218,9 @@ static const project_shape cpu_shapes[] = {
 
 /* The shape that is tried as number i, of x in bytes if q8; past the last one without lanes. */
 static project_shape shape_at(const recorder *r, shape_kind kind, bool q8, uint32_t i) {
-    const bool several = r->kind != PASS_ONE;
-    const bool other = kind == SHAPE_HEAD ? several || !q8 : several && q8;
-    const project_shape *list = other ? shapes_of_several[kind] : shapes_of[kind];
+    const bool few = r->kind == PASS_FEW || (kind == SHAPE_HEAD && !q8);
+    const project_shape *one = few ? shapes_of_few[kind] : shapes_of[kind];
+    const project_shape *list = r->kind == PASS_SOME ? shapes_of_some[kind] : one;
     const uint32_t before = is_software(r->m->gpu) ? 1 : 0;
     static const project_shape none;
     if (i < before) {
@@ -209,8 +233,13 @@ bool lanes_share(uint32_t lanes, const dp_device_info *info) {
     return lanes == 1 && info->subgroups && info->subgroup_size >= 8;
 }
 
+/* Lanes of all sets that share rows of W. */
+static uint32_t sharing_lanes(const project_shape *s) {
+    return s->split * s->team * s->sets;
+}
+
 static uint32_t group_rows(const project_shape *s) {
-    return s->wg / (s->split * s->team) * s->rows;
+    return s->wg / sharing_lanes(s) * s->rows;
 }
 
 /* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each. */
@@ -225,11 +254,12 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
     s.team = s.team > 0 ? min_u32(s.team, team_lanes(r->m->gpu)) : team_lanes(r->m->gpu);
     s.ahead = r->kind == PASS_ONE ? s.ahead : 1; /* others do not look at it */
+    s.sets = ceil_div(most_rows(r), LANE_ROWS);
     s.wg = min_u32(s.wg, lanes);
-    while (shape_bytes(r, &s) > memory && s.wg > s.split * s.team) {
+    while (shape_bytes(r, &s) > memory && s.wg > sharing_lanes(&s)) {
         s.wg /= 2;
     }
-    while (s.wg < s.split * s.team || (group_rows(&s) < least && s.split > 1)) {
+    while (s.wg < sharing_lanes(&s) || (group_rows(&s) < least && s.split > 1)) {
         s.split /= 2;
     }
     while (group_rows(&s) < least && s.wg * 2 <= lanes) {
@@ -260,7 +290,9 @@ static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kin
                                   uint32_t least) {
     for (uint32_t i = 0; shape_at(r, kind, q8, i).wg > 0; i++) {
         const project_shape s = fit(r, shape_at(r, kind, q8, i), least);
-        tuned_shape shape = { .which = i };
+        /* Floats take four times the registers of bytes: few lanes, that none lie in memory. */
+        const bool few_lanes = !q8 && r->kind != PASS_ONE;
+        tuned_shape shape = { .which = i, .cost = few_lanes ? s.wg : i };
         const int n =
             snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u", s.rows,
                      s.split, s.wg, s.ahead);

@@ -47,16 +47,16 @@ static double steps_of(uint32_t n) { /* log2 */
 /* ---- products ------------------------------------------------------------------------------ */
 
 /* How a workgroup shares the rows of W: rows to a team, teams to a row, lanes to a team; steps
- * whose loads come first. */
+ * whose loads come first; sets of lanes that share the rows of x, eight to a lane at most. */
 typedef struct {
     const rig_reduce *reduce;
-    uint32_t rows, split, ahead, wg, team;
+    uint32_t rows, split, ahead, wg, team, sets;
 } team_shape;
 
-/* The shape with `group` rows of W to a workgroup; on a device of few lanes teams are split less
- * and smaller. */
+/* The shape with `group` rows of W to a workgroup, for up to `tokens` rows of x; on a device of few
+ * lanes teams are split less and smaller. */
 static team_shape shape_for(const rig *r, const rig_reduce *reduce, const team_shape *wanted,
-                            uint32_t group) {
+                            uint32_t group, uint32_t tokens) {
     const uint32_t most = gpu_info(r->g)->max_workgroup_lanes;
     team_shape s = *wanted;
     s.reduce = reduce;
@@ -64,7 +64,8 @@ static team_shape shape_for(const rig *r, const rig_reduce *reduce, const team_s
     s.split = max_u32(s.split, 1);
     s.ahead = max_u32(s.ahead, 1);
     s.team = wanted->team > 0 ? min_u32(wanted->team, reduce->team) : reduce->team;
-    s.wg = group / s.rows * s.split * s.team;
+    s.sets = ceil_div(tokens, 8);
+    s.wg = group / s.rows * s.split * s.team * s.sets;
     for (; s.wg > most && s.split > 1; s.wg /= 2)
         s.split /= 2;
     for (; s.wg > most; s.wg /= 2)
@@ -84,7 +85,7 @@ static bool is_run(const team_shape *wanted, size_t reduce, size_t turn) {
 }
 
 static uint32_t rows_of_group(const team_shape *s) {
-    return s->wg / (s->split * s->team) * s->rows;
+    return s->wg / (s->split * s->team * s->sets) * s->rows;
 }
 
 /* W [rows, cols] of one type: on the device, decoded, as a file has it. */
@@ -348,7 +349,7 @@ static bool leaves_range(const project_case *c, const matrix *m, uint32_t row) {
 }
 
 static void project_row(rig *r, const project_case *c, const rig_reduce *reduce) {
-    const team_shape s = shape_for(r, reduce, &c->shape, c->group == 0 ? 4 : c->group);
+    const team_shape s = shape_for(r, reduce, &c->shape, c->group == 0 ? 4 : c->group, c->tokens);
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "project %s %s", c->q8 ? "bytes" : "floats",
              reduce->part->name);
@@ -439,14 +440,15 @@ void check_project(rig *r) {
           .shape = { .ahead = 2 }, .normed = true },
         { q4_0, q8_0, 13, 9, 160, 1, 1, false, "a team with rows of two matrices",
           .shape = { .rows = 4 }, .group = 16 },
-        { q8_0, NULL, 53, 0, 96, 4, 2, false, "workgroups in y", .group = 2, .bias = true,
+        { q8_0, NULL, 53, 0, 96, 8, 2, false, "workgroups in y", .group = 2, .bias = true,
           .grid_x = 4 },
         { f32, NULL, 7, 0, 4096, 1, 1, false, "two teams to a row",
           .shape = { .split = 2, .ahead = 4 }, .normed = true },
-        { q4_0, NULL, 37, 0, 640, 4, 4, true, "two teams to a row",
+        { q4_0, NULL, 37, 0, 640, 8, 8, true, "two teams to a row",
           .shape = { .rows = 2, .split = 2 }, .group = 16, .normed = true },
         { q4_k, NULL, 37, 0, 768, 16, 11, true, "some rows of a pass, all at once", .normed = true,
           .bias = true, .scale = 0.22f },
+        { q4_0, NULL, 37, 0, 96, 16, 1, true, "a set without rows of x", .normed = true },
         { q4_0, NULL, 41, 0, 640, 16, 15, true, "four rows of a matrix, pairs of x and half of one",
           .shape = { .rows = 4 }, .group = 16, .normed = true },
         { q4_k, NULL, 37, 0, 768, 16, 11, true, "teams of four, four to a row",
@@ -501,7 +503,7 @@ static void expect_next(rig *r, const add_case *c, uint32_t t, const approx *x, 
 }
 
 static void add_row(rig *r, const add_case *c, const rig_reduce *reduce) {
-    const team_shape s = shape_for(r, reduce, &c->shape, c->group);
+    const team_shape s = shape_for(r, reduce, &c->shape, c->group, c->tokens);
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "project_add %s %s %s", c->q8 ? "bytes" : "floats",
              act_parts[c->form]->name, reduce->part->name);
@@ -574,12 +576,12 @@ void check_project_add(rig *r) {
     const add_case cases[] = {
         { f32, 96, 96, 1, 1, false, FORM_F32, true, "a step, rows that leave lanes",
           .shape = { .rows = 2, .ahead = 2 }, .group = 64 },
-        { q4_0, 96, 160, 4, 3, false, FORM_Q8, true, "some rows of a pass, all at once",
+        { q4_0, 96, 160, 8, 5, false, FORM_Q8, true, "some rows of a pass, all at once",
           .group = 64, .bias = true, .scale = 0.22f },
         { q4_0, 96, 96, 1, 1, true, FORM_Q8, true, "a step in bytes", .group = 16, .bias = true },
         { q6_k, 1280, 96, 1, 1, true, FORM_Q8, true, "two teams to a row",
           .shape = { .rows = 4, .split = 2, .ahead = 4 }, .group = 16 },
-        { q4_0, 96, 96, 4, 4, true, FORM_F32, true, "from bytes to floats", .shape = { .rows = 2 },
+        { q4_0, 96, 96, 8, 8, true, FORM_F32, true, "from bytes to floats", .shape = { .rows = 2 },
           .group = 32 },
         { q6_k, 1280, 96, 16, 9, true, FORM_Q8, true, "teams of four, eight to a row",
           .shape = { .rows = 4, .split = 8, .team = 4 }, .group = 16 },
@@ -665,7 +667,7 @@ static void expect_hidden(rig *r, const glu_product *c, const team_shape *s, con
 
 static void glu_product_row(rig *r, const glu_product *c, const rig_reduce *reduce) {
     static const char *const names[] = { "silu", "gelu", "clamped" };
-    const team_shape s = shape_for(r, reduce, &c->shape, c->group);
+    const team_shape s = shape_for(r, reduce, &c->shape, c->group, c->tokens);
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "project_glu %s %s %s %s", names[c->act],
              c->q8 ? "bytes" : "floats", act_parts[c->form]->name, reduce->part->name);
@@ -719,19 +721,19 @@ void check_project_glu(rig *r) {
     const glu_product cases[] = {
         { f32, 96, 96, 1, 1, GATED_SILU, false, FORM_F32, false, "a step",
           .shape = { .rows = 2, .ahead = 2 }, .group = 32 },
-        { q4_0, 96, 96, 4, 3, GATED_GELU, true, FORM_F32, true, "some rows of a pass",
+        { q4_0, 96, 96, 8, 3, GATED_GELU, true, FORM_F32, true, "some rows of a pass",
           .shape = { .rows = 2 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, GATED_CLAMPED, false, FORM_Q8, true, "columns that leave lanes",
           .shape = { .rows = 4 }, .group = 128 },
         { q4_k, 1280, 96, 1, 1, GATED_SILU, true, FORM_Q8, true, "two teams to a row",
           .shape = { .rows = 2, .split = 2 }, .group = 64 },
-        { q4_0, 96, 96, 4, 4, GATED_CLAMPED, true, FORM_Q8, true, "all rows of a pass in bytes",
+        { q4_0, 96, 96, 8, 8, GATED_CLAMPED, true, FORM_Q8, true, "all rows of a pass in bytes",
           .shape = { .rows = 2 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, GATED_SILU, true, FORM_Q8, true, "a lane to two rows",
           .shape = { .rows = 2, .team = 1 }, .group = 128 },
         { q4_k, 1280, 96, 16, 13, GATED_SILU, true, FORM_Q8, true, "teams of four, two to a row",
           .shape = { .rows = 4, .split = 2, .team = 4 }, .group = 32 },
-        { q4_0, 96, 96, 16, 7, GATED_SILU, true, FORM_F32, true, "pairs of x and half of one",
+        { q4_0, 96, 96, 16, 16, GATED_SILU, true, FORM_F32, true, "eight rows of x to each set",
           .shape = { .rows = 4 }, .group = 64 },
     };
     rig_reduce reduces[2];
