@@ -118,12 +118,11 @@ static double cost_of_choice(const matmul_choice *c, uint32_t rows, uint32_t col
     return (rounds > 1 ? rounds : 1) * round * (results == 32 ? 1 : 1.1) + sums;
 }
 
-/* In passes of at most n rows, by what tuning times: a short prompt has all of them, or half, which
- * small tiles take less time for. */
-static double cost_in_pass(const recorder *r, const matmul_choice *c, const tuned_question *q,
-                           uint32_t n) {
-    const double all = cost_of_choice(c, q->rows, q->cols, n);
-    return r->kind == PASS_SHORT ? (all + cost_of_choice(c, q->rows, q->cols, n / 2)) / 2 : all;
+/* In passes of at most n rows, as tuning times them: small tiles take less time for a short prompt
+ * of half as many. */
+static double cost_in_pass(const matmul_choice *c, const tuned_question *q, uint32_t n) {
+    const uint32_t half = n <= SHORT_ROWS ? min_u32(n, SHORT_ROWS / 2) : n;
+    return (cost_of_choice(c, q->rows, q->cols, n) + cost_of_choice(c, q->rows, q->cols, half)) / 2;
 }
 
 /* Rows that there is room for, whatever the kind of pass. */
@@ -148,7 +147,7 @@ static void offer_tile(tuned_question *q, const recorder *r, const product *a, u
         }
         tuned_shape shape = { .which = tile,
                               .splits = c.splits,
-                              .cost = software ? tile != EXPERTS_TILE : cost_in_pass(r, &c, q, n) };
+                              .cost = software ? tile != EXPERTS_TILE : cost_in_pass(&c, q, n) };
         snprintf(shape.name, sizeof shape.name, "%s, split %u", c.tile->name, c.splits);
         tuned_offer(q, &shape);
     }

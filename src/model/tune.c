@@ -46,6 +46,8 @@ static const tuned_shape *choose(recorder *r, const tuned_question *q) {
     }
     t->base.takes = t->taken < t->most && strcmp(q->key, t->product->question.key) == 0;
     t->taken += t->base.takes;
+    assert(!t->base.takes ||
+           strcmp(q->shapes[t->shape].name, t->product->question.shapes[t->shape].name) == 0);
     return &q->shapes[t->base.takes ? t->shape : 0];
 }
 
@@ -178,7 +180,8 @@ static bool time_recorded(tuning *t, const tuned_product *p, gpu_plan *plan, uin
                            : time_by_host(g, plan, &sizes, t->how->run_seconds, seconds, err);
 }
 
-/* Of one call of the product, over those of all layers in turn. */
+/* Of one call of the product, over those of all layers in turn; in short prompts the mean for all
+ * their rows and half of them. */
 static bool time_shape(tuning *t, const tuned_product *p, uint32_t shape, double *seconds,
                        dp_error *err) {
     static const uint32_t most[] = { UINT32_MAX, SHORT_ROWS / 2 };
