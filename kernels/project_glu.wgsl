@@ -11,12 +11,13 @@
 // multiple of 16. Bound by reading W. Accumulates in f32.
 override K: u32;
 override FFN: u32;
-override TOKENS: u32; // at most 16
+override TOKENS: u32; // 1, 8 or 16
 override ROWS: u32; // even
 override SPLIT: u32;
 override AHEAD: u32;
 override WG: u32;
 override TEAM: u32;
+override SETS: u32;
 override SHARED: bool;
 override NORMED: bool;
 override EPS: f32;

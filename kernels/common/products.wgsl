@@ -1,22 +1,21 @@
 // products: the sums over K of a product of a few rows of x with rows of W, in workgroup memory.
 // LANES = SPLIT * TEAM lanes share ROWS rows of W (row .. row + run, and as many from `step` rows
-// further on): each takes every LANES-th unit of 32 columns and multiplies it with up to TOKENS
-// rows of x. Weights are bound by reading them, so many of a lane's loads should be under way at
-// once, and sums stay in registers: nothing here is indexed by what a loop counts. Teams beside
-// each other have other rows of W and the same columns of x.
+// further on): each takes every LANES-th unit of 32 columns and multiplies it with its rows of x.
+// Weights are bound by reading them, so many of a lane's loads should be under way at once, and
+// sums stay in registers: nothing here is indexed by what a loop counts. Teams beside each other
+// have other rows of W and the same columns of x.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
 // A lane has at most eight rows of x: sums of more leave no registers. For more of them the lanes
 // are SETS sets, of which each takes its share of the rows of x, in whole pairs; what one reads of
 // W is near when the other does.
-// ROWS: 1, 2 or 4; TOKENS: 1 or a multiple of 4, at most 16; AHEAD, which several rows of x do not
-// look at: 1, 2 or 4. TEAM: with more than one row of x at least 4.
+// TOKENS, the most rows of x: 1, 8 or 16; SETS: 2 for 16, else 1; ROWS: 1, 2 or 4; AHEAD, which
+// several rows of x do not look at: 1, 2 or 4; TEAM: with several rows of x at least 4.
 // SHARED, if LANES is 1 and subgroups have at least eight lanes: of one row of x all lanes of a
 // subgroup need the same, which eight of them read together. On a software GPU every lane's read
 // costs.
 override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SPLIT * TEAM;
 override STEPS: u32 = (UNITS + LANES - 1) / LANES;
-override SETS: u32 = (TOKENS + 7) / 8;
 override SET_LANES: u32 = WG / SETS;
 override GROUP_ROWS: u32 = SET_LANES / LANES * ROWS; // of a workgroup
 override PRODUCTS: u32 = GROUP_ROWS * TOKENS;
@@ -186,15 +185,13 @@ fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
         if (first < end && (UNITS % LANES == 0 || unit < UNITS)) {
             let w = operands(rows, unit);
             s = four_products(s, w, first, end, unit);
-            if (TOKENS > 4 * SETS && first + 4 < end) {
+            if (first + 4 < end) {
                 z = four_products(z, w, first + 4, end, unit);
             }
         }
     }
     put_sums(first, end, s, lane);
-    if (TOKENS > 4 * SETS) {
-        put_sums(first + 4, end, z, lane);
-    }
+    put_sums(first + 4, end, z, lane);
 }
 
 fn product_at(t: u32, row: u32) -> f32 {

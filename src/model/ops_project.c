@@ -134,8 +134,8 @@ typedef struct {
     uint32_t sets;  /* of lanes, for as many shares of the rows of x; the pass's, in no table */
 } project_shape;
 
-/* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try;
- * where a row ends, lanes are 0. */
+/* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try, but
+ * for several rows of floats (choose_shape); where a row ends, lanes are 0. */
 typedef enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD } shape_kind;
 enum { SHAPES_OF = 5 };
 static const project_shape shapes_of[][SHAPES_OF] = {
@@ -184,6 +184,7 @@ static const project_shape shapes_of_few[][SHAPES_OF] = {
                     { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
                     { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 } },
 };
+
 /* More of them; the lanes are those of both sets (products.wgsl). */
 static const project_shape shapes_of_some[][SHAPES_OF] = {
     [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
@@ -195,16 +196,15 @@ static const project_shape shapes_of_some[][SHAPES_OF] = {
                      { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
-    [SHAPE_GLU] = { { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
+    [SHAPE_GLU] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 1, .team = 8 },
                     { .rows = 4, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 2, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
+                    { .rows = 2, .split = 1, .wg = 256, .ahead = 1, .team = 8 },
                     { .rows = 4, .split = 1, .wg = 512, .ahead = 1 },
-                    { .rows = 2, .split = 1, .wg = 512, .ahead = 1 } },
+                    { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 } },
     [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 512, .ahead = 1 },
                     { .rows = 4, .split = 1, .wg = 256, .ahead = 1 },
-                    { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 },
-                    { .rows = 4, .split = 8, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 } },
+                    { .rows = 2, .split = 2, .wg = 1024, .ahead = 1 },
+                    { .rows = 4, .split = 4, .wg = 256, .ahead = 1, .team = 8 } },
 };
 
 /* The first of a device whose lanes are computed one after the other: sums over them are loops
@@ -218,9 +218,12 @@ static const project_shape cpu_shapes[] = {
 
 /* The shape that is tried as number i, of x in bytes if q8; past the last one without lanes. */
 static project_shape shape_at(const recorder *r, shape_kind kind, bool q8, uint32_t i) {
-    const bool few = r->kind == PASS_FEW || (kind == SHAPE_HEAD && !q8);
-    const project_shape *one = few ? shapes_of_few[kind] : shapes_of[kind];
-    const project_shape *list = r->kind == PASS_SOME ? shapes_of_some[kind] : one;
+    const project_shape *list = shapes_of[kind];
+    if (r->kind == PASS_SOME) {
+        list = shapes_of_some[kind];
+    } else if (r->kind == PASS_FEW || (kind == SHAPE_HEAD && !q8)) {
+        list = shapes_of_few[kind];
+    }
     const uint32_t before = is_software(r->m->gpu) ? 1 : 0;
     static const project_shape none;
     if (i < before) {
@@ -352,6 +355,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .sets = s.sets,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .normed = in.norm != NULL && in.norm->source != NULL,
         .eps = m->config.norm_eps,
@@ -446,6 +450,7 @@ void op_project_glu(recorder *r, uint32_t layer) {
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .sets = s.sets,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .normed = in.norm->source != NULL,
         .eps = c->norm_eps,
@@ -488,6 +493,7 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
         .ahead = s.ahead,
         .wg = s.wg,
         .team = s.team,
+        .sets = s.sets,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .bias = bias != NULL && bias->source != NULL,
         .next = next != NULL,
