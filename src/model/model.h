@@ -29,7 +29,8 @@ enum {
     SESSIONS_MAX = 256,
     BATCH_MAX = 8192,
     KV_PAGE = 32,        /* tokens to a page of the cache */
-    FEW_ROWS = 8,        /* passes of up to so many rows take the mat-vec kernels for a few */
+    FEW_ROWS = 8,        /* passes of up to so many rows take the mat-vec kernels for a few: as
+                          * many as a lane has there (kernels/common/products.wgsl) */
     DECODE_ROWS = 16,    /* and up to so many those for some */
     SHORT_ROWS = 64,     /* and up to so many tiles that suit a short prompt */
     OUT_ROWS = 16,       /* rows of a pass whose logits are wanted, at least: more if there are

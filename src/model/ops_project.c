@@ -10,8 +10,7 @@
 #include <stdio.h>
 
 enum { WHOLE = 32, HALF = 16 }; /* columns of a unit, and of what has a scale */
-enum { ROWS_MOST = 4 };         /* rows of W to a team that products.wgsl has, */
-enum { LANE_ROWS = 8 };         /* and of x to a lane */
+enum { ROWS_MOST = 4 };         /* rows of W to a team that products.wgsl has */
 
 /* ---- which products there are -------------------------------------------------------------- */
 
@@ -129,7 +128,7 @@ block_input ffn_input(const dp_model *m, uint32_t layer) {
 /* Weight rows to a team, teams to a row, lanes to a workgroup. */
 typedef struct {
     uint32_t rows, split, wg;
-    uint32_t ahead; /* steps whose loads may come first */
+    uint32_t ahead; /* steps whose loads may come first; 0: 1 */
     uint32_t team;  /* lanes of one, at most the device's; 0: the device's */
     uint32_t sets;  /* of lanes, for as many shares of the rows of x; the pass's, in no table */
 } project_shape;
@@ -139,81 +138,81 @@ typedef struct {
 typedef enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD } shape_kind;
 enum { SHAPES_OF = 5 };
 static const project_shape shapes_of[][SHAPES_OF] = {
-    [SHAPE_PLAIN] = { { .rows = 1, .split = 2, .wg = 256, .ahead = 1 },
-                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 },
-                      { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
-                      { .rows = 1, .split = 1, .wg = 128, .ahead = 1 },
-                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 } },
-    [SHAPE_HEAD] = { { .rows = 1, .split = 1, .wg = 256, .ahead = 1 },
-                     { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
+    [SHAPE_PLAIN] = { { .rows = 1, .split = 2, .wg = 256 },
+                      { .rows = 1, .split = 1, .wg = 256 },
+                      { .rows = 2, .split = 2, .wg = 256 },
+                      { .rows = 1, .split = 1, .wg = 128 },
+                      { .rows = 2, .split = 1, .wg = 256 } },
+    [SHAPE_HEAD] = { { .rows = 1, .split = 1, .wg = 256 },
+                     { .rows = 2, .split = 2, .wg = 256 },
                      { .rows = 2, .split = 1, .wg = 256, .ahead = 2 },
                      { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 4 } },
-    [SHAPE_GLU] = { { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 },
-                    { .rows = 2, .split = 1, .wg = 512, .ahead = 1 },
+    [SHAPE_GLU] = { { .rows = 2, .split = 1, .wg = 1024 },
+                    { .rows = 2, .split = 1, .wg = 512 },
                     { .rows = 4, .split = 1, .wg = 256, .ahead = 2 },
-                    { .rows = 4, .split = 2, .wg = 512, .ahead = 1 },
-                    { .rows = 4, .split = 1, .wg = 512, .ahead = 1 } },
+                    { .rows = 4, .split = 2, .wg = 512 },
+                    { .rows = 4, .split = 1, .wg = 512 } },
     [SHAPE_ADD] = { { .rows = 1, .split = 2, .wg = 1024, .ahead = 2 },
                     { .rows = 1, .split = 1, .wg = 512, .ahead = 2 },
-                    { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 },
-                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
-                    { .rows = 4, .split = 4, .wg = 512, .ahead = 1 } },
+                    { .rows = 2, .split = 4, .wg = 1024 },
+                    { .rows = 2, .split = 2, .wg = 512 },
+                    { .rows = 4, .split = 4, .wg = 512 } },
 };
 
 /* Up to eight rows of x: reading x is the bound, and one read serves all rows of W that a team has,
  * hence more of them. Heads of one row of floats, which were timed with no others, too. */
 static const project_shape shapes_of_few[][SHAPES_OF] = {
-    [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
-                      { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
-                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
-                      { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
-                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
+    [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 256 },
+                      { .rows = 4, .split = 1, .wg = 128 },
+                      { .rows = 2, .split = 1, .wg = 256 },
+                      { .rows = 2, .split = 2, .wg = 512 },
+                      { .rows = 1, .split = 1, .wg = 256 } },
     [SHAPE_HEAD] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
                      { .rows = 2, .split = 1, .wg = 256, .ahead = 2 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 4 },
-                     { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 } },
-    [SHAPE_GLU] = { { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
-                    { .rows = 4, .split = 4, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 2, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 4, .split = 1, .wg = 256, .ahead = 1 },
-                    { .rows = 2, .split = 1, .wg = 512, .ahead = 1 } },
-    [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 256, .ahead = 1 },
-                    { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
-                    { .rows = 4, .split = 8, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
-                    { .rows = 2, .split = 4, .wg = 1024, .ahead = 1 } },
+                     { .rows = 4, .split = 2, .wg = 128, .team = 8 } },
+    [SHAPE_GLU] = { { .rows = 4, .split = 2, .wg = 128, .team = 8 },
+                    { .rows = 4, .split = 4, .wg = 256, .team = 8 },
+                    { .rows = 2, .split = 2, .wg = 256, .team = 8 },
+                    { .rows = 4, .split = 1, .wg = 256 },
+                    { .rows = 2, .split = 1, .wg = 512 } },
+    [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 256 },
+                    { .rows = 2, .split = 2, .wg = 512 },
+                    { .rows = 4, .split = 8, .wg = 256, .team = 8 },
+                    { .rows = 4, .split = 1, .wg = 128 },
+                    { .rows = 2, .split = 4, .wg = 1024 } },
 };
 
 /* More of them; the lanes are those of both sets (products.wgsl). */
 static const project_shape shapes_of_some[][SHAPES_OF] = {
-    [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 512, .ahead = 1 },
-                      { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
-                      { .rows = 2, .split = 2, .wg = 256, .ahead = 1 },
-                      { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
-                      { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
-    [SHAPE_HEAD] = { { .rows = 4, .split = 2, .wg = 128, .ahead = 1, .team = 8 },
-                     { .rows = 4, .split = 1, .wg = 128, .ahead = 1 },
-                     { .rows = 2, .split = 1, .wg = 256, .ahead = 1 },
-                     { .rows = 1, .split = 1, .wg = 256, .ahead = 1 } },
-    [SHAPE_GLU] = { { .rows = 4, .split = 1, .wg = 128, .ahead = 1, .team = 8 },
-                    { .rows = 4, .split = 2, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 2, .split = 1, .wg = 256, .ahead = 1, .team = 8 },
-                    { .rows = 4, .split = 1, .wg = 512, .ahead = 1 },
-                    { .rows = 2, .split = 1, .wg = 1024, .ahead = 1 } },
-    [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 512, .ahead = 1 },
-                    { .rows = 4, .split = 1, .wg = 256, .ahead = 1 },
-                    { .rows = 2, .split = 2, .wg = 1024, .ahead = 1 },
-                    { .rows = 4, .split = 4, .wg = 256, .ahead = 1, .team = 8 } },
+    [SHAPE_PLAIN] = { { .rows = 2, .split = 2, .wg = 512 },
+                      { .rows = 2, .split = 1, .wg = 256 },
+                      { .rows = 2, .split = 2, .wg = 256 },
+                      { .rows = 4, .split = 1, .wg = 128 },
+                      { .rows = 1, .split = 1, .wg = 256 } },
+    [SHAPE_HEAD] = { { .rows = 4, .split = 2, .wg = 128, .team = 8 },
+                     { .rows = 4, .split = 1, .wg = 128 },
+                     { .rows = 2, .split = 1, .wg = 256 },
+                     { .rows = 1, .split = 1, .wg = 256 } },
+    [SHAPE_GLU] = { { .rows = 4, .split = 1, .wg = 128, .team = 8 },
+                    { .rows = 4, .split = 2, .wg = 256, .team = 8 },
+                    { .rows = 2, .split = 1, .wg = 256, .team = 8 },
+                    { .rows = 4, .split = 1, .wg = 512 },
+                    { .rows = 2, .split = 1, .wg = 1024 } },
+    [SHAPE_ADD] = { { .rows = 4, .split = 2, .wg = 512 },
+                    { .rows = 4, .split = 1, .wg = 256 },
+                    { .rows = 2, .split = 2, .wg = 1024 },
+                    { .rows = 4, .split = 4, .wg = 256, .team = 8 } },
 };
 
 /* The first of a device whose lanes are computed one after the other: sums over them are loops
  * there, so that a lane has rows to itself. */
 static const project_shape cpu_shapes[] = {
-    [SHAPE_PLAIN] = { .rows = 2, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
-    [SHAPE_HEAD] = { .rows = 2, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
-    [SHAPE_GLU] = { .rows = 2, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
-    [SHAPE_ADD] = { .rows = 1, .split = 1, .wg = 64, .ahead = 1, .team = 1 },
+    [SHAPE_PLAIN] = { .rows = 2, .split = 1, .wg = 64, .team = 1 },
+    [SHAPE_HEAD] = { .rows = 2, .split = 1, .wg = 64, .team = 1 },
+    [SHAPE_GLU] = { .rows = 2, .split = 1, .wg = 64, .team = 1 },
+    [SHAPE_ADD] = { .rows = 1, .split = 1, .wg = 64, .team = 1 },
 };
 
 /* The shape that is tried as number i, of x in bytes if q8; past the last one without lanes. */
@@ -256,8 +255,8 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
     s.team = s.team > 0 ? min_u32(s.team, team_lanes(r->m->gpu)) : team_lanes(r->m->gpu);
-    s.ahead = r->kind == PASS_ONE ? s.ahead : 1; /* others do not look at it */
-    s.sets = ceil_div(most_rows(r), LANE_ROWS);
+    s.ahead = r->kind == PASS_ONE ? max_u32(s.ahead, 1) : 1; /* others do not look at it */
+    s.sets = ceil_div(most_rows(r), FEW_ROWS);
     s.wg = min_u32(s.wg, lanes);
     while (shape_bytes(r, &s) > memory && s.wg > sharing_lanes(&s)) {
         s.wg /= 2;

@@ -47,7 +47,7 @@ static double steps_of(uint32_t n) { /* log2 */
 /* ---- products ------------------------------------------------------------------------------ */
 
 /* How a workgroup shares the rows of W: rows to a team, teams to a row, lanes to a team; steps
- * whose loads come first; sets of lanes that share the rows of x, eight to a lane at most. */
+ * whose loads come first; sets of lanes that share the rows of x, FEW_ROWS to a lane at most. */
 typedef struct {
     const rig_reduce *reduce;
     uint32_t rows, split, ahead, wg, team, sets;
@@ -64,7 +64,7 @@ static team_shape shape_for(const rig *r, const rig_reduce *reduce, const team_s
     s.split = max_u32(s.split, 1);
     s.ahead = max_u32(s.ahead, 1);
     s.team = wanted->team > 0 ? min_u32(wanted->team, reduce->team) : reduce->team;
-    s.sets = ceil_div(tokens, 8);
+    s.sets = ceil_div(tokens, FEW_ROWS);
     s.wg = group / s.rows * s.split * s.team * s.sets;
     for (; s.wg > most && s.split > 1; s.wg /= 2)
         s.split /= 2;
