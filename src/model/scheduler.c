@@ -160,16 +160,12 @@ static void open_chain(dp_scheduler *s) {
 }
 
 /* As many steps as keep the text flowing, or, where submits cost much, as many as take as long. The
- * first comes alone, to be early; as long as little is known, each submit has twice the steps of
- * the one before. */
+ * first comes alone, to be early. */
 static uint32_t choose_by_pace(const dp_scheduler *s) {
     const double step = s->m->pace.step, submit = s->m->pace.submit;
     double fit = 1;
     if (s->last_part > 0) {
         fit = step > 0 ? fmax(SUBMIT_SECONDS - submit, submit) / step : STEPS_DEFAULT_MAX;
-        if (step == 0 || submit > step) {
-            fit = fmin(fit, 2 * s->last_part);
-        }
     }
     return fit >= STEPS_DEFAULT_MAX ? STEPS_DEFAULT_MAX : fit < 1 ? 1 : (uint32_t)fit;
 }
@@ -189,7 +185,10 @@ static uint32_t choose_steps(const dp_scheduler *s) {
     if (!chosen) {
         most = choose_by_pace(s);
     } else if (s->last_part == 0 && most >= STEPS_MANY) {
-        most /= 4; /* they run while the rest is encoded, which takes about a quarter of its time */
+        most /= STEPS_GROWTH + 1;
+    }
+    if (s->last_part > 0) {
+        most = min_u32(most, STEPS_GROWTH * s->last_part);
     }
     return min_u32(most, room);
 }

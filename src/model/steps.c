@@ -368,10 +368,10 @@ void chain_end(chain *c) {
 }
 
 /* Steps of the next submit: a few to begin with, so that the device has something to do while the
- * rest is encoded, which takes about a quarter of the time that it runs. */
+ * rest is encoded. */
 static uint32_t next_steps(uint32_t n_steps, uint32_t sent, uint32_t before) {
     const uint32_t left = n_steps - sent;
-    const uint32_t fit = n_steps <= 32 ? n_steps : before == 0 ? 8 : 3 * before;
+    const uint32_t fit = n_steps <= 32 ? n_steps : before == 0 ? 8 : STEPS_GROWTH * before;
     return min_u32(min_u32(fit, DP_STEPS_MAX), left);
 }
 
