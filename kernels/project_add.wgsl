@@ -20,6 +20,7 @@ override AHEAD: u32;
 override WG: u32;
 override TEAM: u32;
 override SETS: u32;
+override TURNS: u32;
 override SHARED: bool;
 override BIAS: bool;
 override NEXT: bool;

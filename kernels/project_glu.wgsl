@@ -18,6 +18,7 @@ override AHEAD: u32;
 override WG: u32;
 override TEAM: u32;
 override SETS: u32;
+override TURNS: u32;
 override SHARED: bool;
 override NORMED: bool;
 override EPS: f32;

@@ -1,6 +1,7 @@
 // products: the sums over K of a product of a few rows of x with rows of W, in workgroup memory.
 // LANES = SPLIT * TEAM lanes share ROWS rows of W (row .. row + run, and as many from `step` rows
 // further on): each takes every LANES-th unit of 32 columns and multiplies it with its rows of x.
+// With one row of x they do so TURNS times, with other rows of W: a workgroup begins and ends once.
 // Weights are bound by reading them, so many of a lane's loads should be under way at once, and
 // sums stay in registers: nothing here is indexed by what a loop counts. Teams beside each other
 // have other rows of W and the same columns of x.
@@ -9,7 +10,8 @@
 // are SETS sets, of which each takes its share of the rows of x, in whole pairs; what one reads of
 // W is near when the other does.
 // TOKENS, the most rows of x: 1, 8 or 16; SETS: 2 for 16, else 1; ROWS: 1, 2 or 4; AHEAD, which
-// several rows of x do not look at: 1, 2 or 4; TEAM: with several rows of x at least 4.
+// several rows of x do not look at: 1, 2 or 4; TEAM: with several rows of x at least 4; TURNS: with
+// several rows of x 1.
 // SHARED, if LANES is 1 and subgroups have at least eight lanes: of one row of x all lanes of a
 // subgroup need the same, which eight of them read together. On a software GPU every lane's read
 // costs.
@@ -17,7 +19,9 @@ override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = SPLIT * TEAM;
 override STEPS: u32 = (UNITS + LANES - 1) / LANES;
 override SET_LANES: u32 = WG / SETS;
-override GROUP_ROWS: u32 = SET_LANES / LANES * ROWS; // of a workgroup
+override TURN_TEAMS: u32 = SET_LANES / LANES;             // with rows of W of their own
+override TURN_ROWS: u32 = TURN_TEAMS * ROWS;
+override GROUP_ROWS: u32 = TURN_ROWS * TURNS; // of a workgroup
 override PRODUCTS: u32 = GROUP_ROWS * TOKENS;
 override PARTIAL: u32 = PRODUCTS * SPLIT;
 override PART_LANES: u32 = SET_LANES / SPLIT; // of a set, that have the same part of K
@@ -118,6 +122,18 @@ fn put_product(r: u32, sum: f32, lane: u32) {
     }
 }
 
+// Those of the rows from the team's first + r on.
+fn put_products(r: u32, sums: vec4f, lane: u32) {
+    put_product(r, sums.x, lane);
+    if (ROWS > 1) {
+        put_product(r + 1, sums.y, lane);
+    }
+    if (ROWS > 2) {
+        put_product(r + 2, sums.z, lane);
+        put_product(r + 3, sums.w, lane);
+    }
+}
+
 // Sums of rows t .. t + 3 of x as far as they are before `end`: other sets have what follows.
 fn put_four(t: u32, end: u32, r: u32, sums: vec4f, lane: u32) {
     let s = team_sum4(sums, lane);
@@ -138,46 +154,49 @@ fn put_sums(t: u32, end: u32, s: FourSums, lane: u32) {
     }
 }
 
-// The rows of a team are number team_row + i of the workgroup's. Rows over `last` are read as that
-// one. n is the number of rows of x, at least 1. A barrier belongs between this and product_at.
+// A lane's part of the sums for the only row of x.
+fn row_products(rows: vec4u, member: u32, lane: u32) -> vec4f {
+    var sums = vec4f();
+    if (SHARED) {
+        for (var unit = 0u; unit < UNITS; unit++) {
+            sums += multiply_rows(operands(rows, unit), shared_load(unit, lane));
+        }
+        return sums;
+    }
+    for (var k = 0u; k + AHEAD <= STEPS; k += AHEAD) {
+        sums += unit_products(rows, k * LANES + member);
+        if (AHEAD > 1) {
+            sums += unit_products(rows, (k + 1) * LANES + member);
+        }
+        if (AHEAD > 2) {
+            sums += unit_products(rows, (k + 2) * LANES + member);
+            sums += unit_products(rows, (k + 3) * LANES + member);
+        }
+    }
+    for (var k = STEPS / AHEAD * AHEAD; k < STEPS; k++) {
+        sums += unit_products(rows, k * LANES + member);
+    }
+    return sums;
+}
+
+// The rows of a team are number team_row + i of the workgroup's, in turn t TURN_ROWS t further on,
+// TURN_TEAMS run t in W. Rows over `last` are read as that one. n is the number of rows of x, at
+// least 1. A barrier belongs between this and product_at.
 fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
     let member = part_of(lane) * TEAM + lane % TEAM;
     let i = vec4u(0, 1, 2, 3);
-    let rows = min(vec4u(row) + i % vec4u(run) + i / vec4u(run) * step, vec4u(last));
+    let wanted = vec4u(row) + i % vec4u(run) + i / vec4u(run) * step;
     if (TOKENS == 1) {
-        var sums = vec4f();
-        if (SHARED) {
-            for (var unit = 0u; unit < UNITS; unit++) {
-                sums += multiply_rows(operands(rows, unit), shared_load(unit, lane));
-            }
-        } else {
-            for (var k = 0u; k + AHEAD <= STEPS; k += AHEAD) {
-                sums += unit_products(rows, k * LANES + member);
-                if (AHEAD > 1) {
-                    sums += unit_products(rows, (k + 1) * LANES + member);
-                }
-                if (AHEAD > 2) {
-                    sums += unit_products(rows, (k + 2) * LANES + member);
-                    sums += unit_products(rows, (k + 3) * LANES + member);
-                }
-            }
-            for (var k = STEPS / AHEAD * AHEAD; k < STEPS; k++) {
-                sums += unit_products(rows, k * LANES + member);
-            }
-        }
-        put_product(0, sums.x, lane);
-        if (ROWS > 1) {
-            put_product(1, sums.y, lane);
-        }
-        if (ROWS > 2) {
-            put_product(2, sums.z, lane);
-            put_product(3, sums.w, lane);
+        for (var turn = 0u; turn < TURNS; turn++) {
+            let these = min(wanted + turn * TURN_TEAMS * run, vec4u(last));
+            put_products(turn * TURN_ROWS, row_products(these, member, lane), lane);
         }
         return;
     }
     let share = (n + 2 * SETS - 1) / (2 * SETS) * 2; // pairs: the second takes no longer
     let first = lane / SET_LANES * share;
     let end = min(first + share, n);
+    let rows = min(wanted, vec4u(last));
     var s = FourSums();
     var z = FourSums();
     for (var k = 0u; k < STEPS; k++) {

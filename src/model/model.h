@@ -519,7 +519,7 @@ typedef struct tuner tuner;
 
 /* Which shape of workgroups operations have: by key, the name of one that they offer
  * (ops_internal.h). */
-enum { TUNED_KEY_BYTES = 128, TUNED_NAME_BYTES = 48 };
+enum { TUNED_KEY_BYTES = 128, TUNED_NAME_BYTES = 64 };
 typedef struct {
     char key[TUNED_KEY_BYTES], shape[TUNED_NAME_BYTES];
 } tuned_entry;

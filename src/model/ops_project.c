@@ -130,7 +130,9 @@ typedef struct {
     uint32_t rows, split, wg;
     uint32_t ahead; /* steps whose loads may come first; 0: 1 */
     uint32_t team;  /* lanes of one, at most the device's; 0: the device's */
+    uint32_t turns; /* that a team takes, with other rows in each; of one row of x; 0: 1 */
     uint32_t sets;  /* of lanes, for as many shares of the rows of x; the pass's, in no table */
+    bool if_full;   /* goes before the first one where it fills the largest devices */
 } project_shape;
 
 /* The first of each as measured on an H200 (docs/speed.md), those behind it for tuning to try, but
@@ -139,7 +141,7 @@ typedef enum { SHAPE_PLAIN, SHAPE_HEAD, SHAPE_GLU, SHAPE_ADD } shape_kind;
 enum { SHAPES_OF = 5 };
 static const project_shape shapes_of[][SHAPES_OF] = {
     [SHAPE_PLAIN] = { { .rows = 1, .split = 2, .wg = 256 },
-                      { .rows = 1, .split = 1, .wg = 256 },
+                      { .rows = 1, .split = 1, .wg = 256, .if_full = true },
                       { .rows = 2, .split = 2, .wg = 256 },
                       { .rows = 1, .split = 1, .wg = 128 },
                       { .rows = 2, .split = 1, .wg = 256 } },
@@ -149,8 +151,8 @@ static const project_shape shapes_of[][SHAPES_OF] = {
                      { .rows = 4, .split = 1, .wg = 128, .ahead = 2 },
                      { .rows = 1, .split = 1, .wg = 256, .ahead = 4 } },
     [SHAPE_GLU] = { { .rows = 2, .split = 1, .wg = 1024 },
+                    { .rows = 2, .split = 1, .wg = 256, .turns = 2, .if_full = true },
                     { .rows = 2, .split = 1, .wg = 512 },
-                    { .rows = 4, .split = 1, .wg = 256, .ahead = 2 },
                     { .rows = 4, .split = 2, .wg = 512 },
                     { .rows = 4, .split = 1, .wg = 512 } },
     [SHAPE_ADD] = { { .rows = 1, .split = 2, .wg = 1024, .ahead = 2 },
@@ -241,7 +243,12 @@ static uint32_t sharing_lanes(const project_shape *s) {
 }
 
 static uint32_t group_rows(const project_shape *s) {
-    return s->wg / sharing_lanes(s) * s->rows;
+    return s->wg / sharing_lanes(s) * s->rows * s->turns;
+}
+
+/* Does it have lanes for two thirds of the largest devices, 132 multiprocessors of 2,048? */
+static bool fills_devices(const project_shape *s, uint32_t rows) {
+    return (uint64_t)ceil_div(rows, group_rows(s)) * s->wg >= 132 * 2048 * 2 / 3;
 }
 
 /* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each. */
@@ -256,6 +263,7 @@ static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
     s.team = s.team > 0 ? min_u32(s.team, team_lanes(r->m->gpu)) : team_lanes(r->m->gpu);
     s.ahead = r->kind == PASS_ONE ? max_u32(s.ahead, 1) : 1; /* others do not look at it */
+    s.turns = r->kind == PASS_ONE ? max_u32(s.turns, 1) : 1;
     s.sets = ceil_div(most_rows(r), FEW_ROWS);
     s.wg = min_u32(s.wg, lanes);
     while (shape_bytes(r, &s) > memory && s.wg > sharing_lanes(&s)) {
@@ -294,12 +302,15 @@ static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kin
         const project_shape s = fit(r, shape_at(r, kind, q8, i), least);
         /* Floats take four times the registers of bytes: few lanes, that none lie in memory. */
         const bool few_lanes = !q8 && r->kind != PASS_ONE;
-        tuned_shape shape = { .which = i, .cost = few_lanes ? s.wg : i };
-        const int n =
-            snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u", s.rows,
-                     s.split, s.wg, s.ahead);
+        const bool first = s.if_full && !is_software(r->m->gpu) && fills_devices(&s, q->rows);
+        tuned_shape shape = { .which = i, .cost = few_lanes ? s.wg : first ? -1 : (double)i };
+        int n = snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u",
+                         s.rows, s.split, s.wg, s.ahead);
         if (s.team != team_lanes(r->m->gpu)) {
-            snprintf(shape.name + n, sizeof shape.name - (size_t)n, ", team %u", s.team);
+            n += snprintf(shape.name + n, sizeof shape.name - (size_t)n, ", team %u", s.team);
+        }
+        if (s.turns > 1) {
+            snprintf(shape.name + n, sizeof shape.name - (size_t)n, ", turns %u", s.turns);
         }
         tuned_offer(q, &shape);
     }
@@ -355,6 +366,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
         .wg = s.wg,
         .team = s.team,
         .sets = s.sets,
+        .turns = s.turns,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .normed = in.norm != NULL && in.norm->source != NULL,
         .eps = m->config.norm_eps,
@@ -450,6 +462,7 @@ void op_project_glu(recorder *r, uint32_t layer) {
         .wg = s.wg,
         .team = s.team,
         .sets = s.sets,
+        .turns = s.turns,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .normed = in.norm->source != NULL,
         .eps = c->norm_eps,
@@ -493,6 +506,7 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
         .wg = s.wg,
         .team = s.team,
         .sets = s.sets,
+        .turns = s.turns,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
         .bias = bias != NULL && bias->source != NULL,
         .next = next != NULL,

@@ -47,10 +47,11 @@ static double steps_of(uint32_t n) { /* log2 */
 /* ---- products ------------------------------------------------------------------------------ */
 
 /* How a workgroup shares the rows of W: rows to a team, teams to a row, lanes to a team; steps
- * whose loads come first; sets of lanes that share the rows of x, FEW_ROWS to a lane at most. */
+ * whose loads come first; sets of lanes that share the rows of x, FEW_ROWS to a lane at most;
+ * turns that a team takes with one row of x. */
 typedef struct {
     const rig_reduce *reduce;
-    uint32_t rows, split, ahead, wg, team, sets;
+    uint32_t rows, split, ahead, wg, team, sets, turns;
 } team_shape;
 
 /* The shape with `group` rows of W to a workgroup, for up to `tokens` rows of x; on a device of few
@@ -65,7 +66,8 @@ static team_shape shape_for(const rig *r, const rig_reduce *reduce, const team_s
     s.ahead = max_u32(s.ahead, 1);
     s.team = wanted->team > 0 ? min_u32(wanted->team, reduce->team) : reduce->team;
     s.sets = ceil_div(tokens, FEW_ROWS);
-    s.wg = group / s.rows * s.split * s.team * s.sets;
+    s.turns = max_u32(s.turns, 1);
+    s.wg = group / s.rows / s.turns * s.split * s.team * s.sets;
     for (; s.wg > most && s.split > 1; s.wg /= 2)
         s.split /= 2;
     for (; s.wg > most; s.wg /= 2)
@@ -85,7 +87,7 @@ static bool is_run(const team_shape *wanted, size_t reduce, size_t turn) {
 }
 
 static uint32_t rows_of_group(const team_shape *s) {
-    return s->wg / (s->split * s->team * s->sets) * s->rows;
+    return s->wg / (s->split * s->team * s->sets) * s->rows * s->turns;
 }
 
 /* W [rows, cols] of one type: on the device, decoded, as a file has it. */
@@ -304,6 +306,7 @@ static void call_project(rig *r, const project_case *c, const team_shape *s, con
         .wg = s->wg,
         .team = s->team,
         .sets = s->sets,
+        .turns = s->turns,
         .shared = is_shared(r, s),
         .normed = c->normed,
         .eps = NORM_EPS,
@@ -458,6 +461,8 @@ void check_project(rig *r) {
           .shape = { .rows = 2, .team = 1 }, .group = 128, .normed = true },
         { q4_k, q8_0, 70, 9, 768, 1, 1, true, "the same of bytes and two matrices",
           .shape = { .rows = 2, .team = 1 }, .group = 128, .normed = true },
+        { q4_k, q8_0, 37, 9, 768, 1, 1, true, "two turns, the last over the end",
+          .shape = { .rows = 2, .split = 2, .turns = 2 }, .group = 32, .normed = true },
         { q8_0, NULL, 1, 0, 32, 1, 1, false, .reason = "the least product" },
     };
     rig_reduce reduces[2];
@@ -533,6 +538,7 @@ static void add_row(rig *r, const add_case *c, const rig_reduce *reduce) {
         .wg = s.wg,
         .team = s.team,
         .sets = s.sets,
+        .turns = s.turns,
         .shared = is_shared(r, &s),
         .bias = c->bias,
         .next = c->next,
@@ -589,6 +595,8 @@ void check_project_add(rig *r) {
           .shape = { .rows = 4, .split = 8, .team = 4 }, .group = 16 },
         { q4_0, 96, 96, 1, 1, true, FORM_Q8, true, "a lane to a row, as on a processor",
           .shape = { .team = 1 }, .group = 64 },
+        { q6_k, 1280, 96, 1, 1, true, FORM_Q8, true, "four turns, the last over the end",
+          .shape = { .ahead = 2, .turns = 4 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, true, FORM_F32, false, "nothing follows, eight rows to a workgroup",
           .shape = { .rows = 2 }, .group = 8, .bias = true },
     };
@@ -695,6 +703,7 @@ static void glu_product_row(rig *r, const glu_product *c, const rig_reduce *redu
         .wg = s.wg,
         .team = s.team,
         .sets = s.sets,
+        .turns = s.turns,
         .shared = is_shared(r, &s),
         .normed = c->normed,
         .eps = NORM_EPS,
@@ -734,6 +743,8 @@ void check_project_glu(rig *r) {
           .shape = { .rows = 2 }, .group = 64 },
         { q4_0, 96, 96, 1, 1, GATED_SILU, true, FORM_Q8, true, "a lane to two rows",
           .shape = { .rows = 2, .team = 1 }, .group = 128 },
+        { q4_k, 1280, 96, 1, 1, GATED_SILU, true, FORM_Q8, true,
+          "four turns, the last over the end", .shape = { .rows = 2, .turns = 4 }, .group = 128 },
         { q4_k, 1280, 96, 16, 13, GATED_SILU, true, FORM_Q8, true, "teams of four, two to a row",
           .shape = { .rows = 4, .split = 2, .team = 4 }, .group = 32 },
         { q4_0, 96, 96, 16, 16, GATED_SILU, true, FORM_F32, true, "eight rows of x to each set",
