@@ -1,8 +1,7 @@
 //! use act
+//! with block_input
 // ready: makes the input of a block out of the residual stream where what went before has not done
-// so (project_add): act = x * w, w the weights of the RMSNorm in front, whose scale the reader
-// finds
-// from the sums of squares.
+// so (project_add, embed).
 //   x [rows, DIM] f32    w [DIM] f32 if WEIGHTED    act [n, DIM] as the part says
 //   squares [n, DIM / 16] f32    DIM a multiple of 32
 //   row i of act and squares is row i of x, or pick[i] if PICK: those whose logits are wanted
@@ -29,16 +28,8 @@ fn ready(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l
         row = pick[group.y];
     }
     var v: array<vec4f, 4>;
-    var sum = 0.0;
     for (var c = 0u; c < 4; c++) {
-        let four = x[row * (DIM / 4) + half * 4 + c];
-        sum += dot(four, four);
-        if (WEIGHTED) {
-            v[c] = four * w[half * 4 + c];
-        } else {
-            v[c] = four;
-        }
+        v[c] = x[row * (DIM / 4) + half * 4 + c];
     }
-    squares[group.y * (DIM / 16) + half] = sum;
-    act_put(group.y, DIM / 32, half, v);
+    put_input(group.y, DIM, half, v);
 }

@@ -177,7 +177,7 @@ static void record_layer(recorder *r, uint32_t layer) {
     const bool few = pass_is_fused(r);
     block_input in;
     const bool attention = few && next_input(r, layer, false, &in);
-    if (attention && (layer == 0 || m->config.n_experts > 0 || !ffn_is_fused(m, layer - 1))) {
+    if (attention && layer > 0 && (m->config.n_experts > 0 || !ffn_is_fused(m, layer - 1))) {
         r->role = "attn qkv";
         op_ready(r, in);
     }
@@ -195,8 +195,11 @@ static void record_layer(recorder *r, uint32_t layer) {
 }
 
 static void record_body(recorder *r) {
+    block_input first;
+    const bool follows = pass_is_fused(r) && next_input(r, 0, false, &first);
+
     r->role = "embed";
-    op_embed(r, r->m->buffers.x, &r->m->weights.embedding);
+    op_embed(r, r->m->buffers.x, &r->m->weights.embedding, follows ? &first : NULL);
     for (uint32_t layer = 0; layer < r->m->config.n_layers; layer++) {
         record_layer(r, layer);
     }

@@ -626,7 +626,15 @@ typedef struct {
     dp_error *err;
 } recorder;
 
-void op_embed(recorder *r, gpu_range x, const weight *table);
+/* What a block reads of the stream where it is fused: through the RMSNorm in front (source NULL: as
+ * it is), in buffers.xn without the norm's scale, as floats or as signed bytes. */
+typedef struct {
+    const vector *norm;
+    bool q8;
+} block_input;
+
+/* With the input of the first block, unless `next` is NULL. */
+void op_embed(recorder *r, gpu_range x, const weight *table, const block_input *next);
 /* y = norm(x) w + bias; RMSNorm takes no bias: NULL or absent. */
 void op_norm(recorder *r, gpu_range y, gpu_range x, const vector *w, const vector *bias);
 /* y += norm(x) w */
@@ -653,12 +661,6 @@ void op_rope(recorder *r, uint32_t layer);
 
 /* ---- of passes of few rows, fused (ops_project.c) ------------------------------------------ */
 
-/* What a block reads: the stream through the RMSNorm in front (source NULL: as it is), in
- * buffers.xn without the norm's scale, as floats or as signed bytes. */
-typedef struct {
-    const vector *norm;
-    bool q8;
-} block_input;
 /* Whether this kind of pass is recorded so: those of few rows. A software GPU spends seconds on
  * each pipeline for several rows, so there it is that of one row alone. */
 bool pass_is_fused(const recorder *r);
@@ -667,7 +669,7 @@ bool attention_is_fused(const dp_model *m, uint32_t layer);
 bool ffn_is_fused(const dp_model *m, uint32_t layer);
 block_input attention_input(const dp_model *m, uint32_t layer);
 block_input ffn_input(const dp_model *m, uint32_t layer);
-/* Makes the input of a block; op_project_add does it by the way. */
+/* Makes the input of a block; op_embed and op_project_add do it by the way. */
 void op_ready(recorder *r, block_input in);
 /* buffers.qkv of buffers.xn. */
 void op_project_qkv(recorder *r, uint32_t layer);

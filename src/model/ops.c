@@ -158,21 +158,33 @@ uint32_t tuned_lanes(recorder *r, const char *name, uint32_t cols,
 
 /* ---- the pass ------------------------------------------------------------------------------ */
 
-void op_embed(recorder *r, gpu_range x, const weight *table) {
+void op_embed(recorder *r, gpu_range x, const weight *table, const block_input *next) {
+    enum { LANES_MOST = 128 };
     const buffers *b = &r->m->buffers;
+    const embed_consts consts = {
+        .k = table->cols,
+        .vocab = table->rows,
+        .scale = r->m->config.embedding_scale,
+        .learned = r->m->weights.positions.source != NULL,
+        .next = next != NULL,
+        .weighted = next != NULL && next->norm->source != NULL,
+        .wg = min_u32(max_u32(power_above(ceil_div(table->cols, 32)), 32), LANES_MOST),
+    };
     for (uint32_t i = 0; i < table->n_parts; i++) {
         const weight_part *part = &table->parts[i];
-        add_call(r, &embed_source, (const gpu_fragment *[]){ weight_fragment(table->type) },
-                 &(embed_consts){ .k = table->cols,
-                                  .vocab = table->rows,
-                                  .scale = r->m->config.embedding_scale,
-                                  .learned = r->m->weights.positions.source != NULL },
+        add_call(r, &embed_source,
+                 (const gpu_fragment *[]){ weight_fragment(table->type),
+                                           act_fragment(next != NULL && next->q8) },
+                 &consts,
                  (gpu_call){
                      .bind = { [0] = part->range,
                                [EMBED_ROWS] = b->rows,
                                [EMBED_COUNTS] = b->counts,
                                [EMBED_POSITIONS] = or_none(r->m, &r->m->weights.positions),
-                               [EMBED_X] = x },
+                               [EMBED_X] = x,
+                               [EMBED_W] = consts.weighted ? next->norm->range : b->none,
+                               [EMBED_SQUARES] = b->squares,
+                               [ACT_F32_ACT] = b->xn },
                      .params = &(embed_params){ .first = part->first, .count = part->rows },
                      .groups = { { .size = SIZE_ROWS } },
                  });

@@ -23,6 +23,9 @@ uint32_t team_lanes(const gpu *g);
 /* Adds a call to the plan; a kernel that could not be had makes the plan fail. */
 void add_call(recorder *r, const gpu_source *source, const gpu_fragment *const *fragments,
               const void *consts, gpu_call call);
+/* Of what a fused product reads, as floats or as signed bytes (ops_project.c). */
+const gpu_fragment *act_fragment(bool q8);
+
 /* What the call costs, by what it binds (cost.c). */
 gpu_cost cost_of_call(const recorder *r, const gpu_source *source,
                       const gpu_fragment *const *fragments, const gpu_call *call);

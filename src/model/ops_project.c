@@ -319,7 +319,7 @@ static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kin
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-static const gpu_fragment *act_fragment(bool q8) {
+const gpu_fragment *act_fragment(bool q8) {
     return q8 ? &act_q8_part : &act_f32_part;
 }
 

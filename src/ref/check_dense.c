@@ -31,7 +31,7 @@ typedef struct {
 } embed_case;
 
 static void embed_row(rig *r, const embed_case *e) {
-    enum { VOCAB = 23, FIRST = 5, COUNT = 13, ROWS = 9, SLOTS = 3, POSITIONS = 14 };
+    enum { VOCAB = 23, FIRST = 5, COUNT = 13, ROWS = 9, SLOTS = 3, POSITIONS = 14, LANES = 32 };
     const rig_format *f = e->format;
     const uint32_t cols = e->cols;
     const float scale = e->scale == 0 ? 1 : e->scale;
@@ -61,13 +61,17 @@ static void embed_row(rig *r, const embed_case *e) {
     const float *positions = rig_normals(r, n_positions, 1);
     rig_output *seen = rig_out(r, counts, SLOTS * VOCAB),
                *x = rig_out(r, NULL, (size_t)ROWS * cols);
-    rig_call(r, &embed_source, (const gpu_fragment *[]){ f->part },
-             &(embed_consts){ .k = cols, .vocab = VOCAB, .scale = scale, .learned = e->learned },
+    rig_output *squares = rig_out(r, NULL, 4), *act = rig_out(r, NULL, 4); /* nothing follows */
+    const embed_consts consts = {
+        .k = cols, .vocab = VOCAB, .scale = scale, .learned = e->learned, .wg = LANES
+    };
+    rig_call(r, &embed_source, (const gpu_fragment *[]){ f->part, &act_f32_part }, &consts,
              (gpu_call){
                  .bind = { table, [EMBED_ROWS] = rig_in(r, rows, sizeof(rows)),
                            [EMBED_COUNTS] = seen->range,
                            [EMBED_POSITIONS] = rig_in(r, positions, n_positions * 4),
-                           [EMBED_X] = x->range },
+                           [EMBED_X] = x->range, [EMBED_W] = rig_in(r, positions, 16),
+                           [EMBED_SQUARES] = squares->range, [ACT_F32_ACT] = act->range },
                  .params = &(embed_params){ .first = FIRST, .count = COUNT },
                  .groups = { { .times = ROWS } },
              });
@@ -88,6 +92,8 @@ static void embed_row(rig *r, const embed_case *e) {
         }
         for (uint32_t i = 0; i < SLOTS * VOCAB; i++)
             rig_bits(r, seen->after[i], counts[i]);
+        rig_kept(r, squares, 0, 4);
+        rig_kept(r, act, 0, 4);
     }
     rig_end(r);
 }

@@ -768,6 +768,77 @@ typedef struct {
     const char *reason;
 } ready_case;
 
+/* Row t of a block's input and its squares, of a row x of the stream. */
+static void expect_input(rig *r, const ready_case *c, size_t t, const float *x, const float *w,
+                         const rig_output *squares, const rig_output *act) {
+    const size_t halves = c->dim / HALF_COLS;
+    for (size_t half = 0; half < halves; half++) {
+        approx v[HALF_COLS];
+        double sum = 0;
+        for (size_t i = 0; i < HALF_COLS; i++) {
+            const size_t at = half * HALF_COLS + i;
+            v[i] = exactly((double)x[at]);
+            if (c->weighted) v[i] = mul_approx(v[i], exactly((double)w[at]));
+            sum += (double)x[at] * (double)x[at];
+        }
+        /* A square, three additions of a dot product, four of their sums; squares that are
+         * subnormal may be flushed, as may their sums. */
+        rig_expect(r, rig_float(squares, t * halves + half), sum, 8 * U * sum + 32 * 0x1p-126);
+        expect_half(r, c->form, act, t, c->dim / UNIT_COLS, half, v);
+    }
+}
+
+/* The same made by embed, of floats as they are. */
+static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
+    enum { POSITION = 3 };
+    char kernel[96];
+    snprintf(kernel, sizeof(kernel), "embed %s", act_parts[c->form]->name);
+    if (!rig_begin(r, kernel, c->reason, "dim %u, rows %u%s, lanes %u", c->dim, c->n,
+                   c->weighted ? ", weighted" : "", lanes)) {
+        return;
+    }
+    const size_t dim = c->dim;
+    const uint32_t vocab = c->n; /* each token once */
+    const uint32_t *tokens = rig_shuffled(r, vocab);
+    const float *w = rig_normals(r, dim, 1);
+    float *table;
+    const gpu_range bytes = rig_weights(r, DTYPE_F32, vocab, c->dim, &table);
+    uint32_t(*rows)[4] = rig_alloc(r, c->n, sizeof *rows), *counts = rig_alloc(r, vocab, 4);
+    for (uint32_t t = 0; t < c->n; t++) {
+        rows[t][0] = tokens[t], rows[t][2] = POSITION;
+        counts[tokens[t]] = REF_SEEN;
+    }
+    rig_output *seen = rig_out(r, rig_alloc(r, vocab, 4), vocab);
+    rig_output *x = rig_out(r, NULL, c->n * dim);
+    rig_output *squares = rig_out(r, NULL, c->n * dim / HALF_COLS);
+    rig_output *act = new_act(r, c->form, c->n, dim);
+    const embed_consts consts = {
+        .k = c->dim, .vocab = vocab, .scale = 1, .next = true, .weighted = c->weighted, .wg = lanes
+    };
+    rig_call(
+        r, &embed_source,
+        (const gpu_fragment *[]){ format_of(DTYPE_F32)->part, act_parts[c->form] }, &consts,
+        (gpu_call){
+            .bind = { bytes, [EMBED_ROWS] = rig_in(r, rows, c->n * sizeof *rows),
+                      [EMBED_COUNTS] = seen->range, [EMBED_POSITIONS] = rig_in(r, w, 16),
+                      [EMBED_X] = x->range, [EMBED_W] = rig_in(r, w, c->weighted ? dim * 4 : 16),
+                      [EMBED_SQUARES] = squares->range, [ACT_F32_ACT] = act->range },
+            .params = &(embed_params){ .first = 0, .count = vocab },
+            .groups = { { .times = c->n } },
+        });
+    if (rig_run(r)) {
+        for (uint32_t t = 0; t < c->n; t++) {
+            const float *row = table + tokens[t] * dim;
+            for (size_t i = 0; i < dim; i++)
+                rig_expect(r, rig_float(x, t * dim + i), (double)row[i], 0);
+            expect_input(r, c, t, row, w, squares, act);
+        }
+        for (uint32_t i = 0; i < vocab; i++)
+            rig_bits(r, seen->after[i], counts[i]);
+    }
+    rig_end(r);
+}
+
 static void ready_row(rig *r, const ready_case *c) {
     enum { ROWS = 7, LANES = 64 };
     char kernel[96];
@@ -795,23 +866,8 @@ static void ready_row(rig *r, const ready_case *c) {
                  .groups = { { .times = ceil_div(c->dim / HALF_COLS, LANES) }, { .times = c->n } },
              });
     if (rig_run(r)) {
-        for (size_t at = 0; at < c->n * dim / HALF_COLS; at++) {
-            const size_t t = at / (dim / HALF_COLS), half = at % (dim / HALF_COLS);
-            const float *from = x + (c->pick ? pick[t] : t) * dim + half * HALF_COLS;
-            approx v[HALF_COLS];
-            double sum = 0;
-            for (size_t i = 0; i < HALF_COLS; i++) {
-                v[i] = exactly((double)from[i]);
-                if (c->weighted) {
-                    v[i] = mul_approx(v[i], exactly((double)w[half * HALF_COLS + i]));
-                }
-                sum += (double)from[i] * (double)from[i];
-            }
-            /* A square, three additions of a dot product, four of their sums; squares that are
-             * subnormal may be flushed, as may their sums. */
-            rig_expect(r, rig_float(squares, at), sum, 8 * U * sum + 32 * 0x1p-126);
-            expect_half(r, c->form, act, t, dim / UNIT_COLS, half, v);
-        }
+        for (uint32_t t = 0; t < c->n; t++)
+            expect_input(r, c, t, x + (c->pick ? pick[t] : t) * dim, w, squares, act);
     }
     rig_end(r);
 }
@@ -828,4 +884,11 @@ void check_ready(rig *r) {
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         ready_row(r, &cases[i]);
+    static const ready_case embedded[] = {
+        { FORM_F32, 1056, 3, true, false, 1, "33 units: one more than lanes" },
+        { FORM_Q8, 1056, 5, true, false, 1, "the first block's bytes" },
+        { FORM_Q8, 96, 7, false, false, 1, "no norm in front" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(embedded); i++)
+        embed_input_row(r, &embedded[i], i == 1 ? 128 : 32);
 }
