@@ -358,13 +358,17 @@ static uint64_t part_bytes(const weight *w) {
     return sum;
 }
 
-/* Sum over the calls of a plan of the bytes and operations that some sizes come to. */
+/* Sum over the calls of a plan of the bytes and operations that some sizes come to. Of the two calls
+ * that attention has in a pass of one row one is run: that for many keys counts. */
 static gpu_cost_term plan_cost(const gpu_plan *p, const gpu_sizes *sizes) {
     gpu_cost_term sum = { 0 };
     for (uint32_t i = 0; i < gpu_plan_n_calls(p); i++) {
-        const gpu_cost_term one = gpu_cost_of(&gpu_plan_call(p, i)->cost, sizes);
-        sum.bytes += one.bytes;
-        sum.flops += one.flops;
+        const gpu_call *call = gpu_plan_call(p, i);
+        const gpu_cost_term one = gpu_cost_of(&call->cost, sizes);
+        if (call->groups[1].size != SIZE_WHOLE) {
+            sum.bytes += one.bytes;
+            sum.flops += one.flops;
+        }
     }
     return sum;
 }

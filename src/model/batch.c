@@ -49,7 +49,9 @@ bool pass_upload(const pass *p, uint32_t flags, uint32_t n_best, dp_error *err) 
 }
 
 gpu_sizes pass_sizes(const pass *p) {
-    const uint32_t splits = attend_splits(&p->m->shapes, p->longest);
+    const shapes *s = &p->m->shapes;
+    const bool whole = p->n_rows == 1 && p->longest <= s->whole;
+    const uint32_t splits = whole ? 1 : attend_splits(s, p->longest);
     return (gpu_sizes){ .n = { [SIZE_ONE] = 1,
                                [SIZE_ROWS] = p->n_rows,
                                [SIZE_OUT] = p->n_out,
@@ -58,7 +60,8 @@ gpu_sizes pass_sizes(const pass *p) {
                                [SIZE_EXPERT_TILES] = expert_tiles_of(&p->m->config, p->n_rows),
                                [SIZE_KEYS] = (uint32_t)min_u64(p->keys, UINT32_MAX),
                                [SIZE_LONGEST] = p->longest,
-                               [SIZE_COMBINE] = splits > 1 ? 1 : 0 } };
+                               [SIZE_COMBINE] = splits > 1 ? 1 : 0,
+                               [SIZE_WHOLE] = whole ? 1 : 0 } };
 }
 
 bool pass_encode(const pass *p, gpu_encoder **e, dp_error *err) {

@@ -10,6 +10,8 @@ enum {
                             whose registers there is room */
     SPLITS_MAX = 64,     /* of attend_combine.wgsl */
     DECODE_HEADS = 4,    /* query heads of a workgroup */
+    WHOLE_HEADS = 2,     /* the same of one row in one span: few workgroups, so smaller ones, */
+    WHOLE_LANES = 256,   /* whose lanes are many, since keys one after the other take time */
     DECODE_AHEAD = 2,    /* keys of a lane whose loads are under way, while two more are used */
     PREFILL_HEADS = 8,
     ROWS_BYTES = 256, /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
@@ -168,6 +170,24 @@ uint32_t attend_splits(const shapes *s, uint32_t longest) {
     return longest <= 2 * s->span ? 1 : min_u32(ceil_div(longest, s->span), s->n_splits);
 }
 
+/* Gives the kernel, whose other constants are there, what it needs to attend to all keys in one
+ * span. False if the device has not got it. */
+static bool attend_as_whole(const dp_model *m, attend_decode_consts *k) {
+    const dp_device_info *info = gpu_info(m->gpu);
+    k->heads = heads_together(&m->config, WHOLE_HEADS);
+    k->wg = min_u32(WHOLE_LANES, info->max_workgroup_lanes);
+    k->one = UINT32_MAX;
+    return info->subgroups && !is_software(m->gpu) &&
+           attend_in_teams(k, info->max_workgroup_memory);
+}
+
+/* Twice as many keys as several rows have in a span at most: its workgroups have twice the lanes,
+ * and each takes half the heads. */
+uint32_t attend_whole_keys(const dp_model *m) {
+    attend_decode_consts k = { .head_dim = m->config.head_dim, .team = team_lanes(m->gpu) };
+    return attend_as_whole(m, &k) ? 4 * m->shapes.span : 0;
+}
+
 bool attend_in_teams(attend_decode_consts *k, uint32_t memory) {
     const uint32_t d8 = ceil_div(k->head_dim, 8);
     k->lanes = power_above(d8);
@@ -276,6 +296,18 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
     return teams && attend_in_teams(k, memory);
 }
 
+/* Of a pass of one row: the call, and its constants, of several spans made into that of one, which
+ * is run where the row has up to shapes.whole keys, or always. */
+static void attend_whole(recorder *r, attend_decode_consts k, const gpu_fragment *const *parts,
+                         gpu_call call, bool always) {
+    const bool fits = attend_as_whole(r->m, &k);
+    assert(fits);
+    (void)fits;
+    call.groups[0].times = k.n_kv * ceil_div(k.group, k.heads);
+    call.groups[1].size = always ? SIZE_ONE : SIZE_WHOLE;
+    add_call(r, &attend_decode_source, parts, &k, call);
+}
+
 static void attend_rows(recorder *r, uint32_t layer) {
     const config *c = &r->m->config;
     const buffers *b = &r->m->buffers;
@@ -311,7 +343,6 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .team = team_lanes(r->m->gpu),
         .ahead = DECODE_AHEAD,
     };
-    const bool teams = choose_lanes(r, &consts, b->att, act == &act_q8_part);
     const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
     const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= consts.one;
     /* the bindings of both kernels are the same */
@@ -325,13 +356,21 @@ static void attend_rows(recorder *r, uint32_t layer) {
                   [ATTEND_DECODE_W] = v.range,
                   [ATTEND_DECODE_SPANS] = b->spans,
                   [ACT_ODD_ACT] = b->att },
+        .params = &(attend_decode_params){ v.first[0], v.first[1], v.first[2] },
         .groups = { { .times = c->n_kv_heads * ceil_div(group, consts.heads) },
                     { .size = one_span ? SIZE_ONE : SIZE_SPLITS },
                     { .size = SIZE_ROWS } },
     };
     const gpu_fragment *const parts[] = { cache_fragment(r->m), act };
+    if (r->kind == PASS_ONE && s->whole > 0) {
+        attend_whole(r, consts, parts, call, one_span);
+        if (one_span) {
+            return;
+        }
+        call.groups[2].size = SIZE_COMBINE; /* one row, of several spans where that is not run */
+    }
+    const bool teams = choose_lanes(r, &consts, b->att, act == &act_q8_part);
     if (teams) {
-        call.params = &(attend_decode_params){ v.first[0], v.first[1], v.first[2] };
         add_call(r, &attend_decode_source, parts, &consts, call);
     } else {
         const attend_decode_tree_consts tree = attend_in_tree(

@@ -265,6 +265,8 @@ void check_decode(rig *r) {
           .rope_dim = 64, .sinks = true, .out = OUT_F32 },
         { 2, 2, 2, 80, 512, 128, 0, 10, ROWS(tiles), .reason = "no RoPE, a soft cap", .fused = true,
           .softcap = 50, .out = OUT_F32 },
+        { 2, 4, 2, 64, UINT32_MAX, 64, 0, 1, ROWS(deep), .reason = "one span of any length",
+          .fused = true, .rope_dim = 64, .wg = 256, .out = OUT_Q8, .gpu = true },
         { 1, 4, 4, 64, 512, 128, 0, 1, ROWS(deep), .reason = "as on a GPU, the next tile",
           .fused = true, .norm = true, .rope_dim = 64, .wg = 256, .out = OUT_Q8, .gpu = true },
     };
