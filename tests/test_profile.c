@@ -358,8 +358,8 @@ static uint64_t part_bytes(const weight *w) {
     return sum;
 }
 
-/* Sum over the calls of a plan of the bytes and operations that some sizes come to. Of the two calls
- * that attention has in a pass of one row one is run: that for many keys counts. */
+/* Sum over the calls of a plan of the bytes and operations that some sizes come to. Of the two
+ * calls that attention may have in a pass of one row one is run: that for many keys counts. */
 static gpu_cost_term plan_cost(const gpu_plan *p, const gpu_sizes *sizes) {
     gpu_cost_term sum = { 0 };
     for (uint32_t i = 0; i < gpu_plan_n_calls(p); i++) {

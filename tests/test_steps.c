@@ -4,7 +4,7 @@
  * stopped in every place of two submits, by every means; tokens, logits and what is drawn next are
  * then those of a session that went by single steps. Equal means to the bit: the kernels are the
  * same. */
-#include "model/model.h"
+#include "model/pass_internal.h"
 #include "tests/test.h"
 
 enum { LENGTH = 11, MORE = 3, STEPS = 3, VOCAB = 320 };
@@ -407,6 +407,71 @@ static void answers_go_on_in_another_session(test *t) {
     dp_model_close(m);
 }
 
+/* 64 tokens by generations of up to 32 steps a submit: 8, 24, 32. */
+static void submits_grow_threefold(test *t) {
+    dp_model *m = open_model(t);
+    if (m == NULL) return;
+    set_stop(t, m, DP_NO_TOKEN);
+    dp_session *s = step_by_step(t, m, &GREEDY, 0, NULL);
+    const dp_generate_options options = { .max_tokens = 64, .steps = 32 };
+    const dp_stats before = *gpu_stats(m->gpu);
+    dp_generate_result r = { 0 };
+    CHECK(t, dp_generate(s, &options, &r, &t->err));
+    CHECK_U64(t, r.n_tokens, 64);
+    CHECK_U64(t, gpu_stats(m->gpu)->submits - before.submits, 3);
+    dp_session_free(s);
+    dp_model_close(m);
+}
+
+/* ---- attention of one row in one span ------------------------------------------------------ */
+
+/* Either the call for one span has workgroups, or those for several and for their joining. */
+static void one_row_has_one_span_or_several(test *t) {
+    static const struct {
+        uint32_t n_rows, longest, whole_keys, splits, combine, whole;
+    } list[] = {
+        { 1, 1, 256, 1, 0, 1 },   { 1, 256, 256, 1, 0, 1 },  { 1, 257, 256, 5, 1, 0 },
+        { 2, 128, 256, 1, 0, 0 }, { 2, 256, 256, 4, 1, 0 },  { 1, 128, 0, 1, 0, 0 },
+        { 1, 129, 0, 3, 1, 0 },   { 1, 2000, 256, 8, 1, 0 },
+    };
+    static dp_model m;
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        test_row(t, "%u rows, %u keys, of %u", list[i].n_rows, list[i].longest, list[i].whole_keys);
+        m.shapes = (shapes){ .span = 64, .n_splits = 8, .whole_keys = list[i].whole_keys };
+        const pass p = { .m = &m, .n_rows = list[i].n_rows, .longest = list[i].longest };
+        const gpu_sizes sizes = pass_sizes(&p);
+        CHECK_U64(t, sizes.n[SIZE_SPLITS], list[i].splits);
+        CHECK_U64(t, sizes.n[SIZE_COMBINE], list[i].combine);
+        CHECK_U64(t, sizes.n[SIZE_WHOLE], list[i].whole);
+    }
+}
+
+/* Also on a software GPU, which has it only if it must. Sums in another order round keys and values
+ * to other half floats here and there. */
+static void one_span_is_as_any(test *t) {
+    enum { KEYS = 70 };
+    dp_model *m = open_model(t);
+    if (m == NULL) return;
+    if (!gpu_info(m->gpu)->subgroups) SKIP(t, "the device has no subgroups");
+    float *rows[2];
+    for (int whole = 0; whole < 2; whole++) {
+        dp_session *s = NULL;
+        rows[whole] = test_floats(t, (size_t)KEYS * VOCAB);
+        m->shapes.whole_keys = whole ? m->shapes.context : 0;
+        CHECK(t, forward_record_again(m, &t->err));
+        CHECK(t, (s = dp_session_new(m, &t->err)) != NULL);
+        for (uint32_t i = 0; i < KEYS && s != NULL; i++) {
+            const dp_token token = 7 + i * 13 % 300;
+            CHECK(t, dp_session_eval(s, &token, 1, &t->err));
+            CHECK(t, dp_session_get_logits(s, rows[whole] + (size_t)i * VOCAB, &t->err));
+        }
+        dp_session_free(s);
+    }
+    CHECK_NMSE(t, rows[1], rows[0], (size_t)KEYS * VOCAB, 1e-8);
+    CHECK(t, memcmp(rows[0], rows[1], KEYS * VOCAB * sizeof *rows[0]) != 0); /* two kernels */
+    dp_model_close(m);
+}
+
 static const test_case cases[] = {
     { "generations run together", generations_run_together },
     { "answers go on in another session", answers_go_on_in_another_session },
@@ -416,6 +481,9 @@ static const test_case cases[] = {
     { "other sessions come between", other_sessions_come_between },
     { "batches over several submits", batches_over_several_submits },
     { "submits and bytes are few", submits_and_bytes_are_few },
+    { "submits grow threefold", submits_grow_threefold },
+    { "one row has one span or several", one_row_has_one_span_or_several },
+    { "one span is as any", one_span_is_as_any },
 };
 
 const test_group steps_tests = { "steps", cases, ARRAY_LEN(cases) };

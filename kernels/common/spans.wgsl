@@ -1,6 +1,6 @@
 // spans: how the keys that a row sees are divided among the workgroups of attend_decode. One span
 // takes up to ONE keys; more are divided evenly over spans of at least SPAN, at most SPLITS of
-// them. It hangs on the row alone, so that a row's result does not depend on its neighbours.
+// them. It hangs on the row and on whether it is the only one (ONE), not on its neighbours.
 struct Spans {
     start: u32, // of the first one, a multiple of PAGE: some of its keys may lie before the window
     per: u32,   // keys to a span, all but the last; a multiple of PAGE unless there is one span

@@ -50,7 +50,7 @@ bool pass_upload(const pass *p, uint32_t flags, uint32_t n_best, dp_error *err) 
 
 gpu_sizes pass_sizes(const pass *p) {
     const shapes *s = &p->m->shapes;
-    const bool whole = p->n_rows == 1 && p->longest <= s->whole;
+    const bool whole = p->n_rows == 1 && p->longest <= s->whole_keys;
     const uint32_t splits = whole ? 1 : attend_splits(s, p->longest);
     return (gpu_sizes){ .n = { [SIZE_ONE] = 1,
                                [SIZE_ROWS] = p->n_rows,

@@ -337,7 +337,7 @@ static bool plan_memory(dp_model *m, const dp_model_options *options, uint32_t e
     }
     m->shapes.int8 = info->int8;
     m->shapes.tile_rows = attend_tile_rows(m);
-    m->shapes.whole = attend_whole_keys(m);
+    m->shapes.whole_keys = attend_whole_keys(m);
     const uint64_t room = gpu_memory_room(m->gpu);
     const uint32_t fit = expert_slots == 0 ? slots_that_fit(m, room) : 0;
     if (fit > 0) {

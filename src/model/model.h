@@ -485,8 +485,8 @@ typedef struct {
     uint32_t n_pages;   /* of the pool; also pages per sequence */
     uint32_t span;      /* keys of a span of attend_decode, at least */
     uint32_t n_splits;  /* spans of a row at most */
-    uint32_t whole;     /* keys up to which a pass of one row attends to them in one span, by a
-                         * kernel of its own; 0: as several rows do */
+    uint32_t whole_keys; /* up to which a pass of one row attends to them in one span, by a call of
+                          * its own; 0: as several rows do */
     uint32_t tile_rows; /* at most, of an entry of buffers.tiles */
     uint32_t n_chunks;  /* of the vocabulary */
     bool f16;           /* KV cache in half floats */
@@ -613,7 +613,7 @@ enum {
     SIZE_KEYS,    /* that all rows see together: of costs only */
     SIZE_LONGEST, /* that the last position sees: of costs only */
     SIZE_COMBINE, /* 0 if no row of the pass has more than one span */
-    SIZE_WHOLE,   /* 1 if it has one row, of up to shapes.whole keys, else 0 */
+    SIZE_WHOLE,   /* 1 if it has one row, of up to shapes.whole_keys keys, else 0 */
 };
 
 /* Where a pass is being recorded. The first failure sticks to the plan. */
@@ -701,7 +701,7 @@ const gpu_fragment *matrix_fragment(const gpu *g);
 /* Keys of a span at least; spans of a row at most, for the context and span of `s`; and of a row
  * that sees `longest` keys. */
 uint32_t attend_span(const config *c);
-/* shapes.whole, of a model whose description and device are there. */
+/* shapes.whole_keys, of a model whose description and device are there. */
 uint32_t attend_whole_keys(const dp_model *m);
 uint32_t attend_splits_max(const shapes *s, const config *c);
 uint32_t attend_splits(const shapes *s, uint32_t longest);

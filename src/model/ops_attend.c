@@ -154,8 +154,8 @@ static uint32_t heads_together(const config *c, uint32_t most) {
 }
 
 /* Keys of a span at least: four rounds of a workgroup of 128 lanes with two keys to a lane. Up to
- * twice as many a workgroup takes alone: what more workgroups would save is less than the dispatch
- * that joins them costs. */
+ * twice as many a workgroup takes alone, of a pass of one row more (attend_whole_keys): what more
+ * workgroups would save is less than the dispatch that joins them costs. */
 uint32_t attend_span(const config *c) {
     return max_u32(1024 / power_above(ceil_div(c->head_dim, 8)), KV_PAGE);
 }
@@ -177,15 +177,14 @@ static bool attend_as_whole(const dp_model *m, attend_decode_consts *k) {
     k->heads = heads_together(&m->config, WHOLE_HEADS);
     k->wg = min_u32(WHOLE_LANES, info->max_workgroup_lanes);
     k->one = UINT32_MAX;
-    return info->subgroups && !is_software(m->gpu) &&
-           attend_in_teams(k, info->max_workgroup_memory);
+    return info->subgroups && attend_in_teams(k, info->max_workgroup_memory);
 }
 
-/* Twice as many keys as several rows have in a span at most: its workgroups have twice the lanes,
- * and each takes half the heads. */
+/* Twice as many keys as several rows have in one span: the workgroups have twice the lanes and half
+ * the heads. On a software GPU shuffles are loops. */
 uint32_t attend_whole_keys(const dp_model *m) {
     attend_decode_consts k = { .head_dim = m->config.head_dim, .team = team_lanes(m->gpu) };
-    return attend_as_whole(m, &k) ? 4 * m->shapes.span : 0;
+    return !is_software(m->gpu) && attend_as_whole(m, &k) ? 4 * m->shapes.span : 0;
 }
 
 bool attend_in_teams(attend_decode_consts *k, uint32_t memory) {
@@ -260,7 +259,9 @@ static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
 uint32_t tuned_keys(const shapes *s) {
     enum { KEYS_MOST = 2048 };
     const uint32_t half = power_above(s->context / 2 + 1); /* a power of two, at most the context */
-    return min_u32(half, KEYS_MOST);
+    /* so many that one row has spans, if it ever has */
+    const uint32_t least = s->context > s->whole_keys ? s->whole_keys + 1 : 1;
+    return max_u32(min_u32(half, KEYS_MOST), least);
 }
 
 /* Gives the kernel its lanes, in one of the shapes that fit. True: attend_decode; else a tree. */
@@ -296,8 +297,13 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
     return teams && attend_in_teams(k, memory);
 }
 
+/* Does what a window sees, from the start of its first page on, always fit `keys`? */
+static bool window_fits(uint32_t window, uint32_t keys) {
+    return window > 0 && window + KV_PAGE <= keys;
+}
+
 /* Of a pass of one row: the call, and its constants, of several spans made into that of one, which
- * is run where the row has up to shapes.whole keys, or always. */
+ * is run where the row has up to shapes.whole_keys, or always. */
 static void attend_whole(recorder *r, attend_decode_consts k, const gpu_fragment *const *parts,
                          gpu_call call, bool always) {
     const bool fits = attend_as_whole(r->m, &k);
@@ -344,7 +350,7 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .ahead = DECODE_AHEAD,
     };
     const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
-    const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= consts.one;
+    const bool one_span = window_fits(consts.window, consts.one);
     /* the bindings of both kernels are the same */
     gpu_call call = {
         .bind = { [0] = b->keys[layer],
@@ -362,9 +368,11 @@ static void attend_rows(recorder *r, uint32_t layer) {
                     { .size = SIZE_ROWS } },
     };
     const gpu_fragment *const parts[] = { cache_fragment(r->m), act };
-    if (r->kind == PASS_ONE && s->whole > 0) {
-        attend_whole(r, consts, parts, call, one_span);
-        if (one_span) {
+    if (r->kind == PASS_ONE && s->whole_keys > 0) {
+        const bool always =
+            s->context <= s->whole_keys || window_fits(consts.window, s->whole_keys);
+        attend_whole(r, consts, parts, call, always);
+        if (always) {
             return;
         }
         call.groups[2].size = SIZE_COMBINE; /* one row, of several spans where that is not run */
