@@ -322,7 +322,7 @@ DP_API bool dp_model_get_dispatch(const dp_model *model, dp_pass pass, uint32_t 
 /* A shape of workgroups that was tried for a matrix product or for attention. */
 typedef struct {
     char product[128]; /* "project q4_k q8 3072x2048 1": kernel, formats, matrix, most rows */
-    char shape[48];    /* "rows 1, split 2, lanes 256, ahead 1" */
+    char shape[64];    /* "rows 1, split 2, lanes 256, ahead 1" */
     dp_pass pass;
     uint32_t calls;  /* in a pass */
     bool is_initial; /* what the product has untuned */

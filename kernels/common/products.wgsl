@@ -3,7 +3,7 @@
 // further on): each takes every LANES-th unit of 32 columns and multiplies it with its rows of x.
 // With one row of x they do so TURNS times, with other rows of W: a workgroup begins and ends once.
 // Weights are bound by reading them, so many of a lane's loads should be under way at once, and
-// sums stay in registers: nothing here is indexed by what a loop counts. Teams beside each other
+// sums stay in registers: none of them is indexed by what a loop counts. Teams beside each other
 // have other rows of W and the same columns of x.
 // AHEAD steps are written out one after the other, so that the loads of all of them may come first.
 // A lane has at most eight rows of x: sums of more leave no registers. For more of them the lanes
@@ -122,7 +122,7 @@ fn put_product(r: u32, sum: f32, lane: u32) {
     }
 }
 
-// Those of the rows from the team's first + r on.
+// The sums for the team's rows r .. r + ROWS of W.
 fn put_products(r: u32, sums: vec4f, lane: u32) {
     put_product(r, sums.x, lane);
     if (ROWS > 1) {

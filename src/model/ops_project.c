@@ -246,9 +246,11 @@ static uint32_t group_rows(const project_shape *s) {
     return s->wg / sharing_lanes(s) * s->rows * s->turns;
 }
 
-/* Does it have lanes for two thirds of the largest devices, 132 multiprocessors of 2,048? */
+/* Does it have lanes for two thirds of the largest device that was measured? */
 static bool fills_devices(const project_shape *s, uint32_t rows) {
-    return (uint64_t)ceil_div(rows, group_rows(s)) * s->wg >= 132 * 2048 * 2 / 3;
+    enum { MULTIPROCESSORS = 132, LANES_EACH = 2048 }; /* of an H200 */
+    const uint64_t lanes = (uint64_t)ceil_div(rows, group_rows(s)) * s->wg;
+    return 3 * lanes >= 2 * MULTIPROCESSORS * LANES_EACH;
 }
 
 /* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each. */
@@ -300,10 +302,12 @@ static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kin
                                   uint32_t least) {
     for (uint32_t i = 0; shape_at(r, kind, q8, i).wg > 0; i++) {
         const project_shape s = fit(r, shape_at(r, kind, q8, i), least);
-        /* Floats take four times the registers of bytes: few lanes, that none lie in memory. */
-        const bool few_lanes = !q8 && r->kind != PASS_ONE;
-        const bool first = s.if_full && !is_software(r->m->gpu) && fills_devices(&s, q->rows);
-        tuned_shape shape = { .which = i, .cost = few_lanes ? s.wg : first ? -1 : (double)i };
+        tuned_shape shape = { .which = i, .cost = i };
+        if (!q8 && r->kind != PASS_ONE) {
+            shape.cost = s.wg; /* floats take four times the registers, which lanes share */
+        } else if (s.if_full && !is_software(r->m->gpu) && fills_devices(&s, q->rows)) {
+            shape.cost = -1; /* before the first */
+        }
         int n = snprintf(shape.name, sizeof shape.name, "rows %u, split %u, lanes %u, ahead %u",
                          s.rows, s.split, s.wg, s.ahead);
         if (s.team != team_lanes(r->m->gpu)) {

@@ -216,6 +216,9 @@ static bool tell_shapes(const tuning *t, const tuned_product *p, const tuned_res
                          .is_right = found->right[i],
                          .is_chosen = i == found->best,
                          .nanoseconds = found->right[i] ? 1e9 * found->seconds[i] : 0 };
+        _Static_assert(sizeof row.product >= TUNED_KEY_BYTES &&
+                           sizeof row.shape >= TUNED_NAME_BYTES,
+                       "names are told whole");
         snprintf(row.product, sizeof row.product, "%s", p->question.key);
         snprintf(row.shape, sizeof row.shape, "%s", p->question.shapes[i].name);
         if (!t->how->each(t->how->user, &row)) {

@@ -788,20 +788,20 @@ static void expect_input(rig *r, const ready_case *c, size_t t, const float *x, 
     }
 }
 
-/* The same made by embed, of floats as they are. */
+/* The same made by embed, of floats times a power of two. */
 static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
     enum { POSITION = 3 };
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "embed %s", act_parts[c->form]->name);
-    if (!rig_begin(r, kernel, c->reason, "dim %u, rows %u%s, lanes %u", c->dim, c->n,
-                   c->weighted ? ", weighted" : "", lanes)) {
+    if (!rig_begin(r, kernel, c->reason, "dim %u, rows %u%s, times %g, lanes %u", c->dim, c->n,
+                   c->weighted ? ", weighted" : "", c->scale, lanes)) {
         return;
     }
     const size_t dim = c->dim;
     const uint32_t vocab = c->n; /* each token once */
     const uint32_t *tokens = rig_shuffled(r, vocab);
     const float *w = rig_normals(r, dim, 1);
-    float *table;
+    float *table, *row = rig_alloc(r, dim, sizeof *row);
     const gpu_range bytes = rig_weights(r, DTYPE_F32, vocab, c->dim, &table);
     uint32_t(*rows)[4] = rig_alloc(r, c->n, sizeof *rows), *counts = rig_alloc(r, vocab, 4);
     for (uint32_t t = 0; t < c->n; t++) {
@@ -812,9 +812,12 @@ static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
     rig_output *x = rig_out(r, NULL, c->n * dim);
     rig_output *squares = rig_out(r, NULL, c->n * dim / HALF_COLS);
     rig_output *act = new_act(r, c->form, c->n, dim);
-    const embed_consts consts = {
-        .k = c->dim, .vocab = vocab, .scale = 1, .next = true, .weighted = c->weighted, .wg = lanes
-    };
+    const embed_consts consts = { .k = c->dim,
+                                  .vocab = vocab,
+                                  .scale = (float)c->scale,
+                                  .next = true,
+                                  .weighted = c->weighted,
+                                  .wg = lanes };
     rig_call(
         r, &embed_source,
         (const gpu_fragment *[]){ format_of(DTYPE_F32)->part, act_parts[c->form] }, &consts,
@@ -828,9 +831,10 @@ static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
         });
     if (rig_run(r)) {
         for (uint32_t t = 0; t < c->n; t++) {
-            const float *row = table + tokens[t] * dim;
-            for (size_t i = 0; i < dim; i++)
+            for (size_t i = 0; i < dim; i++) {
+                row[i] = table[tokens[t] * dim + i] * (float)c->scale;
                 rig_expect(r, rig_float(x, t * dim + i), (double)row[i], 0);
+            }
             expect_input(r, c, t, row, w, squares, act);
         }
         for (uint32_t i = 0; i < vocab; i++)
@@ -887,7 +891,7 @@ void check_ready(rig *r) {
     static const ready_case embedded[] = {
         { FORM_F32, 1056, 3, true, false, 1, "33 units: one more than lanes" },
         { FORM_Q8, 1056, 5, true, false, 1, "the first block's bytes" },
-        { FORM_Q8, 96, 7, false, false, 1, "no norm in front" },
+        { FORM_Q8, 96, 7, false, false, 4, "scaled, no norm in front" },
     };
     for (size_t i = 0; i < ARRAY_LEN(embedded); i++)
         embed_input_row(r, &embedded[i], i == 1 ? 128 : 32);
