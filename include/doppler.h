@@ -546,6 +546,10 @@ typedef struct {
     bool cold;              /* weights and cache rotated through more memory than caches hold */
     double nanoseconds;     /* of one call, the median of several runs of dependent dispatches in
                              * one pass between one pair of timestamps; nothing is subtracted */
+    double in_place_nanoseconds; /* of one call, by what its part of the pass (the layers, or the
+                                  * head) takes less without the calls alike: what they cost where
+                                  * they are, noise included; 0: not measured, for samplers and
+                                  * models with experts */
 } dp_op_time;
 
 /* Times every distinct kernel of the pass that evaluates `n` tokens (at most the model's batch)

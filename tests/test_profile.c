@@ -246,6 +246,15 @@ static void a_call_alone_runs_over_true_copies(test *t) {
     CHECK(t, gpu_plan_time(p.plan, SOURCES, &how, &got, &t->err));
     CHECK_U64(t, got.n_alike, 1);
     CHECK(t, !got.cold && gpu_stats(g)->dispatches - start <= 9);
+    /* and in its place: no time is long enough for more than one turn, then three pairs */
+    const uint64_t alone = gpu_stats(g)->dispatches, n_calls = gpu_plan_n_calls(p.plan);
+    how.most = 0;
+    how.run_ns = 0;
+    CHECK(t, gpu_plan_time(p.plan, 0, &how, &got, &t->err) && got.in_place == 0);
+    CHECK_U64(t, gpu_stats(g)->dispatches - alone, 5);
+    how.in_place = true;
+    CHECK(t, gpu_plan_time(p.plan, 0, &how, &got, &t->err) && got.in_place != 0);
+    CHECK_U64(t, gpu_stats(g)->dispatches - alone, 5 + 5 + 7 * n_calls - 3 * SOURCES);
     how.sizes.n[3] = 0; /* of size zero */
     const uint64_t all = gpu_stats(g)->dispatches;
     CHECK(t, gpu_plan_time(p.plan, SOURCES, &how, &got, &t->err));
@@ -500,6 +509,7 @@ static void check_ops(test *t, const dp_model *m, const dp_op_time *ops, size_t 
         CHECK(t, ops[i].nanoseconds > 0 && ops[i].n_timed > 0 && ops[i].calls > 0);
         CHECK(t, ops[i].kernel[0] != '\0' && ops[i].groups[0] > 0);
         CHECK(t, ops[i].phase == (sampler ? DP_PHASE_DECODE : DP_PHASE_PREFILL));
+        CHECK(t, (ops[i].in_place_nanoseconds == 0) == (strcmp(ops[i].role, "sampler") == 0));
     }
 }
 

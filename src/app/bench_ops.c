@@ -21,11 +21,11 @@ typedef struct {
 } op_line;
 
 /* Columns of csv and json; NaN: none. */
-enum { N_NUMBERS = 16 };
+enum { N_NUMBERS = 17 };
 static const char *const number_names[N_NUMBERS] = {
     "n_rows",       "n_depth",     "calls",       "matrix_rows", "matrix_cols", "groups",
     "n_timed",      "us",          "us_per_pass", "bytes",       "flops",       "gb_per_s",
-    "percent_read", "gflop_per_s", "percent_fma", "limit_us",
+    "percent_read", "gflop_per_s", "percent_fma", "limit_us",    "us_in_place",
 };
 
 static double limit_us(const op_line *l) {
@@ -55,6 +55,7 @@ static void fill_numbers(const op_line *l, double v[N_NUMBERS]) {
         gflop,
         1e11 * gflop / l->peaks->flops_per_second,
         limit_us(l),
+        op->in_place_nanoseconds != 0 ? 1e-3 * op->in_place_nanoseconds : NAN,
     };
     memcpy(v, numbers, sizeof(numbers));
 }
@@ -95,17 +96,18 @@ static void add_op_csv(buf *b, const op_line *l) {
 
 static void add_op_markdown(buf *b, const op_line *l) {
     double v[N_NUMBERS];
-    char shape[32] = "-", limit[32] = "-";
+    char shape[32] = "-", limit[32] = "-", place[32] = "-";
     const dp_op_time *op = l->op;
     fill_numbers(l, v);
     if (op->rows > 0) snprintf(shape, sizeof(shape), "%" PRIu32 "x%" PRIu32, op->rows, op->cols);
     if (!isnan(limit_us(l))) snprintf(limit, sizeof(limit), "%.2f", limit_us(l));
+    if (!isnan(v[16])) snprintf(place, sizeof(place), "%.2f", v[16]);
     buf_printf(b,
                "| %s | %s | %s | %s | %" PRIu32 " | %" PRIu32 "x%" PRIu32 "x%" PRIu32
-               " | %.2f | %.1f | %.3f | %.1f | %.1f | %.0f | %.1f | %s | %s%s |\n",
+               " | %.2f | %s | %.1f | %.3f | %.1f | %.1f | %.0f | %.1f | %s | %s%s |\n",
                phase_name(op->phase), op->role, op->kernel, shape, op->calls, op->groups[0],
-               op->groups[1], op->groups[2], v[7], v[8], 1e-6 * v[9], v[11], v[12], v[13], v[14],
-               limit, verdict(l), op->cold ? "" : ", warm");
+               op->groups[1], op->groups[2], v[7], place, v[8], 1e-6 * v[9], v[11], v[12], v[13],
+               v[14], limit, verdict(l), op->cold ? "" : ", warm");
 }
 
 static void add_op_heading(buf *b, ops_format format, const dp_device_peaks *peaks) {
@@ -120,9 +122,10 @@ static void add_op_heading(buf *b, ops_format format, const dp_device_peaks *pea
         buf_printf(b,
                    "Measured: reading %.1f GB/s, f32 %.1f GFLOP/s, an empty dispatch %.2f us, in a "
                    "pass of its own %.2f us.\n\n"
-                   "| phase | role | kernel | matrix | calls | groups | us | us a pass | MB | GB/s "
+                   "| phase | role | kernel | matrix | calls | groups | us | in place | us a pass "
+                   "| MB | GB/s "
                    "| %% of read | GFLOP/s | %% of fma | limit us | |\n"
-                   "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
+                   "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
                    1e-9 * peaks->bytes_per_second, 1e-9 * peaks->flops_per_second,
                    1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns);
     }
@@ -163,8 +166,8 @@ static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uin
     }
     if (format == OPS_MD) {
         buf_printf(out,
-                   "| all | %" PRIu64 " row%s at %" PRIu64 " | | | | | | %.1f | | | | | | | |\n", n,
-                   plural(n), depth, 1e-3 * sum);
+                   "| all | %" PRIu64 " row%s at %" PRIu64 " | | | | | | | %.1f | | | | | | | |\n",
+                   n, plural(n), depth, 1e-3 * sum);
     }
     return true;
 }

@@ -293,6 +293,7 @@ typedef struct {
     uint64_t bytes, flops;
     bool cold;
     double nanoseconds;
+    double in_place; /* nanoseconds, if asked for */
 } gpu_op_time;
 /* Is call i the first of those alike? */
 bool gpu_plan_is_first(const gpu_plan *p, uint32_t i);
@@ -301,6 +302,7 @@ typedef struct {
     uint32_t most; /* dispatches that run in all, at least 5; 0: as many as it takes */
     uint64_t cold; /* bytes that are to be read in turn, as far as there is room; 0: as it is */
     double run_ns; /* what a run is to take about: longer ones are steadier */
+    bool in_place; /* also in the plan: it runs as a whole, with and without these calls */
 } gpu_time_options;
 /* Times call i and those alike as dp_op_time says, over buffers as they are. No encoder is open. It
  * waits. DP_E_UNSUPPORTED without profile. */

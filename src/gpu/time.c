@@ -1,4 +1,5 @@
-/* time: one call of a plan alone, on its real shape, as often as it takes to measure it.
+/* time: one call of a plan alone, on its real shape, as often as it takes to measure it; and in its
+ * place, by what the plan takes less without it.
  *
  * All calls alike (one to a layer, mostly) run in turn, each waiting for the one before as in a
  * real pass, inside one compute pass between one pair of timestamps. What differs from layer to
@@ -126,6 +127,18 @@ static bool make_copies(timing *t, uint64_t own, uint64_t cold, dp_error *err) {
     return scope_end(g, scopes, err);
 }
 
+/* Submits what profile_alone began, waits, and says what one of its n parts took. */
+static bool end_alone(gpu *g, gpu_encoder *e, uint32_t n, double *ns, dp_error *err) {
+    gpu_ticket ticket = 0;
+    bool ok = gpu_submit(e, &ticket, err);
+    if (ok) {
+        gpu_wait(g, ticket);
+        ok = gpu_collect(g, ticket, NULL, 0, err);
+    }
+    *ns = (double)profile_alone_end(g) / n;
+    return ok;
+}
+
 /* The next `n` dispatches of the rotation, and what one takes. */
 static bool run_rotation(timing *t, uint32_t n, const gpu_sizes *sizes, double *ns, dp_error *err) {
     gpu *g = t->p->g;
@@ -137,14 +150,7 @@ static bool run_rotation(timing *t, uint32_t n, const gpu_sizes *sizes, double *
         encode_step(e, t->p, call, original ? t->p->steps[call].data : t->groups[at - t->n], sizes);
         t->next = (at + 1) % (t->n * (t->n_copies + 1));
     }
-    gpu_ticket ticket = 0;
-    bool ok = gpu_submit(e, &ticket, err);
-    if (ok) {
-        gpu_wait(g, ticket);
-        ok = gpu_collect(g, ticket, NULL, 0, err);
-    }
-    *ns = (double)profile_alone_end(g) / n;
-    return ok;
+    return end_alone(g, e, n, ns, err);
 }
 
 static int compare_times(const void *a, const void *b) {
@@ -195,6 +201,44 @@ static bool time_calls(timing *t, const gpu_time_options *how, gpu_op_time *out,
     return true;
 }
 
+/* Turns of the plan, without the calls that are timed if `without`; what one takes. */
+static bool run_plan_turns(const timing *t, uint32_t n, bool without, const gpu_sizes *sizes,
+                           double *ns, dp_error *err) {
+    gpu_plan *p = t->p;
+    profile_alone(p->g, false);
+    gpu_encoder *e = gpu_begin(p->g);
+    for (uint32_t turn = 0; turn < n; turn++) {
+        uint32_t at = 0;
+        for (uint32_t i = 0; i < p->n && e->commands != NULL; i++) {
+            const bool timed = at < t->n && t->calls[at] == i;
+            at += timed;
+            if (!(timed && without)) encode_step(e, p, i, p->steps[i].data, sizes);
+        }
+    }
+    return end_alone(p->g, e, n, ns, err);
+}
+
+/* By pairs of runs, since a clock may change from one to the next. */
+static bool time_in_place(const timing *t, const gpu_time_options *how, gpu_op_time *out,
+                          dp_error *err) {
+    const uint32_t most = max_u32(DISPATCHES_MAX / t->p->n, 1);
+    double once, less[RUNS];
+    if (!run_plan_turns(t, 1, false, &how->sizes, &once, err)) return false;
+    const double wanted = how->run_ns / (once > 1 ? once : 1);
+    const uint32_t n = wanted < 1 ? 1 : wanted > most ? most : (uint32_t)wanted;
+    for (int i = 0; i < RUNS; i++) {
+        double with, without;
+        if (!run_plan_turns(t, n, false, &how->sizes, &with, err) ||
+            !run_plan_turns(t, n, true, &how->sizes, &without, err)) {
+            return false;
+        }
+        less[i] = (with - without) / t->n;
+    }
+    qsort(less, RUNS, sizeof(less[0]), compare_times);
+    out->in_place = less[RUNS / 2];
+    return true;
+}
+
 bool gpu_plan_time(gpu_plan *p, uint32_t i, const gpu_time_options *how, gpu_op_time *out,
                    dp_error *err) {
     gpu *g = p->g;
@@ -210,7 +254,8 @@ bool gpu_plan_time(gpu_plan *p, uint32_t i, const gpu_time_options *how, gpu_op_
         if (are_alike(&p->calls[i], &p->calls[j])) t->calls[t->n++] = j;
     }
     const dp_profile_mode mode = gpu_profile_mode(g, DP_PROFILE_STEPS);
-    const bool ok = time_calls(t, how, out, err);
+    bool ok = time_calls(t, how, out, err);
+    if (ok && how->in_place && out->n_timed > 0) ok = time_in_place(t, how, out, err);
     (void)gpu_profile_mode(g, mode);
     for (uint32_t j = 0; j < t->n_copies * t->n; j++) {
         if (t->groups[j] != NULL) g->api.BindGroupRelease(t->groups[j]);

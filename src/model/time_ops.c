@@ -29,7 +29,10 @@ static bool time_call(op_timer *t, gpu_plan *plan, uint32_t i, dp_phase phase, u
     const gpu_call *call = gpu_plan_call(plan, i);
     gpu_op_time got;
     const bool cpu = strcmp(gpu_info(m->gpu)->type, "cpu") == 0;
+    /* without a call the router's choices would be anything, and its readers' places with them */
+    const bool in_place = most == 0 && m->config.n_experts == 0;
     const gpu_time_options how = { .sizes = m->latest.sizes,
+                                   .in_place = in_place,
                                    .most = most,
                                    .cold = cpu ? 0 : COLD_BYTES,
                                    .run_ns = cpu ? 1e6 : 15e6 };
@@ -46,7 +49,8 @@ static bool time_call(op_timer *t, gpu_plan *plan, uint32_t i, dp_phase phase, u
                             .flops = got.flops,
                             .n_timed = got.n_timed,
                             .cold = got.cold,
-                            .nanoseconds = got.nanoseconds };
+                            .nanoseconds = got.nanoseconds,
+                            .in_place_nanoseconds = got.in_place };
         snprintf(op->role, sizeof op->role, "%s", call->label != NULL ? call->label : "");
         snprintf(op->kernel, sizeof op->kernel, "%s", gpu_kernel_name(call->kernel));
     }

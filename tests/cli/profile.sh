@@ -78,6 +78,7 @@ json 'all(o["us"] > 0 and o["n_timed"] > 0 and o["calls"] > 0 for o in d) and
     {"attn qkv", "attn", "attn out", "ffn down", "head", "embed"} <=
         {o["role"] for o in d if o["phase"] == "prefill"} and
     all(o["verdict"] == "-" and o["limit_us"] is None for o in d if o["phase"] == "prefill") and
+    all((o["us_in_place"] is None) == (o["role"] == "sampler") for o in d) and
     all(o["verdict"] == ("ok" if o["us"] <= o["limit_us"] else "over") for o in d
         if o["phase"] == "decode") and
     [(o["matrix_rows"], o["matrix_cols"]) for o in d if o["role"] == "head" and o["flops"]
