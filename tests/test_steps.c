@@ -3,7 +3,7 @@
  * A small model answers by submits of a few steps, the next queued before the last is read, and is
  * stopped in every place of two submits, by every means; tokens, logits and what is drawn next are
  * then those of a session that went by single steps. Equal means to the bit: the kernels are the
- * same. */
+ * same. At the end what a step's one row has of its own, attention in one span. */
 #include "model/pass_internal.h"
 #include "tests/test.h"
 

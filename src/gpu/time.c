@@ -127,6 +127,12 @@ static bool make_copies(timing *t, uint64_t own, uint64_t cold, dp_error *err) {
     return scope_end(g, scopes, err);
 }
 
+/* How many of what took `once` nanoseconds make a run of run_ns, 1 to `most`. */
+static uint32_t repeats(double run_ns, double once, uint32_t most) {
+    const double wanted = run_ns / (once > 1 ? once : 1);
+    return wanted < 1 ? 1 : wanted > most ? most : (uint32_t)wanted;
+}
+
 /* Submits what profile_alone began, waits, and says what one of its n parts took. */
 static bool end_alone(gpu *g, gpu_encoder *e, uint32_t n, double *ns, dp_error *err) {
     gpu_ticket ticket = 0;
@@ -169,8 +175,7 @@ static bool run_all_rotations(timing *t, const gpu_time_options *how, gpu_op_tim
     if (!run_rotation(t, 1, sizes, &once, err)) return false;
     const uint32_t n_warm = min_u32(limit, once > how->run_ns / 16 ? 1 : 16);
     if (!run_rotation(t, n_warm, sizes, &once, err)) return false;
-    const double wanted = how->run_ns / (once > 1 ? once : 1);
-    const uint32_t n = wanted < 1 ? 1 : wanted > limit ? limit : (uint32_t)wanted;
+    const uint32_t n = repeats(how->run_ns, once, limit);
     for (int i = 0; i < RUNS; i++) {
         if (!run_rotation(t, n, sizes, &ns[i], err)) return false;
     }
@@ -221,11 +226,9 @@ static bool run_plan_turns(const timing *t, uint32_t n, bool without, const gpu_
 /* By pairs of runs, since a clock may change from one to the next. */
 static bool time_in_place(const timing *t, const gpu_time_options *how, gpu_op_time *out,
                           dp_error *err) {
-    const uint32_t most = max_u32(DISPATCHES_MAX / t->p->n, 1);
     double once, less[RUNS];
     if (!run_plan_turns(t, 1, false, &how->sizes, &once, err)) return false;
-    const double wanted = how->run_ns / (once > 1 ? once : 1);
-    const uint32_t n = wanted < 1 ? 1 : wanted > most ? most : (uint32_t)wanted;
+    const uint32_t n = repeats(how->run_ns, once, max_u32(DISPATCHES_MAX / t->p->n, 1));
     for (int i = 0; i < RUNS; i++) {
         double with, without;
         if (!run_plan_turns(t, n, false, &how->sizes, &with, err) ||

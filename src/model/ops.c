@@ -184,7 +184,9 @@ void op_embed(recorder *r, gpu_range x, const weight *table, const block_input *
                                [EMBED_X] = x,
                                [EMBED_W] = consts.weighted ? next->norm->range : b->none,
                                [EMBED_SQUARES] = b->squares,
-                               [ACT_F32_ACT] = next != NULL ? b->xn : b->spans }, /* or none */
+                               /* not written unless something follows; spans are no activations,
+                                * whose bytes count */
+                               [ACT_F32_ACT] = next != NULL ? b->xn : b->spans },
                      .params = &(embed_params){ .first = part->first, .count = part->rows },
                      .groups = { { .size = SIZE_ROWS } },
                  });

@@ -252,8 +252,7 @@ static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
     if (!pass_is_fused(r) || !attention_is_fused(m, layer)) {
         return &act_odd_part;
     }
-    const bool bytes = m->shapes.int8 && dtype_is_quantised(m->weights.layers[layer].o.type);
-    return bytes ? &act_q8_part : &act_f32_part;
+    return act_fragment(m->shapes.int8 && dtype_is_quantised(m->weights.layers[layer].o.type));
 }
 
 uint32_t tuned_keys(const shapes *s) {
@@ -295,11 +294,6 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
     }
     k->wg = q.n > 0 ? tuned_choice(r, &q)->which : list[0];
     return teams && attend_in_teams(k, memory);
-}
-
-/* Does what a window sees, from the start of its first page on, always fit `keys`? */
-static bool window_fits(uint32_t window, uint32_t keys) {
-    return window > 0 && window + KV_PAGE <= keys;
 }
 
 /* Of a pass of one row: the call, and its constants, of several spans made into that of one, which
@@ -350,7 +344,9 @@ static void attend_rows(recorder *r, uint32_t layer) {
         .ahead = DECODE_AHEAD,
     };
     const gpu_range rows = gpu_part(b->rows, 0, ROWS_BYTES);
-    const bool one_span = window_fits(consts.window, consts.one);
+    const bool alone = r->kind == PASS_ONE && s->whole_keys > 0;
+    const uint32_t one = alone ? s->whole_keys : consts.one;
+    const bool one_span = consts.window > 0 && consts.window + KV_PAGE <= one;
     /* the bindings of both kernels are the same */
     gpu_call call = {
         .bind = { [0] = b->keys[layer],
@@ -368,9 +364,8 @@ static void attend_rows(recorder *r, uint32_t layer) {
                     { .size = SIZE_ROWS } },
     };
     const gpu_fragment *const parts[] = { cache_fragment(r->m), act };
-    if (r->kind == PASS_ONE && s->whole_keys > 0) {
-        const bool always =
-            s->context <= s->whole_keys || window_fits(consts.window, s->whole_keys);
+    if (alone) {
+        const bool always = one_span || s->context <= s->whole_keys;
         attend_whole(r, consts, parts, call, always);
         if (always) {
             return;

@@ -790,7 +790,6 @@ static void expect_input(rig *r, const ready_case *c, size_t t, const float *x, 
 
 /* The same made by embed, of floats times a power of two. */
 static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
-    enum { POSITION = 3 };
     char kernel[96];
     snprintf(kernel, sizeof(kernel), "embed %s", act_parts[c->form]->name);
     if (!rig_begin(r, kernel, c->reason, "dim %u, rows %u%s, times %g, lanes %u", c->dim, c->n,
@@ -805,7 +804,7 @@ static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
     const gpu_range bytes = rig_weights(r, DTYPE_F32, vocab, c->dim, &table);
     uint32_t(*rows)[4] = rig_alloc(r, c->n, sizeof *rows), *counts = rig_alloc(r, vocab, 4);
     for (uint32_t t = 0; t < c->n; t++) {
-        rows[t][0] = tokens[t], rows[t][2] = POSITION;
+        rows[t][0] = tokens[t];
         counts[tokens[t]] = REF_SEEN;
     }
     rig_output *seen = rig_out(r, rig_alloc(r, vocab, 4), vocab);
