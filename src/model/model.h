@@ -852,9 +852,10 @@ struct chain {
     double last_read;
 };
 
-/* A submit has at most so many times the steps of the one before: the device runs these while the
- * host encodes those, which takes about a quarter of the time that they will run. */
-enum { STEPS_GROWTH = 3 };
+/* The first of many submits is short, so that the device begins early, and each has at most so many
+ * times the steps of the one before: the device runs these while the host encodes those, which
+ * takes up to half of the time that they will run. */
+enum { STEPS_FIRST = 4, STEPS_GROWTH = 2 };
 
 /* At most DECODE_ROWS sessions, all with logits. */
 bool chain_begin(chain *c, dp_session *const *sessions, size_t n, bool ignore_stops,

@@ -185,7 +185,7 @@ static uint32_t choose_steps(const dp_scheduler *s) {
     if (!chosen) {
         most = choose_by_pace(s);
     } else if (s->last_part == 0 && most >= STEPS_MANY) {
-        most /= STEPS_GROWTH + 1;
+        most = STEPS_FIRST;
     }
     if (s->last_part > 0) {
         most = min_u32(most, STEPS_GROWTH * s->last_part);

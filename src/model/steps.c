@@ -367,11 +367,12 @@ void chain_end(chain *c) {
     c->sent = c->read = c->kept = c->ahead = 0;
 }
 
-/* Steps of the next submit: a few to begin with, so that the device has something to do while the
- * rest is encoded. */
+/* Steps of the next submit. */
 static uint32_t next_steps(uint32_t n_steps, uint32_t sent, uint32_t before) {
     const uint32_t left = n_steps - sent;
-    const uint32_t fit = n_steps <= 32 ? n_steps : before == 0 ? 8 : STEPS_GROWTH * before;
+    const uint32_t fit = n_steps <= 32 ? n_steps
+                         : before == 0 ? STEPS_FIRST
+                                       : STEPS_GROWTH * before;
     return min_u32(min_u32(fit, DP_STEPS_MAX), left);
 }
 
