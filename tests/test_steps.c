@@ -284,8 +284,8 @@ static void batches_over_several_submits(test *t) {
     dp_model_close(m);
 }
 
-/* 128 tokens: submits of 4, 8, 16, 32, 64 and 4, a count each and four bytes a token; streamed: no more than 8 bytes a
- * token even if each comes alone. */
+/* 128 tokens: submits of 4, 8, 16, 32, 64 and 4, a count each and four bytes a token; streamed: no
+ * more than 8 bytes a token even if each comes alone. */
 static void submits_and_bytes_are_few(test *t) {
     dp_model *m = open_model(t);
     if (m == NULL) return;
