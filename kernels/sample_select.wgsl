@@ -4,10 +4,11 @@
 // be drawn, and the winner of the race among those.
 //   found as sample_draw wrote it    z [n, VOCAB] f32, read if the list is
 //   not all    won [n, CHUNKS], of which the first becomes the winner
-// Exact, without sorting: a radix search over the order-preserving bits of z, eight bits a pass,
-// for the largest key whose tokens at or above it reach a target: k tokens, or the share p of the
-// probability of what top-k left. Probabilities are counted in 2^-30 of the whole vocabulary's, so
-// that sums do not depend on the order. Ties are kept.
+// Exact, without sorting: the largest key, the order-preserving bits of z, is looked for whose
+// tokens at or above it reach a target: k tokens, or the share p of the probability of what top-k
+// left. The tokens of a short list are compared with one another; else it is a radix search, eight
+// bits a pass. Probabilities are counted in 2^-30 of the whole vocabulary's, so that sums do not
+// depend on the order. Ties are kept.
 // One workgroup per answer: grid (1, n). Nothing to do for samplers without top-k and top-p.
 override VOCAB: u32;
 override CHUNKS: u32;
@@ -19,6 +20,10 @@ override WG: u32;
 @group(0) @binding(3) var<storage, read> found: array<vec2u>;
 @group(0) @binding(4) var<storage, read_write> won: array<vec4u>;
 
+const FEW = 256u; // tokens that are compared with one another, at most
+
+var<workgroup> few: array<vec2u, FEW>; // (key, weight) of a short list
+var<workgroup> reached: atomic<u32>;       // the largest key of it that reaches the target
 var<workgroup> bins: array<atomic<u32>, 256>;
 var<workgroup> sixteens: array<atomic<u32>, 16>; // sums of 16 bins
 var<workgroup> hit: u32;                         // the bin that holds the threshold
@@ -49,13 +54,55 @@ fn float_of(key: u32) -> f32 {
     return bitcast<f32>(key ^ select(0xffffffffu, 0x80000000u, (key & 0x80000000u) != 0));
 }
 
+fn weight_of(bits: u32, top: f32, scale: f32) -> u32 {
+    return select(1, u32(exp(bitcast<f32>(bits) - top) * scale), scale > 0);
+}
+
+// Of what weighs `all`.
+fn wanted(all: u32, target_in: u32, share: f32) -> u32 {
+    return min(select(target_in, max(1u, u32(ceil(share * f32(all)))), target_in == 0), all);
+}
+
+// threshold of a short list.
+fn short_threshold(n: u32, list: u32, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
+                   share: f32) -> u32 {
+    if (lane == 0) {
+        atomicStore(&reached, 0);
+    }
+    for (var i = lane; i < n; i += WG) {
+        let bits = found[list + i].x;
+        let key = key_of(bits);
+        few[i] = vec2u(key, select(0, weight_of(bits, top, scale), key >= low));
+    }
+    workgroupBarrier();
+    for (var i = lane; i < n; i += WG) {
+        let key = few[i].x;
+        var all = 0u;
+        var here = 0u; // at or above it
+        for (var j = 0u; j < n; j++) {
+            all += few[j].y;
+            here += select(0, few[j].y, few[j].x >= key);
+        }
+        if (here >= wanted(all, target_in, share)) {
+            atomicMax(&reached, key);
+        }
+    }
+    workgroupBarrier();
+    let key = atomicLoad(&reached);
+    workgroupBarrier(); // before the next one begins
+    return key;
+}
+
 // The largest key whose tokens at or above it weigh `target` in all, or `share` of everything if
 // target is 0, among those with key >= low. A token weighs 1 if scale is 0, else exp(z - top) *
 // scale.
 fn threshold(a: Items, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
              share: f32) -> u32 {
+    if (a.listed && a.n <= FEW) {
+        return short_threshold(a.n, a.list, lane, low, top, scale, target_in, share);
+    }
     var prefix = 0u;
-    var want = target_in;
+    var want = 0u;
     for (var shift = 24u; ; shift -= 8) {
         for (var i = lane; i < 256; i += WG) {
             atomicStore(&bins[i], 0);
@@ -72,7 +119,7 @@ fn threshold(a: Items, lane: u32, low: u32, top: f32, scale: f32, target_in: u32
             // the bits above the current eight must be those found before
             let known = (shift + 8) & 31;
             if (key >= low && (shift == 24 || (key >> known) == (prefix >> known))) {
-                let weight = select(1, u32(exp(bitcast<f32>(bits) - top) * scale), scale > 0);
+                let weight = weight_of(bits, top, scale);
                 if (weight > 0) {
                     atomicAdd(&bins[(key >> shift) & 255], weight);
                     atomicAdd(&sixteens[(key >> (shift + 4)) & 15], weight);
@@ -85,10 +132,7 @@ fn threshold(a: Items, lane: u32, low: u32, top: f32, scale: f32, target_in: u32
             for (var i = 0u; i < 16; i++) {
                 all += atomicLoad(&sixteens[i]);
             }
-            if (target_in == 0) {
-                want = max(1u, u32(ceil(share * f32(all))));
-            }
-            want = min(want, all);
+            want = wanted(all, target_in, share);
         }
         for (var bin = lane; bin < 256; bin += WG) {
             var above = 0u; // the weight of higher bins
