@@ -88,6 +88,8 @@ typedef struct {
     uint64_t max_binding; /* at most this many bytes in one binding; 0: the adapter's limit */
     uint64_t max_memory;  /* at most this many bytes on the device; 0: what the device grants */
     bool profile;         /* time every kernel (slower: one compute pass each) */
+    bool checks;          /* WebGPU keeps its own checks of calls and of kernels' indices, which the
+                           * library does without: slower, to look for a fault */
     dp_log_fn *log;       /* NULL: silent */
     void *log_user;
 } dp_device_options;

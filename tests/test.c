@@ -222,6 +222,7 @@ dp_device_options test_device_options(void) {
         .adapter = test_option("device"),
         .no_f16 = test_option("no-f16") != NULL,
         .no_subgroups = test_option("no-subgroups") != NULL,
+        .checks = test_option("checks") != NULL,
     };
 }
 

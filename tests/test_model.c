@@ -23,16 +23,17 @@
 
 /* ---- devices and models -------------------------------------------------------------------- */
 
-enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_COUNT };
-static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither" };
-static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3 };
+enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_CHECKS };
+static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither", "with checks" };
+static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3, 2e-2 };
 static const double INT8_WORST = 0.25, INT8_MEAN = 5e-2;
 
 static dp_device *open_tier(test *t, int tier) {
     dp_device_options options = test_device_options();
     options.no_f16 |= tier == TIER_F32 || tier == TIER_PLAIN;
-    options.no_subgroups |= tier >= TIER_NO_SUBGROUPS;
-    options.no_int8 = tier >= TIER_NO_SUBGROUPS || test_option("no-int8") != NULL;
+    options.no_subgroups |= tier == TIER_NO_SUBGROUPS || tier == TIER_PLAIN;
+    options.checks |= tier == TIER_CHECKS;
+    options.no_int8 = tier == TIER_NO_SUBGROUPS || tier == TIER_PLAIN || test_option("no-int8") != NULL;
     return dp_device_open(&options, &t->err);
 }
 
@@ -66,12 +67,17 @@ static void *open_plain(test *t) {
     return open_tier(t, TIER_PLAIN);
 }
 
+static void *open_checks(test *t) {
+    return open_tier(t, TIER_CHECKS);
+}
+
 static void close_device(void *device) {
     dp_device_close(device);
 }
 
 static dp_device *device_of(test *t, int tier) {
-    static void *(*const open[])(test *) = { open_full, open_f32, open_no_subgroups, open_plain };
+    static void *(*const open[])(test *) = { open_full, open_f32, open_no_subgroups, open_plain,
+                                            open_checks };
     return test_shared(t, TIER_NAMES[tier], open[tier], close_device);
 }
 
@@ -328,6 +334,10 @@ static void models_match_without_subgroups(test *t) {
 
 static void models_match_with_neither(test *t) {
     check_models(t, TIER_PLAIN);
+}
+
+static void models_match_with_checks(test *t) {
+    check_models(t, TIER_CHECKS);
 }
 
 /* ---- families ------------------------------------------------------------------------------ */
@@ -1229,6 +1239,7 @@ static const test_case cases[] = {
     { "models match transformers without f16", models_match_without_f16 },
     { "models match transformers without subgroups", models_match_without_subgroups },
     { "models match transformers with neither", models_match_with_neither },
+    { "models match transformers under WebGPU's checks", models_match_with_checks },
     { "families match transformers", families_match_as_they_are },
     { "families match transformers without subgroups", families_match_without_subgroups },
     { "families match transformers with neither", families_match_with_neither },

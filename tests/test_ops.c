@@ -68,6 +68,18 @@ static void without_f16_and_subgroups(test *t) {
     on_a_lesser_device(t, true);
 }
 
+/* On a device that keeps WebGPU's checks, which clamp indices and zero workgroup memory: a kernel
+ * that needed either would differ between the two. */
+static void with_checks(test *t) {
+    if (SANITIZED) SKIP(t, "sanitized: the host's code is that of the device without");
+    dp_device_options o = test_device_options();
+    o.checks = true;
+    gpu *g = gpu_open(&o, &t->err);
+    if (!CHECK(t, g != NULL)) return;
+    run_table(t, g, true);
+    gpu_close(g);
+}
+
 static bool must_fail(void *user, const check_row *row) {
     test *t = user;
     test_row(t, "%s: %s", row->kernel, row->shape);
@@ -104,6 +116,7 @@ static const test_case cases[] = {
     { "every kernel agrees with its reference without subgroups", without_subgroups },
     { "every kernel agrees with its reference without f16 and subgroups",
       without_f16_and_subgroups },
+    { "every kernel agrees with its reference under WebGPU's checks", with_checks },
     { "one changed element of an input fails every row", wrong_inputs_are_seen },
     { "one changed element of the expected output fails every row", wrong_outputs_are_seen },
     { "a word written next to an output fails every row", stray_writes_are_seen },

@@ -164,6 +164,31 @@ static void stop_tokens_end_anywhere(test *t) {
     dp_model_close(m);
 }
 
+/* Behind the submit that has met a stop token is one more at most. */
+static void a_stop_wastes_one_submit(test *t) {
+    dp_model *m = open_model(t);
+    if (m == NULL) return;
+    dp_token all[LENGTH];
+    set_stop(t, m, DP_NO_TOKEN);
+    dp_session_free(step_by_step(t, m, &GREEDY, LENGTH, all));
+    for (uint32_t at = 0; at < LENGTH; at++) {
+        uint32_t first = 0;
+        while (all[first] != all[at])
+            first++;
+        test_row(t, "a stop at %u", at);
+        set_stop(t, m, all[at]);
+        dp_session *s = step_by_step(t, m, &GREEDY, 0, NULL);
+        const dp_generate_options options = { .max_tokens = LENGTH + 10 * STEPS, .steps = STEPS };
+        const uint64_t before = gpu_stats(m->gpu)->submits;
+        dp_generate_result r = { 0 };
+        CHECK(t, s != NULL && dp_generate(s, &options, &r, &t->err));
+        CHECK(t, r.finish == DP_FINISH_STOP && r.n_tokens == first + 1);
+        CHECK(t, gpu_stats(m->gpu)->submits - before <= first / STEPS + 2);
+        dp_session_free(s);
+    }
+    dp_model_close(m);
+}
+
 static void limits_end_anywhere(test *t) {
     dp_model *m = open_model(t);
     if (m == NULL) return;
@@ -476,6 +501,7 @@ static const test_case cases[] = {
     { "generations run together", generations_run_together },
     { "answers go on in another session", answers_go_on_in_another_session },
     { "stop tokens end anywhere", stop_tokens_end_anywhere },
+    { "a stop wastes one submit", a_stop_wastes_one_submit },
     { "limits end anywhere", limits_end_anywhere },
     { "cancelling ends anywhere", cancelling_ends_anywhere },
     { "other sessions come between", other_sessions_come_between },

@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     /* common */
     const char *model, *device, *webgpu;
-    bool no_f16, no_subgroups, no_int8, profile, json, log, help, no_verify, no_tune;
+    bool no_f16, no_subgroups, no_int8, checks, profile, json, log, help, no_verify, no_tune;
     uint64_t context, batch;          /* tokens; 0: not given */
     uint64_t max_memory, max_binding; /* bytes; 0: not given */
     /* texts and tokens */

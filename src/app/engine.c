@@ -67,6 +67,7 @@ dp_device_options device_options(const options *o) {
         .no_f16 = o->no_f16,
         .no_subgroups = o->no_subgroups,
         .no_int8 = o->no_int8,
+        .checks = o->checks,
         .max_binding = o->max_binding,
         .max_memory = o->max_memory,
         .profile = profile_wanted(o),

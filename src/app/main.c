@@ -58,6 +58,8 @@ const option common_options[] = {
     { "--no-f16", NULL, "do without half floats", OPT_FLAG, FIELD(no_f16) },
     { "--no-subgroups", NULL, "do without subgroup operations", OPT_FLAG, FIELD(no_subgroups) },
     { "--no-int8", NULL, "keep activations as floats", OPT_FLAG, FIELD(no_int8) },
+    { "--checks", NULL, "keep WebGPU's own checks, which slow kernels down: to look for a fault",
+      OPT_FLAG, FIELD(checks) },
     { "--max-memory", "BYTES", "most memory on the GPU; K, M and G may follow", OPT_BYTES,
       FIELD(max_memory), .min = 1, .max = 0x1p64 },
     { "--max-binding", "BYTES", "most bytes in one buffer binding", OPT_BYTES, FIELD(max_binding),

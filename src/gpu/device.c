@@ -243,7 +243,7 @@ static bool request_device(gpu *g, dp_error *err) {
     if (g->info.matrix > 0) features[n++] = (WGPUFeatureName)DAWN_FEATURE_MATRIX;
     dawn_toggles toggles;
     const WGPUDeviceDescriptor d = {
-        .nextInChain = library_toggles(&g->api, TOGGLES_DEVICE, &toggles),
+        .nextInChain = library_toggles(&g->api, g->checks ? TOGGLES_CHECKED : TOGGLES_DEVICE, &toggles),
         .label = view_of("doppler"),
         .requiredFeatureCount = n,
         .requiredFeatures = features,
@@ -332,6 +332,7 @@ static gpu *open_instance(const dp_device_options *options, dp_error *err) {
     makers_open(g);
     g->log = (log_sink){ options->log, options->log_user };
     g->max_memory = options->max_memory;
+    g->checks = options->checks;
     g->encoder.g = g;
     for (size_t i = 0; i < GPU_READBACKS; i++)
         g->places[i].g = g;

@@ -127,7 +127,13 @@ typedef struct {
     size_t n_off;
     const char *const *off;
 } dawn_toggles;
-typedef enum { TOGGLES_INSTANCE, TOGGLES_ADAPTER, TOGGLES_DEVICE } toggles_stage;
+/* Of a device, and of one that keeps the library's checks. */
+typedef enum {
+    TOGGLES_INSTANCE,
+    TOGGLES_ADAPTER,
+    TOGGLES_DEVICE,
+    TOGGLES_CHECKED
+} toggles_stage;
 /* The chain for a stage; NULL if the library is not Dawn. `storage` must live as long as the call.
  */
 WGPUChainedStruct *library_toggles(const gpu_api *api, toggles_stage stage, dawn_toggles *storage);
@@ -252,6 +258,7 @@ struct gpu {
     size_t n_layouts;
     WGPUBindGroupLayout params_layout;
     gpu_plan *plans;
+    bool checks;            /* the library keeps its own */
     gpu_profiler *profiler; /* NULL unless profiling */
     dp_device_peaks peaks;  /* 0 until measured */
     gpu_trace *trace;       /* NULL: off */

@@ -178,13 +178,9 @@ static WGPUShaderModule create_module(gpu *g, const WGPUShaderModuleDescriptor *
     /* Dawn without validation (library.c) takes a pipeline of a faulty module for granted and dies
      * of it, so the module's verdict comes first; it is there at once. */
     const uint32_t scopes = scope_begin(g);
-#ifdef DP_DEBUG
-    const bool checked = true;
-#else
-    /* Our own kernels: every index follows from sizes, tokens and pages that the host checked. */
-    const bool checked = g->api.kind != LIBRARY_WGPU;
-#endif
-    if (!checked) {
+    if (g->api.kind == LIBRARY_WGPU && !g->checks) {
+        /* Our own kernels: every index follows from sizes, tokens and pages that the host checked.
+         */
         module = g->api.DeviceCreateShaderModuleTrusted(g->device, d, WGPUShaderRuntimeChecks_None);
     } else {
         module = g->api.DeviceCreateShaderModule(g->device, d);

@@ -110,8 +110,9 @@ bool library_open(gpu_api *api, const char *path, dp_error *err) {
     return true;
 }
 
-/* Names and stages as Dawn's Toggles.cpp documents them. Robustness and zeroed workgroup memory are
- * off: our kernels index what they own and write before they read (wgpu-native keeps both). */
+/* Names and stages as Dawn's Toggles.cpp documents them. Unless a device keeps the checks, indices
+ * are taken as they are and workgroup memory is not zeroed: our kernels index what they own and
+ * write before they read. */
 WGPUChainedStruct *library_toggles(const gpu_api *api, toggles_stage stage, dawn_toggles *storage) {
     enum { STYPE_DAWN_TOGGLES = 0x0005000A }; /* WGPUSType_DawnTogglesDescriptor of dawn/webgpu.h */
     static const char *const instance[] = { "allow_unsafe_apis" };
@@ -121,9 +122,7 @@ WGPUChainedStruct *library_toggles(const gpu_api *api, toggles_stage stage, dawn
         "disable_robustness",
         "disable_workgroup_init",
         "disable_polyfills_on_integer_div_and_mod",
-#ifndef DP_DEBUG
         "skip_validation",
-#endif
     };
     static const char *const off[] = { "timestamp_quantization",
                                        "lazy_clear_resource_on_first_use" };
@@ -138,6 +137,9 @@ WGPUChainedStruct *library_toggles(const gpu_api *api, toggles_stage stage, dawn
         break;
     case TOGGLES_DEVICE:
         storage->on = device, storage->n_on = ARRAY_LEN(device);
+        storage->off = off, storage->n_off = ARRAY_LEN(off);
+        break;
+    case TOGGLES_CHECKED:
         storage->off = off, storage->n_off = ARRAY_LEN(off);
         break;
     }
