@@ -57,15 +57,16 @@ typedef struct {
     bool chat, no_generation_prompt;
     /* the others */
     uint64_t top, steps, repeats;
+    uint64_t sessions; /* of the model; 0: 1 */
     const char *all, *output;
     bool tensors, plan, man;
-    count_list prompts, generations, depths;
+    count_list prompts, generations, depths, parallels;
     const char *profile_out, *trace;
     bool ops;
     /* bench */
     text_list pairs; /* -pg */
     const char *against, *schema, *prompt_names, *save;
-    bool prompts_given, generations_given, depths_given, output_given;
+    bool prompts_given, generations_given, depths_given, parallels_given, output_given;
     bool no_warmup, cold, different, gpu_time;
     uint64_t delay, rounds, time_limit, warmup_prefill, warmup_decode;
     double threshold;

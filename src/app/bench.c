@@ -20,6 +20,9 @@ const option bench_options[] = {
       FIELD(pairs), .min = 1, .max = 64 },
     { "-d", "N,...", "tokens of context before the test", OPT_COUNTS, FIELD(depths),
       .given = offsetof(options, depths_given), .initial = "0", .max = 1 << 24 },
+    { "--parallel", "N,...", "sessions that -n generates for at the same time; counts all tokens",
+      OPT_COUNTS, FIELD(parallels), .given = offsetof(options, parallels_given), .initial = "1",
+      .min = 1, .max = PARALLEL_MAX },
     { "--ops", NULL, "time every kernel alone, of a pass of one row and of passes of -p rows",
       OPT_FLAG, FIELD(ops) },
     { "-r", "N", "repetitions", OPT_COUNT, FIELD(repeats), .initial = "5", .min = 1,
@@ -64,18 +67,17 @@ const option bench_options[] = {
 typedef struct {
     bench_test items[TESTS_MAX];
     size_t n;
-    uint64_t needed; /* tokens of the longest */
+    uint64_t needed; /* tokens of the longest, of all its sessions */
 } test_list;
 
-static bool add_test(test_list *list, uint64_t n_prompt, uint64_t n_gen, uint64_t n_depth,
-                     dp_error *err) {
-    if (n_prompt == 0 && n_gen == 0) return true;
+static bool add_test(test_list *list, bench_test t, dp_error *err) {
+    if (t.n_prompt == 0 && t.n_gen == 0) return true;
     if (list->n == TESTS_MAX) {
-        return err_set(err, DP_E_ARGUMENT, "-p, -n, -pg and -d make more than %d tests", TESTS_MAX);
+        return err_set(err, DP_E_ARGUMENT, "-p, -n, -pg, -d and --parallel make more than %d tests",
+                       TESTS_MAX);
     }
-    list->items[list->n++] = (bench_test){ n_prompt, n_gen, n_depth };
-    /* one more for the token in front of a generation */
-    list->needed = max_u64(list->needed, n_depth + n_prompt + n_gen + 1);
+    list->items[list->n++] = t;
+    list->needed = max_u64(list->needed, test_tokens(&t));
     return true;
 }
 
@@ -94,15 +96,19 @@ static bool list_tests(const options *o, test_list *list, dp_error *err) {
     for (size_t d = 0; d < o->depths.n; d++) {
         const uint64_t depth = o->depths.items[d];
         for (size_t i = 0; i < o->prompts.n; i++) {
-            if (!add_test(list, o->prompts.items[i], 0, depth, err)) return false;
+            if (!add_test(list, (bench_test){ o->prompts.items[i], 0, depth, 1 }, err)) {
+                return false;
+            }
         }
         for (size_t i = 0; i < o->generations.n; i++) {
-            if (!add_test(list, 0, o->generations.items[i], depth, err)) return false;
+            for (size_t k = 0; k < o->parallels.n; k++) {
+                const bench_test t = { 0, o->generations.items[i], depth, o->parallels.items[k] };
+                if (!add_test(list, t, err)) return false;
+            }
         }
         for (size_t i = 0; i < o->pairs.n; i++) {
-            bench_test pair = { 0 };
-            if (!parse_pair(o->pairs.items[i], &pair, err) ||
-                !add_test(list, pair.n_prompt, pair.n_gen, depth, err)) {
+            bench_test pair = { .n_depth = depth, .n_parallel = 1 };
+            if (!parse_pair(o->pairs.items[i], &pair, err) || !add_test(list, pair, err)) {
                 return false;
             }
         }
@@ -121,7 +127,7 @@ static bool run_tests(const bench *b, const test_list *list, out_format format, 
     for (size_t i = 0; i < list->n; i++) {
         const bench_test *t = &list->items[i];
         if (!sleep_seconds((double)b->o->delay, err)) return false;
-        describe_row(b, &row, t->n_prompt, t->n_gen, t->n_depth);
+        describe_row(b, &row, *t);
         if (!run_test(b, &row, err)) return false;
         rows_add(out, &row, format);
         rows_add(saved, &row, OUT_JSON);
@@ -180,6 +186,7 @@ static bool check_mode(const options *o, dp_error *err) {
                         : alone && o->against != NULL ? "--against"
                         : alone && o->save != NULL    ? "--save"
                         : alone && o->pairs.n > 0     ? "-pg"
+                        : o->parallels_given          ? "--parallel"
                                                       : NULL;
     return mode == NULL || other == NULL ||
            err_set(err, DP_E_ARGUMENT, "%s: not with %s", other, mode);

@@ -219,7 +219,7 @@ static bool our_turn(duel *d, dp_error *err) {
     bool ok = true;
     for (size_t i = 0; ok && i < d->n; i++) {
         const bench_test *t = &d->tests[i];
-        describe_row(&d->b, &row, t->n_prompt, t->n_gen, t->n_depth);
+        describe_row(&d->b, &row, *t);
         ok = sleep_seconds((double)d->o->delay, err) && run_test(&d->b, &row, err);
         if (ok) rows_add(&text, &row, OUT_JSONL);
     }
@@ -245,8 +245,8 @@ static bool their_turn(duel *d, dp_error *err) {
 static const bench_result *find_test(const bench_results *list, const bench_test *t) {
     for (size_t i = 0; i < list->n; i++) {
         const bench_result *r = &list->items[i];
-        if (!r->named && r->n_prompt == t->n_prompt && r->n_gen == t->n_gen &&
-            r->n_depth == t->n_depth) {
+        if (!r->named && r->t.n_prompt == t->n_prompt && r->t.n_gen == t->n_gen &&
+            r->t.n_depth == t->n_depth) {
             return r;
         }
     }

@@ -55,13 +55,28 @@ double mann_whitney(const double *a, size_t n_a, const double *b, size_t n_b);
 
 /* ---- measuring (bench_run.c) --------------------------------------------------------------- */
 
+/* A test to run; a prompt is of one session, a generation alone may be of several. */
+typedef struct {
+    uint64_t n_prompt, n_gen, n_depth;
+    uint64_t n_parallel; /* sessions, each with so many tokens */
+} bench_test;
+
+enum { PARALLEL_MAX = 64, PAGE_TOKENS = 32 };
+
+/* Room that its sessions take: a generation needs one token in front, and the cache is given out in
+ * pages (dp_model_options.context). */
+static inline uint64_t test_tokens(const bench_test *t) {
+    const uint64_t each = t->n_depth + t->n_prompt + t->n_gen + 1;
+    return t->n_parallel > 1 ? align_up(each, PAGE_TOKENS) * t->n_parallel : each;
+}
+
 /* One test and its results. */
 typedef struct {
     char model_type[96], test[64], gpu_info[128], driver[128], backends[16], library[16];
     char cpu_info[128], type_k[8], type_v[8], test_time[32];
     const char *version, *build_commit, *model_filename;
     uint64_t model_size, model_n_params, n_batch, n_ubatch, n_gpu_layers;
-    uint64_t n_prompt, n_gen, n_depth, n_steps;
+    uint64_t n_prompt, n_gen, n_depth, n_parallel, n_steps;
     uint64_t f16, subgroups; /* 0 or 1 */
     double avg_ns, stddev_ns, avg_ts, stddev_ts;
     double ttft_ms;                            /* to the first token on the host */
@@ -79,9 +94,11 @@ typedef struct {
     engine e;
     const options *o; /* `how`, which asks for a profile where GPU times are wanted */
     options how;
-    dp_token *tokens; /* random, `needed` of them */
-    uint64_t needed;  /* tokens of the longest test */
-    uint32_t context; /* tokens that there is room for */
+    dp_token *tokens;                   /* random, `needed` of them */
+    uint64_t needed;                    /* tokens of the longest test */
+    dp_session *sessions[PARALLEL_MAX]; /* of tests in parallel; the first is the engine's */
+    size_t n_sessions;                  /* 0: no such tests */
+    uint32_t context;                   /* tokens that there is room for */
 } bench;
 
 /* The time of every token's arrival on the host. */
@@ -115,8 +132,7 @@ void gaps_seen(const arrivals *a, double *gaps);
 /* Times of tokens in ms, into gaps[a->n]: those that came together share the time that they took.
  */
 void gaps_shared(const arrivals *a, double *gaps);
-void describe_row(const bench *b, bench_row *row, uint64_t n_prompt, uint64_t n_gen,
-                  uint64_t n_depth);
+void describe_row(const bench *b, bench_row *row, bench_test t);
 /* Warm-up, then -r repetitions. Fills what describe_row left. */
 bool run_test(const bench *b, bench_row *row, dp_error *err) CHECK_RESULT;
 
@@ -128,8 +144,8 @@ bool parse_format(const options *o, out_format *format, dp_error *err) CHECK_RES
 void rows_begin(buf *b, out_format format);
 void rows_add(buf *b, const bench_row *row, out_format format);
 void rows_end(buf *b, out_format format);
-/* "pp512", "tg128 @ d4096", "pp512+tg128" */
-void test_name(char *name, size_t size, uint64_t n_prompt, uint64_t n_gen, uint64_t n_depth);
+/* "pp512", "tg128 @ d4096", "tg128 x8", "pp512+tg128" */
+void test_name(char *name, size_t size, const bench_test *t);
 /* Makes the folder of --save, before anything is measured in vain; no --save is fine. */
 bool prepare_save(const options *o, dp_error *err) CHECK_RESULT;
 /* Writes DIR/{suite}_{model}_{time}.json and says so on stderr. */
@@ -142,12 +158,12 @@ typedef enum { RESULT_PREFILL, RESULT_DECODE, RESULT_BOTH, RESULT_TIME } result_
 
 /* What a file or a command said of one test. Texts live in the list's arena. */
 typedef struct {
-    const char *test;                  /* "tg128 @ d4096", "short: ttft_ms" */
-    const char *model;                 /* its kind, "llama q4_k" */
-    const char *device;                /* and backend */
-    const char *engine;                /* version or commit */
-    uint64_t model_size;               /* bytes; 0 if not said */
-    uint64_t n_prompt, n_gen, n_depth; /* of llama-bench's tests; depth also of prompts by name */
+    const char *test;    /* "tg128 @ d4096", "short: ttft_ms" */
+    const char *model;   /* its kind, "llama q4_k" */
+    const char *device;  /* and backend */
+    const char *engine;  /* version or commit */
+    uint64_t model_size; /* bytes; 0 if not said */
+    bench_test t;        /* of llama-bench's tests; depth also of prompts by name */
     result_kind kind;
     bool named;             /* a prompt by name, not one of llama-bench's tests */
     double mean, deviation; /* tokens per second; of RESULT_TIME ms, less is better */
@@ -172,11 +188,6 @@ void results_free(bench_results *list);
 int bench_compare(const options *o); /* bench compare A B */
 int bench_plot(const options *o);    /* bench plot RESULT... -o FILE.svg */
 int bench_schema(const options *o);  /* bench --schema doppler */
-
-/* A test to run. */
-typedef struct {
-    uint64_t n_prompt, n_gen, n_depth;
-} bench_test;
 
 /* bench --against COMMAND */
 int bench_against(const options *o, const bench_test *tests, size_t n, uint64_t needed);

@@ -51,6 +51,7 @@ static const struct {
     COLUMN(ARRAY, driver),
     COLUMN(FLAG, f16),
     COLUMN(FLAG, subgroups),
+    COLUMN(COUNT, n_parallel),
     COLUMN(COUNT, n_steps),
     COLUMN(REAL, ttft_ms),
     COLUMN(REAL, itl_ms_p50),
@@ -68,12 +69,14 @@ static const struct {
 #undef COLUMN
 };
 
-void test_name(char *name, size_t size, uint64_t n_prompt, uint64_t n_gen, uint64_t n_depth) {
-    char prompt[32] = "", gen[32] = "", depth[32] = "";
-    if (n_prompt > 0) snprintf(prompt, sizeof(prompt), "pp%" PRIu64, n_prompt);
-    if (n_gen > 0) snprintf(gen, sizeof(gen), "tg%" PRIu64, n_gen);
-    if (n_depth > 0) snprintf(depth, sizeof(depth), " @ d%" PRIu64, n_depth);
-    snprintf(name, size, "%s%s%s%s", prompt, n_prompt > 0 && n_gen > 0 ? "+" : "", gen, depth);
+void test_name(char *name, size_t size, const bench_test *t) {
+    char prompt[32] = "", gen[32] = "", parallel[32] = "", depth[32] = "";
+    if (t->n_prompt > 0) snprintf(prompt, sizeof(prompt), "pp%" PRIu64, t->n_prompt);
+    if (t->n_gen > 0) snprintf(gen, sizeof(gen), "tg%" PRIu64, t->n_gen);
+    if (t->n_parallel > 1) snprintf(parallel, sizeof(parallel), " x%" PRIu64, t->n_parallel);
+    if (t->n_depth > 0) snprintf(depth, sizeof(depth), " @ d%" PRIu64, t->n_depth);
+    snprintf(name, size, "%s%s%s%s%s", prompt, t->n_prompt > 0 && t->n_gen > 0 ? "+" : "", gen,
+             parallel, depth);
 }
 
 bool parse_format(const options *o, out_format *format, dp_error *err) {

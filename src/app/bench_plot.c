@@ -58,7 +58,9 @@ static void make_label(const bench_result *r, const common *c, char *label, size
     if (r->named) {
         snprintf(test, sizeof(test), "%s", r->kind == RESULT_DECODE ? "named prompts" : r->test);
     } else {
-        test_name(test, sizeof(test), r->n_prompt, r->n_gen, 0);
+        bench_test t = r->t;
+        t.n_depth = 0;
+        test_name(test, sizeof(test), &t);
     }
     const bool sized = !c->size && r->model_size > 0; /* two of one kind: "llama Q4_K" */
     snprintf(label, size, "%s%s%s%s%s%s%s%s%s", test, c->model ? "" : ", ",
@@ -83,11 +85,11 @@ static bool add_point(panel *p, const bench_result *r, const common *c, dp_error
         p->n++;
     }
     size_t at = s->n; /* results are at most RESULTS_MAX */
-    for (; at > 0 && s->points[at - 1]->n_depth > r->n_depth; at--)
+    for (; at > 0 && s->points[at - 1]->t.n_depth > r->t.n_depth; at--)
         s->points[at] = s->points[at - 1];
     s->points[at] = r;
     s->n++;
-    p->max_x = fmax(p->max_x, (double)r->n_depth);
+    p->max_x = fmax(p->max_x, (double)r->t.n_depth);
     p->max_y = fmax(p->max_y, r->mean + r->deviation);
     return true;
 }
@@ -194,16 +196,16 @@ static double at_y(const frame *f, double y) {
 static void add_series(buf *b, const frame *f, const series *s, size_t i) {
     buf_printf(b, "<polyline class=\"s c%zu\" points=\"", i);
     for (size_t k = 0; k < s->n; k++) {
-        buf_printf(b, k > 0 ? " %.1f,%.1f" : "%.1f,%.1f", at_x(f, (double)s->points[k]->n_depth),
+        buf_printf(b, k > 0 ? " %.1f,%.1f" : "%.1f,%.1f", at_x(f, (double)s->points[k]->t.n_depth),
                    at_y(f, s->points[k]->mean));
     }
     buf_printf(b, "\"/>\n");
     for (size_t k = 0; k < s->n; k++) {
         const bench_result *r = s->points[k];
-        const double x = at_x(f, (double)r->n_depth);
+        const double x = at_x(f, (double)r->t.n_depth);
         buf_printf(b, "<g><title>");
         add_xml(b, s->label);
-        buf_printf(b, ", depth %" PRIu64 ": %.2f ± %.2f tok/s, %zu run%s</title>\n", r->n_depth,
+        buf_printf(b, ", depth %" PRIu64 ": %.2f ± %.2f tok/s, %zu run%s</title>\n", r->t.n_depth,
                    r->mean, r->deviation, r->n_samples, plural(r->n_samples));
         if (r->deviation > 0) {
             const double low = at_y(f, fmax(r->mean - r->deviation, 0));

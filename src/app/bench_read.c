@@ -18,7 +18,8 @@ enum { TEXT_MAX = 120, CELLS_MAX = 128, TOKENS_MAX = 1 << 30 };
 /* A result while it is read; texts are views of the source. */
 typedef struct {
     str model, gpu, cpu, backend, library, commit, version;
-    uint64_t model_size, n_prompt, n_gen, n_depth;
+    uint64_t model_size;
+    bench_test t;
     str prompt_name, figure; /* of the schema; empty: one of llama-bench's tests */
     double mean, deviation;
     result_kind kind; /* of the schema */
@@ -105,25 +106,24 @@ static bool check_figure(double x, const char *name, dp_error *err) {
 static bool add_result(bench_results *list, const raw_result *raw, dp_error *err) {
     bench_result r = { 0 };
     char test[256];
-    if (raw->n_prompt > TOKENS_MAX || raw->n_gen > TOKENS_MAX || raw->n_depth > TOKENS_MAX) {
+    if (raw->t.n_prompt > TOKENS_MAX || raw->t.n_gen > TOKENS_MAX || raw->t.n_depth > TOKENS_MAX ||
+        raw->t.n_parallel > TOKENS_MAX) {
         return err_set(err, DP_E_LIMIT, "a test of more than %d tokens", TOKENS_MAX);
     }
     if (raw->figure.size > 0) {
         snprintf(test, sizeof(test), "%.*s: %.*s", STR_ARG(raw->prompt_name), STR_ARG(raw->figure));
-    } else if (raw->n_prompt + raw->n_gen > 0) {
-        test_name(test, sizeof(test), raw->n_prompt, raw->n_gen, raw->n_depth);
+    } else if (raw->t.n_prompt + raw->t.n_gen > 0) {
+        test_name(test, sizeof(test), &raw->t);
     } else {
         return err_set(err, DP_E_FORMAT, "n_prompt and n_gen are both 0: that is no test");
     }
     if (raw->n_samples == 0 && !check_figure(raw->mean, "avg_ts", err)) return false;
-    r.n_prompt = raw->n_prompt;
-    r.n_gen = raw->n_gen;
-    r.n_depth = raw->n_depth;
+    r.t = raw->t;
     r.named = raw->figure.size > 0;
-    r.kind = r.named              ? raw->kind
-             : raw->n_gen == 0    ? RESULT_PREFILL
-             : raw->n_prompt == 0 ? RESULT_DECODE
-                                  : RESULT_BOTH;
+    r.kind = r.named                ? raw->kind
+             : raw->t.n_gen == 0    ? RESULT_PREFILL
+             : raw->t.n_prompt == 0 ? RESULT_DECODE
+                                    : RESULT_BOTH;
     r.model_size = raw->model_size;
     r.test = clean_text(&list->memory, str_of(test), err);
     r.model = clean_text(&list->memory, raw->model, err);
@@ -180,9 +180,10 @@ static bool parse_row(bench_results *list, const json_value *row, dp_error *err)
         !take_text(row, "build_commit", &r.commit, err) ||
         !take_text(row, "version", &r.version, err) ||
         !take_count(row, "model_size", false, &r.model_size, err) ||
-        !take_count(row, "n_prompt", true, &r.n_prompt, err) ||
-        !take_count(row, "n_gen", true, &r.n_gen, err) ||
-        !take_count(row, "n_depth", false, &r.n_depth, err) ||
+        !take_count(row, "n_prompt", true, &r.t.n_prompt, err) ||
+        !take_count(row, "n_gen", true, &r.t.n_gen, err) ||
+        !take_count(row, "n_depth", false, &r.t.n_depth, err) ||
+        !take_count(row, "n_parallel", false, &r.t.n_parallel, err) ||
         !take_real(row, "avg_ts", &r.mean, err) ||
         !take_real(row, "stddev_ts", &r.deviation, err)) {
         return false;
@@ -257,11 +258,11 @@ static bool parse_schema(bench_results *list, const json_value *doc, dp_error *e
              r.prompt_name.size > 0 ? r.prompt_name.data : "",
              str_is(run_type, "cold") ? " cold" : "");
     r.prompt_name = str_of(name);
-    r.n_prompt = tokens;
+    r.t.n_prompt = tokens;
     r.kind = RESULT_PREFILL;
     if (!parse_figure(list, doc, &r, "prefill_tokens_per_sec", err)) return false;
-    r.n_depth = tokens; /* decoding goes on behind the prompt */
-    r.n_prompt = 0;
+    r.t.n_depth = tokens; /* decoding goes on behind the prompt */
+    r.t.n_prompt = 0;
     r.kind = RESULT_DECODE;
     if (!parse_figure(list, doc, &r, "decode_tokens_per_sec", err)) return false;
     r.kind = RESULT_TIME;
@@ -316,10 +317,10 @@ static bool parse_json_lines(bench_results *list, str text, dp_error *err) {
     return true;
 }
 
-/* "pp512", "tg 128", "pp512+tg128", each perhaps with " @ d4096". */
+/* "pp512", "tg 128", "pp512+tg128", each perhaps with " x8" and " @ d4096". */
 static bool parse_test(str s, raw_result *r) {
-    static const char *const marks[] = { "pp", "tg", "@ d" };
-    uint64_t *const counts[] = { &r->n_prompt, &r->n_gen, &r->n_depth };
+    static const char *const marks[] = { "pp", "tg", "@ d", "x" };
+    uint64_t *const counts[] = { &r->t.n_prompt, &r->t.n_gen, &r->t.n_depth, &r->t.n_parallel };
     while (s.size > 0) {
         size_t i = 0;
         while (i < ARRAY_LEN(marks) && !str_starts(s, marks[i]))
@@ -451,8 +452,8 @@ static bool csv_row(bench_results *list, const str *head, const str *cells, size
         { "cpu_info", &r.cpu, NULL, NULL },        { "backends", &r.backend, NULL, NULL },
         { "library", &r.library, NULL, NULL },     { "build_commit", &r.commit, NULL, NULL },
         { "version", &r.version, NULL, NULL },     { "model_size", NULL, &r.model_size, NULL },
-        { "n_prompt", NULL, &r.n_prompt, NULL },   { "n_gen", NULL, &r.n_gen, NULL },
-        { "n_depth", NULL, &r.n_depth, NULL },     { "avg_ts", NULL, NULL, &r.mean },
+        { "n_prompt", NULL, &r.t.n_prompt, NULL }, { "n_gen", NULL, &r.t.n_gen, NULL },
+        { "n_depth", NULL, &r.t.n_depth, NULL },   { "avg_ts", NULL, NULL, &r.mean },
         { "stddev_ts", NULL, NULL, &r.deviation },
     };
     for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {

@@ -3,8 +3,8 @@
  * A repetition is: go back to the depth, then evaluate a prompt (ppN), generate (tgN), or both
  * (ppN+tgM). Its time ends when the chosen token is on the host, never at a submit. Generation is
  * dp_generate, what `run` and every program uses, past stop tokens; the times at which it hands
- * tokens over are the arrivals that a reader sees. What prepares a repetition is neither timed nor
- * counted. */
+ * tokens over are the arrivals that a reader sees; of several sessions dp_batch_generate, without
+ * arrivals. What prepares a repetition is neither timed nor counted. */
 #include "app/bench_internal.h"
 
 #include <inttypes.h>
@@ -29,6 +29,8 @@ bool bench_plan(bench *b, const options *o, uint64_t needed, dp_error *err) {
     *b = (bench){ .how = *o, .needed = needed };
     b->o = &b->how;
     b->how.profile |= o->gpu_time;
+    for (size_t i = 0; i < o->parallels.n; i++)
+        b->how.sessions = max_u64(b->how.sessions, o->parallels.items[i]);
     if (!engine_describe(&b->e, b->o, err) ||
         !engine_context(&b->e, b->o, needed, &b->context, err)) {
         return false;
@@ -44,18 +46,25 @@ bool bench_start(bench *b, dp_error *err) {
     b->tokens = mem_new(b->needed, sizeof(dp_token), "random tokens", err);
     if (b->tokens == NULL) return false;
     fill_random(b->tokens, b->needed, b->e.info.vocab_size);
+    for (b->n_sessions = 1; b->n_sessions < b->o->sessions; b->n_sessions++) {
+        b->sessions[b->n_sessions] = dp_session_new(b->e.model, err);
+        if (b->sessions[b->n_sessions] == NULL) return false;
+    }
+    b->sessions[0] = b->e.session;
     dp_profile_set_mode(b->e.device, DP_PROFILE_STEPS); /* tests run as they always do */
     return true;
 }
 
 void bench_close(bench *b) {
+    for (size_t i = 1; i < b->n_sessions; i++)
+        dp_session_free(b->sessions[i]);
+    b->n_sessions = 0;
     engine_close(&b->e);
     mem_free(b->tokens);
     b->tokens = NULL;
 }
 
-void describe_row(const bench *b, bench_row *row, uint64_t n_prompt, uint64_t n_gen,
-                  uint64_t n_depth) {
+void describe_row(const bench *b, bench_row *row, bench_test t) {
     const dp_model_info *m = &b->e.info;
     dp_device_info d;
     host_info h;
@@ -69,9 +78,10 @@ void describe_row(const bench *b, bench_row *row, uint64_t n_prompt, uint64_t n_
     row->model_n_params = m->n_parameters;
     row->n_gpu_layers = m->n_layers;
     row->n_batch = row->n_ubatch = b->o->batch;
-    row->n_prompt = n_prompt;
-    row->n_gen = n_gen;
-    row->n_depth = n_depth;
+    row->n_prompt = t.n_prompt;
+    row->n_gen = t.n_gen;
+    row->n_depth = t.n_depth;
+    row->n_parallel = t.n_parallel;
     row->n_steps = b->o->steps;
     row->f16 = d.f16;
     row->subgroups = d.subgroups;
@@ -87,7 +97,7 @@ void describe_row(const bench *b, bench_row *row, uint64_t n_prompt, uint64_t n_
     snprintf(row->type_k, sizeof(row->type_k), "%s", d.f16 ? "f16" : "f32");
     snprintf(row->type_v, sizeof(row->type_v), "%s", row->type_k);
     snprintf(row->test_time, sizeof(row->test_time), "%s", time_now().iso);
-    test_name(row->test, sizeof(row->test), n_prompt, n_gen, n_depth);
+    test_name(row->test, sizeof(row->test), &t);
 }
 
 /* ---- evaluating and generating ------------------------------------------------------------- */
@@ -169,6 +179,41 @@ typedef struct {
     arrivals a;
 } lap;
 
+/* The sessions of the test at its depth, the others empty. */
+static bool begin_test(const bench *b, const bench_row *row, dp_error *err) {
+    for (size_t i = 0; i < b->n_sessions; i++) {
+        if (!dp_session_rewind(b->sessions[i], 0, err)) return false;
+    }
+    for (size_t i = 0; i < row->n_parallel; i++) {
+        if (!dp_session_eval(b->sessions[i], b->tokens, start_of(row), err)) return false;
+    }
+    return true;
+}
+
+/* Before a generation: every session of the test back to its last token, which is evaluated. Each
+ * has another one, so that none answers as its neighbour does. */
+static bool prepare_generation(const bench *b, const bench_row *row, size_t at, dp_error *err) {
+    for (size_t i = 0; i < row->n_parallel; i++) {
+        dp_token next;
+        if (!dp_session_rewind(b->sessions[i], at - 1, err) ||
+            !dp_session_eval(b->sessions[i], b->tokens + (at - 1 + i) % b->needed, 1, err) ||
+            !dp_session_sample(b->sessions[i], &next, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* n tokens of every session of the test. */
+static bool generate_together(const bench *b, const bench_row *row, uint64_t n, dp_error *err) {
+    uint32_t counts[PARALLEL_MAX];
+    dp_token *tokens = mem_new(row->n_parallel * n, sizeof(dp_token), "generated tokens", err);
+    const bool ok = tokens != NULL && dp_batch_generate(b->sessions, row->n_parallel, (uint32_t)n,
+                                                        true, tokens, counts, err);
+    mem_free(tokens);
+    return ok;
+}
+
 /* `n_gen` for a warm-up shorter than the test. */
 static bool repeat_test(const bench *b, const bench_row *row, uint64_t n_gen, lap *l,
                         dp_error *err) {
@@ -176,8 +221,7 @@ static bool repeat_test(const bench *b, const bench_row *row, uint64_t n_gen, la
     const bool prompt = row->n_prompt > 0;
     dp_session *s = b->e.session;
     l->a.n = 0;
-    if (!dp_session_rewind(s, prompt ? at : at - 1, err) ||
-        (!prompt && !bench_evaluate(b, b->tokens + at - 1, 1, err))) {
+    if (prompt ? !dp_session_rewind(s, at, err) : !prepare_generation(b, row, at, err)) {
         return false;
     }
     l->gpu = gpu_time_now(b);
@@ -189,18 +233,21 @@ static bool repeat_test(const bench *b, const bench_row *row, uint64_t n_gen, la
     } else if (prompt) {
         ok = dp_session_eval(s, b->tokens + at, row->n_prompt, err);
     }
-    ok = ok && (n_gen == 0 || bench_generate(b, n_gen, &l->a, err));
+    if (ok && n_gen > 0) {
+        ok = row->n_parallel > 1 ? generate_together(b, row, n_gen, err)
+                                 : bench_generate(b, n_gen, &l->a, err);
+    }
     l->seconds = now_seconds() - start;
     l->cpu = cpu_seconds() - cpu;
-    l->first = l->a.n > 0 ? l->a.at[0] - start : l->seconds;
+    l->first = l->a.n > 0 ? l->a.at[0] - start : row->n_parallel > 1 ? NAN : l->seconds;
     return ok && check_interrupted(err);
 }
 
 /* The repetitions; gaps is [repeats, n_gen - 1]. */
 static bool repeat_all(const bench *b, bench_row *row, lap *l, double *gaps, dp_error *err) {
-    const uint64_t per_run = row->n_prompt + row->n_gen;
+    const uint64_t per_run = (row->n_prompt + row->n_gen) * row->n_parallel;
     const double tokens = (double)(per_run * b->o->repeats);
-    const size_t n_gaps = row->n_gen > 1 ? row->n_gen - 1 : 0;
+    const size_t n_gaps = row->n_gen > 1 && row->n_parallel == 1 ? row->n_gen - 1 : 0;
     double firsts = 0, cpu = 0, wall = 0, gpu_ms = 0;
     dp_stats stats = { 0 }, sum = { 0 };
     for (row->n_samples = 0; row->n_samples < b->o->repeats; row->n_samples++) {
@@ -245,8 +292,7 @@ bool run_test(const bench *b, bench_row *row, dp_error *err) {
     l.a.at = mem_new(row->n_gen + 1, sizeof(double), "times of arrival", err);
     double *gaps =
         mem_new((row->n_gen + 1) * b->o->repeats, sizeof(double), "times of arrival", err);
-    const bool ok = l.a.at != NULL && gaps != NULL && dp_session_rewind(b->e.session, 0, err) &&
-                    dp_session_eval(b->e.session, b->tokens, start_of(row), err) &&
+    const bool ok = l.a.at != NULL && gaps != NULL && begin_test(b, row, err) &&
                     (b->o->no_warmup || repeat_test(b, row, warm, &l, err)) &&
                     repeat_all(b, row, &l, gaps, err);
     mem_free(l.a.at);

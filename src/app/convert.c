@@ -144,6 +144,7 @@ static dp_importance *calibrate(const char *model, const options *o, dp_error *e
     rate progress = { .what = "calibrating with", .name = o->calibrate };
     with.model = model;
     with.calibrating = true;
+    with.sessions = 2; /* dp_calibrate takes one of its own */
     if (!read_input(o->calibrate, &text, err)) return NULL;
     dp_importance *importance = NULL;
     if (engine_describe(&e, &with, err) && engine_start(&e, &with, 0, err)) {

@@ -82,7 +82,7 @@ static dp_model *open_model(engine *e, const options *o, uint32_t context, dp_er
     const bool tuned = !o->no_tune && !o->calibrating && places.tuning[0] != '\0';
     const dp_model_options how = {
         .context = context,
-        .sessions = o->calibrating ? 2 : 1, /* dp_calibrate takes one of its own */
+        .sessions = (uint32_t)max_u64(o->sessions, 1),
         .batch = (uint32_t)o->batch,
         .no_verify = o->no_verify,
         .calibrate = o->calibrating,

@@ -26,6 +26,11 @@ fails 2 '^doppler: -p: "x" is not a number' bench -p 1-x
 fails 2 '^doppler: -p: "1-999" makes more than 64 numbers' bench -p 1-999
 fails 2 '^doppler: -p: -4 is below 0' bench -p -4
 fails 2 'make more than 1024 tests' bench -p 1-64 -n 1-64 -d 0-16
+fails 2 '^doppler: --parallel: 0 is below 1' bench --parallel 0
+fails 2 '^doppler: --parallel: not with --ops' bench --ops --parallel 2
+fails 2 '^doppler: --parallel: not with --schema' bench --schema doppler --parallel 2
+fails 2 '^doppler: --parallel: not with --against' bench --against x --parallel 2
+fails 2 'the longest test takes 2112 tokens' bench -p 0 -n 31,32 --parallel 33
 fails 2 'the longest test takes 2049 tokens' bench -p 0 -n 0 -pg 2000,48
 fails 2 '^doppler: --schema: "x" is not doppler' bench --schema x
 fails 2 'there is no prompt "tiny"' bench --schema doppler --prompt-name tiny
@@ -231,24 +236,26 @@ same 'plot: nothing is left of a failure' "$(find "$results" -name 'x.svg*')" ''
 if [ -n "$gpu" ]; then
     # Ranges, repeated options, pairs and depths make the tests in llama-bench's order; what is
     # printed can be read again.
-    call bench -m "$tiny" -p 1 -n 1 -n 2 -pg 1,1 -d 0-1 -r 2 --no-warmup --gpu-time -o json \
-        --save "$results/kept"
+    call bench -m "$tiny" -p 1 -n 1 -n 2 -pg 1,1 -d 0-1 --parallel 1,3 -r 2 --no-warmup --gpu-time \
+        -o json --save "$results/kept"
     same 'bench -o json: exit status' "$status" 0
     cp "$work/out" "$results/run.json"
     if [ -n "$python" ]; then
         reason=$(python3 -c 'import json, sys
 d = json.load(open(sys.argv[1]))
-want = ["pp1", "tg1", "tg2", "pp1+tg1"]
+want = ["pp1", "tg1", "tg1 x3", "tg2", "tg2 x3", "pp1+tg1"]
 want += [t + " @ d1" for t in want]
 if [r["test"] for r in d] != want: print([r["test"] for r in d])
 for r in d:
-    n = r["n_prompt"] + r["n_gen"]
+    n, one = (r["n_prompt"] + r["n_gen"]) * r["n_parallel"], r["n_parallel"] == 1
+    if one == ("x" in r["test"]): print(r["test"], r["n_parallel"])
     if len(r["samples_ns"]) != 2: print("samples", r["samples_ns"])
     if any(abs(ts * ns / 1e9 / n - 1) > 1e-6 for ts, ns in zip(r["samples_ts"], r["samples_ns"])):
         print("samples_ts", r)
-    if not (0 < r["ttft_ms"] <= r["avg_ns"] / 1e6 * 1.001): print("ttft_ms", r)
-    if (r["itl_ms_p50"] is None) != (r["n_gen"] < 2): print("itl", r)
-    if r["n_gen"] > 1 and not r["itl_ms_p50"] <= r["itl_ms_p90"] <= r["itl_ms_p99"]: print("itl", r)
+    if one != (r["ttft_ms"] is not None): print("ttft_ms", r)
+    if one and not (0 < r["ttft_ms"] <= r["avg_ns"] / 1e6 * 1.001): print("ttft_ms", r)
+    if (r["itl_ms_p50"] is None) != (r["n_gen"] < 2 or not one): print("itl", r)
+    if r["n_gen"] > 1 and one and not r["itl_ms_p50"] <= r["itl_ms_p90"] <= r["itl_ms_p99"]: print("itl", r)
     if not (r["cpu_ms_per_token"] > 0 and r["host_bytes_peak"] > 1e6): print("cpu", r)
     if not (r["model_size"] == 81344 and r["f16"] in (True, False) and r["driver"]): print(r)
     if r["gpu_ms"] is not None and not 0 < r["gpu_ms"] <= r["avg_ns"] / 1e6: print("gpu_ms", r)
