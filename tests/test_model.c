@@ -24,16 +24,18 @@
 /* ---- devices and models -------------------------------------------------------------------- */
 
 enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_CHECKS };
-static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither", "with checks" };
+static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither",
+                                          "with checks" };
 static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3, 2e-2 };
 static const double INT8_WORST = 0.25, INT8_MEAN = 5e-2;
 
 static dp_device *open_tier(test *t, int tier) {
     dp_device_options options = test_device_options();
     options.no_f16 |= tier == TIER_F32 || tier == TIER_PLAIN;
-    options.no_subgroups |= tier == TIER_NO_SUBGROUPS || tier == TIER_PLAIN;
+    const bool lesser = tier == TIER_NO_SUBGROUPS || tier == TIER_PLAIN;
+    options.no_subgroups |= lesser;
     options.checks |= tier == TIER_CHECKS;
-    options.no_int8 = tier == TIER_NO_SUBGROUPS || tier == TIER_PLAIN || test_option("no-int8") != NULL;
+    options.no_int8 = lesser || test_option("no-int8") != NULL;
     return dp_device_open(&options, &t->err);
 }
 

@@ -242,8 +242,9 @@ static bool request_device(gpu *g, dp_error *err) {
     if (g->info.timestamps) features[n++] = WGPUFeatureName_TimestampQuery;
     if (g->info.matrix > 0) features[n++] = (WGPUFeatureName)DAWN_FEATURE_MATRIX;
     dawn_toggles toggles;
+    const toggles_stage stage = g->checks ? TOGGLES_CHECKED : TOGGLES_DEVICE;
     const WGPUDeviceDescriptor d = {
-        .nextInChain = library_toggles(&g->api, g->checks ? TOGGLES_CHECKED : TOGGLES_DEVICE, &toggles),
+        .nextInChain = library_toggles(&g->api, stage, &toggles),
         .label = view_of("doppler"),
         .requiredFeatureCount = n,
         .requiredFeatures = features,
