@@ -213,6 +213,12 @@ int answer_print_json(const answer *a, const engine *e, const token_list *prompt
     return out_result(&b);
 }
 
+void answer_print_end(const answer *a, const token_list *prompt, uint32_t context) {
+    if (a->result.finish == DP_FINISH_LENGTH && prompt->n + a->result.n_tokens >= context) {
+        fprintf(stderr, "doppler: the context of %" PRIu32 " tokens ended this answer\n", context);
+    }
+}
+
 void answer_print_summary(const answer *a, const engine *e, const token_list *prompt) {
     const size_t n_new = prompt->n - a->n_cached;
     fprintf(stderr, "\nprompt %zu token%s in %.1f ms, %.1f/s; ", n_new, plural(n_new),

@@ -119,7 +119,7 @@ bool args_parse(const command *c, int n, char **argv, options *o, dp_error *err)
 void help_command(const command *c, buf *out);
 void help_all(buf *out);
 void help_man(buf *out);  /* the man page, roff */
-void help_json(buf *out); /* all option tables */
+void help_json(const command *only, buf *out); /* option tables: its own, or if NULL all */
 
 /* ---- output and interruption (out.c) ------------------------------------------------------- */
 
@@ -313,6 +313,8 @@ bool answer_generate(answer *a, const engine *e, const token_list *prompt, uint3
                      dp_error *err) CHECK_RESULT;
 int answer_print_json(const answer *a, const engine *e, const token_list *prompt);
 void answer_print_summary(const answer *a, const engine *e, const token_list *prompt);
+/* Says so if the context's end was the answer's. */
+void answer_print_end(const answer *a, const token_list *prompt, uint32_t context);
 
 /* ---- commands ------------------------------------------------------------------------------ */
 

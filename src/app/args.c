@@ -347,7 +347,8 @@ void help_all(buf *out) {
     }
 }
 
-/* Text for roff: no escapes, no hyphens that a typesetter may turn, no control lines. */
+/* Text for roff: no escapes, no hyphens that a typesetter may turn, no quotes that a macro takes for
+ * its own, no control lines. */
 static void add_roff(buf *out, const char *text) {
     if (*text == '.' || *text == '\'') buf_printf(out, "\\&");
     for (; *text != '\0'; text++) {
@@ -355,6 +356,8 @@ static void add_roff(buf *out, const char *text) {
             buf_printf(out, "\\e");
         } else if (*text == '-') {
             buf_printf(out, "\\-");
+        } else if (*text == '"') {
+            buf_printf(out, "\\(dq");
         } else {
             buf_add(out, text, 1);
         }
@@ -437,12 +440,13 @@ static void options_json(buf *b, const option *table) {
     }
 }
 
-void help_json(buf *out) {
+void help_json(const command *only, buf *out) {
     buf_printf(out, "{");
     json_text(out, "version", str_of(DP_VERSION));
     json_key(out, "commands");
     buf_printf(out, "[");
     for (const command *c = commands; c->name != NULL; c++) {
+        if (only != NULL && c != only) continue;
         json_item(out);
         buf_printf(out, "{");
         json_text(out, "name", str_of(c->name));

@@ -85,7 +85,7 @@ static bool check_comparable(const bench_results *a, const bench_results *b, dp_
         return err_set(err, DP_E_ARGUMENT, "the models differ: \"%s\" and \"%s\"; see --different",
                        x->model, y->model);
     }
-    if (x->model_size != y->model_size) {
+    if (x->model_size != y->model_size && x->model_size > 0 && y->model_size > 0) {
         return err_set(err, DP_E_ARGUMENT,
                        "the models' sizes differ: %" PRIu64 " and %" PRIu64
                        " bytes; see --different",

@@ -101,7 +101,7 @@ static void add_op_markdown(buf *b, const op_line *l) {
     fill_numbers(l, v);
     if (op->rows > 0) snprintf(shape, sizeof(shape), "%" PRIu32 "x%" PRIu32, op->rows, op->cols);
     if (!isnan(limit_us(l))) snprintf(limit, sizeof(limit), "%.2f", limit_us(l));
-    if (!isnan(v[16])) snprintf(place, sizeof(place), "%.2f", v[16]);
+    if (v[16] > 0) snprintf(place, sizeof(place), "%.2f", v[16]); /* else unknown, or noise */
     buf_printf(b,
                "| %s | %s | %s | %s | %" PRIu32 " | %" PRIu32 "x%" PRIu32 "x%" PRIu32
                " | %.2f | %s | %.1f | %.3f | %.1f | %.1f | %.0f | %.1f | %s | %s%s |\n",

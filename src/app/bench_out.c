@@ -232,8 +232,8 @@ void rows_begin(buf *b, out_format format) {
     switch (format) {
     case OUT_MD:
         buf_printf(b,
-                   "| model | size | params | backend | device | test | t/s | ttft ms | itl p50 | "
-                   "itl p90 | itl p99 | gpu ms | submits/tok | read B/tok | cpu %% | peak | "
+                   "| model | size | params | backend | device | test | t/s | ttft ms | "
+                   "itl ms p50 | p90 | p99 | gpu ms | submits/tok | read B/tok | cpu %% | peak | "
                    "load ms |\n"
                    "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | "
                    "---: | ---: | ---: | ---: | ---: | ---: |\n");

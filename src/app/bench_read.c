@@ -506,6 +506,9 @@ static bool is_csv_head(str line) {
 static bool parse_any(bench_results *list, str text, dp_error *err) {
     str rest = text, line;
     while (next_line(&rest, &line)) { /* engines print lines of their own in front */
+        if (str_starts(line, "CREATE TABLE") || str_starts(line, "INSERT INTO")) {
+            return err_set(err, DP_E_FORMAT, "SQL is not read; json, jsonl, csv and md are");
+        }
         const str from = { line.data, text.size - (size_t)(line.data - text.data) };
         if (str_starts(line, "[") || str_starts(line, "{")) {
             const char close = line.data[0] == '[' ? ']' : '}';

@@ -295,10 +295,7 @@ static bool give_answer(conversation *c, dp_error *err) {
         c->ended |= !ok;
     }
     if (ok && c->o.verbose) answer_print_summary(a, &c->e, &prompt);
-    if (ok && a->result.finish == DP_FINISH_LENGTH && prompt.n + a->result.n_tokens >= c->context) {
-        fprintf(stderr, "doppler: the context of %" PRIu32 " tokens ended this answer\n",
-                c->context);
-    }
+    if (ok) answer_print_end(a, &prompt, c->context);
     mem_free(prompt.ids);
     return ok && insert_text(&c->history, c->history.n, "assistant",
                              (str){ a->text.data, a->text.size }, err);

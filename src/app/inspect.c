@@ -538,7 +538,9 @@ int cmd_inspect(const options *o) {
         return fail(&err);
     }
     if (o->n_rest == 1) with.model = o->rest[0];
-    bool ok = engine_describe(&e, &with, &err);
+    uint32_t context = 0;
+    bool ok = engine_describe(&e, &with, &err) &&
+              (o->context == 0 || engine_context(&e, o, o->context, &context, &err));
     container *c = ok ? container_open(e.path, true, &err) : NULL;
     ok = c != NULL && describe(&b, &e, c, &with, &err);
     container_close(c);

@@ -63,7 +63,7 @@ const option common_options[] = {
     { "--max-memory", "BYTES", "most memory on the GPU; K, M and G may follow", OPT_BYTES,
       FIELD(max_memory), .min = 1, .max = 0x1p64 },
     { "--max-binding", "BYTES", "most bytes in one buffer binding", OPT_BYTES, FIELD(max_binding),
-      .min = 1, .max = 0x1p64 },
+      .min = 1 << 20, .max = 0x1p64 }, /* as src/gpu/device.c needs it */
     { "--no-verify", NULL, "load a pack without checking its hashes", OPT_FLAG, FIELD(no_verify) },
     { "--no-tune", NULL, "kernels as they are without what `tune` has found; measure nothing",
       OPT_FLAG, FIELD(no_tune) },
@@ -116,7 +116,7 @@ static int cmd_help(const options *o) {
     buf b;
     buf_init(&b, 1 << 20);
     if (o->json) {
-        help_json(&b);
+        help_json(c, &b);
     } else if (o->man) {
         help_man(&b);
     } else if (c != NULL) {

@@ -109,6 +109,7 @@ int cmd_run(const options *o) {
     } else {
         if (o->json) code = answer_print_json(&a, &e, &prompt);
         if (o->verbose || isatty(STDERR_FILENO)) answer_print_summary(&a, &e, &prompt);
+        if (a.result.n_tokens < o->n_predict) answer_print_end(&a, &prompt, context);
         if (code == EXIT_OK && profile_wanted(o)) code = profile_run(&e, o, &prompt, max_tokens);
         if (code == EXIT_OK && a.result.finish == DP_FINISH_CANCELLED) code = EXIT_INTERRUPTED;
     }

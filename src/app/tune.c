@@ -10,7 +10,8 @@ typedef struct {
 
 static void add_line(buf *b, const char *pass, const char *product, const char *shape,
                      const char *us, const char *verdict) {
-    buf_printf(b, "%-9s %-40s %-45s %10s  %s\n", pass, product, shape, us, verdict);
+    buf_printf(b, "%-14s %-42s %-45s %10s%s%s\n", pass, product, shape, us,
+               verdict[0] != '\0' ? "  " : "", verdict);
 }
 
 static const char *pass_name(dp_pass pass) {
@@ -42,12 +43,12 @@ static void add_tuned_json(buf *b, const dp_tuned *row) {
 
 static bool add_tuned(void *user, const dp_tuned *row) {
     tune_report *r = user;
-    progress_line("tuned %s", row->product);
+    const bool again = strcmp(r->product, row->product) == 0;
+    if (!again) progress_line("tuned %s", row->product);
     if (r->as_json) {
         add_tuned_json(&r->out, row);
         return !interrupted();
     }
-    const bool again = strcmp(r->product, row->product) == 0;
     char us[32] = "-";
     if (row->is_right) snprintf(us, sizeof(us), "%.2f", 1e-3 * row->nanoseconds);
     add_line(&r->out, again ? "" : pass_name(row->pass), again ? "" : row->product, row->shape, us,
@@ -88,7 +89,11 @@ int cmd_tune(const options *given) {
         ok = dp_model_tune(e.model, places.tuning[0] != '\0' ? places.tuning : NULL,
                            o.n_rest > 0 ? o.rest[0] : NULL, add_tuned, &report, &err);
         progress_line("%s", "");
-        if (o.json) buf_printf(&report.out, "\n]\n");
+        if (o.json) {
+            buf_printf(&report.out, "\n]\n");
+        } else if (places.tuning[0] != '\0') {
+            buf_printf(&report.out, "\nkept in %s\n", places.tuning);
+        }
     }
     const int code = ok ? out_result(&report.out) : fail(&err);
     engine_close(&e);
