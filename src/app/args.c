@@ -347,8 +347,8 @@ void help_all(buf *out) {
     }
 }
 
-/* Text for roff: no escapes, no hyphens that a typesetter may turn, no quotes that a macro takes for
- * its own, no control lines. */
+/* Text for roff: no escapes, no hyphens that a typesetter may turn, no quotes that a macro takes
+ * for its own, no control lines. */
 static void add_roff(buf *out, const char *text) {
     if (*text == '.' || *text == '\'') buf_printf(out, "\\&");
     for (; *text != '\0'; text++) {
