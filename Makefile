@@ -33,6 +33,9 @@ OPTIMISE := $(or $(OPTIMISE_$(CONFIG)),$(error CONFIG=$(CONFIG): not release, de
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes $(WERROR)
+# Clang also minds fields that are zero for want of a value, and asserts whose condition is a text.
+WARNINGS += $(if $(findstring clang,$(CC)),-Wno-missing-field-initializers -Wno-string-conversion \
+	-Wno-string-concatenation)
 COMMON := -std=gnu11 $(OPTIMISE) -ffp-contract=off -g -fPIC -fvisibility=hidden $(SANITIZE)
 INCLUDES := -Isrc -Iinclude -I$(GEN) -isystem deps/yyjson -isystem deps/pcre2 -isystem deps/utf8proc
 # Dependencies built as our own static objects, the 8-bit PCRE2 without its just-in-time compiler.
