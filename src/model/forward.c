@@ -135,9 +135,10 @@ static void fused_out(recorder *r, const weight *w, const vector *bias, gpu_rang
         return;
     }
     op_project(r, (target){ .y = b->y, .stride = r->m->config.dim }, w, bias, in);
-    op_norm_add(r, b->x, b->y, norm);
     if (next != NULL) {
-        op_ready(r, *next);
+        op_norm_ready(r, b->y, norm, *next);
+    } else {
+        op_norm_add(r, b->x, b->y, norm);
     }
 }
 

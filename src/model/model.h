@@ -674,6 +674,8 @@ block_input attention_input(const dp_model *m, uint32_t layer);
 block_input ffn_input(const dp_model *m, uint32_t layer);
 /* Makes the input of a block; op_embed and op_project_add do it by the way. */
 void op_ready(recorder *r, block_input in);
+/* The stream takes the norm `post` of what a block makes, y, and the next block's input is made. */
+void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input next);
 /* buffers.qkv of buffers.xn. */
 void op_project_qkv(recorder *r, uint32_t layer);
 /* y = scale (W x + b) */

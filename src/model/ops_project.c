@@ -350,6 +350,29 @@ void op_ready(recorder *r, block_input in) {
     record_ready(r, b->xn, in.q8, b->x, r->m->config.dim, in.norm, false);
 }
 
+void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input next) {
+    enum { LANES = 256, CPU_LANES = 64 };
+    const buffers *b = &r->m->buffers;
+    const norm_ready_consts consts = {
+        .dim = r->m->config.dim,
+        .eps = r->m->config.norm_eps,
+        .weighted = next.norm->source != NULL,
+        .wg = is_software(r->m->gpu) ? CPU_LANES : LANES,
+        .team = team_lanes(r->m->gpu),
+    };
+    add_call(r, &norm_ready_source,
+             (const gpu_fragment *[]){ reduce_fragment(r->m->gpu), act_fragment(next.q8) }, &consts,
+             (gpu_call){
+                 .bind = { [NORM_READY_Y] = y,
+                           [NORM_READY_POST] = post->range,
+                           [NORM_READY_W] = or_none(r->m, next.norm),
+                           [NORM_READY_SQUARES] = b->squares,
+                           [NORM_READY_X] = b->x,
+                           [ACT_F32_ACT] = b->xn },
+                 .groups = { { .size = SIZE_ROWS } },
+             });
+}
+
 /* W [rows of both], the second one's rows behind the first one's. */
 static void record_project(recorder *r, target y, const weight_stack w[2], gpu_range bias,
                            gpu_range x, block_input in, shape_kind kind) {

@@ -179,6 +179,14 @@ static centre centre_of(const double *x, size_t dim, double eps, double steps) {
     return (centre){ 2 * U + d * d / variance / 2, d / sqrt(variance), U };
 }
 
+double rig_squares_error(uint32_t dim, uint32_t lanes, uint32_t team) {
+    return 1 + 4 + ceil_div(dim / 4, lanes) + log2_of(team) + lanes / team;
+}
+
+double rig_norm_error(double squares) {
+    return ((squares + 2.5 + 1) / 2 + 2 + 2) * U;
+}
+
 static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
     enum { ROWS = 9 };
     char kernel[96];
@@ -221,12 +229,8 @@ static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
                            [NORM_Y] = y->range },
                  .groups = { { .times = c->n } },
              });
-    /* Relative error of the sum of squares: a square, 4 additions of a dot product, those of a
-     * lane, of the tree and of the teams. The root halves it together with the mean's division
-     * (2.5) and the addition of eps (1); then inverseSqrt (2) and two products. */
-    const double sum = 1 + 4 + ceil_div(c->dim / 4, LANES_NORM) + log2_of(reduce->team) +
-                       LANES_NORM / reduce->team;
-    const double relative = ((sum + 2.5 + 1) / 2 + 2 + 2) * U;
+    const double sum = rig_squares_error(c->dim, LANES_NORM, reduce->team);
+    const double relative = rig_norm_error(sum);
     if (rig_run(r)) {
         for (size_t i = 0; i < c->n; i++) {
             const size_t row = (c->pick ? pick[i] : i) * dim;

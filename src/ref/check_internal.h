@@ -139,6 +139,12 @@ double rig_bytes_bound(dtype type, uint32_t cols, uint32_t split_units, const fl
  * of W. */
 void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmul_consts *how,
                     gpu_call call);
+/* Relative error of a norm's sum of squares, in U: a square, 4 additions of a dot product, those of
+ * a lane, of the tree and of the teams; and of the normalised number: the root halves that together
+ * with the mean's division (2.5) and the addition of eps (1), then inverseSqrt (2) and two products
+ * (check_dense.c). */
+double rig_squares_error(uint32_t dim, uint32_t lanes, uint32_t team);
+double rig_norm_error(double squares);
 /* Of cap tanh(z / cap) where z is off by up to `error` (check_dense.c). */
 double rig_softcap_bound(double z, double cap, double error);
 /* rig_expect for an element of y (+)= scale (W x + b). `sum` is W x + b, `bound` that of W x; scale

@@ -842,6 +842,54 @@ static void embed_input_row(rig *r, const ready_case *c, uint32_t lanes) {
     rig_end(r);
 }
 
+/* The same made by norm_ready, of the stream that it leaves behind. */
+static void norm_ready_row(rig *r, const ready_case *c, const rig_reduce *reduce, uint32_t lanes) {
+    char kernel[96];
+    snprintf(kernel, sizeof(kernel), "norm_ready %s %s", reduce->part->name,
+             act_parts[c->form]->name);
+    if (!rig_begin(r, kernel, c->reason, "dim %u, rows %u%s, |y| %g, lanes %u", c->dim, c->n,
+                   c->weighted ? ", weighted" : "", c->scale, lanes)) {
+        return;
+    }
+    const size_t dim = c->dim;
+    const float *y = rig_normals(r, c->n * dim, c->scale), *before = rig_normals(r, c->n * dim, 1);
+    const float *post = rig_normals(r, dim, 1), *w = rig_normals(r, dim, 1);
+    double *normed = rig_alloc(r, c->n * dim, sizeof(double));
+    ref_norm(normed, rig_doubles(r, y, c->n * dim), post, c->n, dim, (double)NORM_EPS);
+    rig_output *x = rig_out(r, before, c->n * dim);
+    rig_output *squares = rig_out(r, NULL, c->n * dim / HALF_COLS);
+    rig_output *act = new_act(r, c->form, c->n, dim);
+    const norm_ready_consts consts = { .dim = c->dim,
+                                       .eps = NORM_EPS,
+                                       .weighted = c->weighted,
+                                       .wg = lanes,
+                                       .team = reduce->team };
+    rig_call(r, &norm_ready_source,
+             (const gpu_fragment *[]){ reduce->part, act_parts[c->form] }, &consts,
+             (gpu_call){
+                 .bind = { [NORM_READY_Y] = rig_numbers(r, y, c->n * dim, dim / 2),
+                           [NORM_READY_POST] = rig_in(r, post, dim * 4),
+                           [NORM_READY_W] = rig_in(r, w, c->weighted ? dim * 4 : 16),
+                           [NORM_READY_SQUARES] = squares->range,
+                           [NORM_READY_X] = x->range,
+                           [ACT_F32_ACT] = act->range },
+                 .groups = { { .times = c->n } },
+             });
+    if (rig_run(r)) {
+        const double off = rig_norm_error(rig_squares_error(c->dim, lanes, reduce->team));
+        float *row = rig_alloc(r, dim, sizeof *row);
+        for (uint32_t t = 0; t < c->n; t++) {
+            for (size_t i = 0; i < dim; i++) {
+                const double v = normed[t * dim + i], sum = v + (double)before[t * dim + i];
+                row[i] = rig_float(x, t * dim + i);
+                rig_expect(r, row[i], sum, off * fabs(v) + U * fabs(sum));
+            }
+            expect_input(r, c, t, row, w, squares, act);
+        }
+    }
+    rig_end(r);
+}
+
 static void ready_row(rig *r, const ready_case *c) {
     enum { ROWS = 7, LANES = 64 };
     char kernel[96];
@@ -894,4 +942,14 @@ void check_ready(rig *r) {
     };
     for (size_t i = 0; i < ARRAY_LEN(embedded); i++)
         embed_input_row(r, &embedded[i], i == 1 ? 128 : 32);
+    static const ready_case normed[] = {
+        { FORM_F32, 32, 1, true, false, 1, "the least" },
+        { FORM_Q8, 1056, 3, true, false, 100, "66 halves: more than lanes" },
+        { FORM_Q8, 2304, 16, true, false, 1, "Gemma 2, a pass of some rows" },
+        { FORM_F32, 96, 7, false, false, 1e-4, "no norm in front, eps outweighs the squares" },
+    };
+    rig_reduce reduces[2];
+    const uint32_t n = rig_reduces(r, reduces);
+    for (size_t i = 0; i < ARRAY_LEN(normed) * n; i++)
+        norm_ready_row(r, &normed[i / n], &reduces[i % n], i / n == 1 ? 64 : 256);
 }
