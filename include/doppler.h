@@ -226,8 +226,11 @@ typedef struct dp_model dp_model;
  * locked: it must not call the library. */
 typedef bool dp_progress_fn(void *user, uint64_t done, uint64_t total);
 
+/* A session's KV cache grows by pages of so many tokens. */
+enum { DP_PAGE_TOKENS = 32 };
+
 typedef struct {
-    uint32_t context;  /* tokens that all sessions' KV caches hold together;
+    uint32_t context;  /* tokens that all sessions' KV caches hold together, in whole pages;
                         * 0: the model's own context, at most 8,192 and, for models of LongRoPE,
                         * at most the original one: beyond it other factors hold from the first
                         * token on, and short texts are read a little worse */

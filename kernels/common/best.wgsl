@@ -7,26 +7,17 @@ struct Best {
 
 var<workgroup> best_lanes: array<Best, WG>;
 
-fn better(a: Best, b: Best) -> Best {
-    if (b.value > a.value || (b.value == a.value && b.token < a.token)) {
-        return b;
-    }
-    return a;
-}
-
-// Over the WG lanes of the workgroup, WG a power of two; all of them get it. By fours, since
-// barriers take longer than comparisons.
+// Over the WG lanes of the workgroup, WG a power of two; all of them get it.
 fn workgroup_best(mine: Best, lane: u32) -> Best {
     best_lanes[lane] = mine;
-    for (var n = WG; n > 1; n = (n + 3) / 4) {
+    for (var step = WG / 2; step > 0; step >>= 1) {
         workgroupBarrier();
-        let step = (n + 3) / 4;
         if (lane < step) {
-            var best = best_lanes[lane];
-            for (var i = lane + step; i < n; i += step) {
-                best = better(best, best_lanes[i]);
+            let a = best_lanes[lane];
+            let b = best_lanes[lane + step];
+            if (b.value > a.value || (b.value == a.value && b.token < a.token)) {
+                best_lanes[lane] = b;
             }
-            best_lanes[lane] = best;
         }
     }
     workgroupBarrier();

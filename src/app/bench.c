@@ -20,7 +20,7 @@ const option bench_options[] = {
       FIELD(pairs), .min = 1, .max = 64 },
     { "-d", "N,...", "tokens of context before the test", OPT_COUNTS, FIELD(depths),
       .given = offsetof(options, depths_given), .initial = "0", .max = 1 << 24 },
-    { "--parallel", "N,...", "sessions that -n generates for at the same time; counts all tokens",
+    { "--parallel", "N,...", "sessions that -n generates for at the same time; all tokens count",
       OPT_COUNTS, FIELD(parallels), .given = offsetof(options, parallels_given), .initial = "1",
       .min = 1, .max = PARALLEL_MAX },
     { "--ops", NULL, "time every kernel alone, of a pass of one row and of passes of -p rows",
@@ -139,8 +139,11 @@ static bool run_tests(const bench *b, const test_list *list, out_format format, 
     return true;
 }
 
-/* The first -p and the first -n behind the last -d. */
+/* The first -p and the first -n behind the last -d, of one session: the others give their room. */
 static bool profile_tests(const bench *b, dp_error *err) {
+    for (size_t i = 1; i < b->n_sessions; i++) {
+        if (!dp_session_rewind(b->sessions[i], 0, err)) return false;
+    }
     const options *o = b->o;
     const profile_job job = { .tokens = b->tokens,
                               .n_depth = o->depths.items[o->depths.n - 1],

@@ -246,7 +246,7 @@ static const bench_result *find_test(const bench_results *list, const bench_test
     for (size_t i = 0; i < list->n; i++) {
         const bench_result *r = &list->items[i];
         if (!r->named && r->t.n_prompt == t->n_prompt && r->t.n_gen == t->n_gen &&
-            r->t.n_depth == t->n_depth) {
+            r->t.n_depth == t->n_depth && r->t.n_parallel <= 1) {
             return r;
         }
     }

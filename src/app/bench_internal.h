@@ -61,13 +61,13 @@ typedef struct {
     uint64_t n_parallel; /* sessions, each with so many tokens */
 } bench_test;
 
-enum { PARALLEL_MAX = 64, PAGE_TOKENS = 32 };
+enum { PARALLEL_MAX = 16 }; /* more would follow one another (dp_batch_generate) */
 
 /* Room that its sessions take: a generation needs one token in front, and the cache is given out in
- * pages (dp_model_options.context). */
+ * pages. */
 static inline uint64_t test_tokens(const bench_test *t) {
     const uint64_t each = t->n_depth + t->n_prompt + t->n_gen + 1;
-    return t->n_parallel > 1 ? align_up(each, PAGE_TOKENS) * t->n_parallel : each;
+    return t->n_parallel > 1 ? align_up(each, DP_PAGE_TOKENS) * t->n_parallel : each;
 }
 
 /* One test and its results. */
@@ -97,7 +97,7 @@ typedef struct {
     dp_token *tokens;                   /* random, `needed` of them */
     uint64_t needed;                    /* tokens of the longest test */
     dp_session *sessions[PARALLEL_MAX]; /* of tests in parallel; the first is the engine's */
-    size_t n_sessions;                  /* 0: no such tests */
+    size_t n_sessions;                  /* 0 before bench_start */
     uint32_t context;                   /* tokens that there is room for */
 } bench;
 

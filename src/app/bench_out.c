@@ -211,10 +211,10 @@ static void add_real(buf *b, const char *format, double x) {
 
 static void add_table_row(buf *b, const bench_row *row) {
     const double params = (double)row->model_n_params;
-    buf_printf(b, "| %s | %s | %.2f %s | %s | %s | %s | %.2f ± %.2f |", row->model_type,
+    buf_printf(b, "| %s | %s | %.2f %s | %s, %s | %s | %s | %.2f ± %.2f |", row->model_type,
                show_bytes(row->model_size).text, params < 1e9 ? 1e-6 * params : 1e-9 * params,
-               params < 1e9 ? "M" : "B", row->backends, row->gpu_info, row->test, row->avg_ts,
-               row->stddev_ts);
+               params < 1e9 ? "M" : "B", row->backends, row->library, row->gpu_info, row->test,
+               row->avg_ts, row->stddev_ts);
     add_real(b, "%.2f", row->ttft_ms);
     add_real(b, "%.3f", row->itl_ms_p50);
     add_real(b, "%.3f", row->itl_ms_p90);

@@ -453,8 +453,8 @@ static bool csv_row(bench_results *list, const str *head, const str *cells, size
         { "library", &r.library, NULL, NULL },     { "build_commit", &r.commit, NULL, NULL },
         { "version", &r.version, NULL, NULL },     { "model_size", NULL, &r.model_size, NULL },
         { "n_prompt", NULL, &r.t.n_prompt, NULL }, { "n_gen", NULL, &r.t.n_gen, NULL },
-        { "n_depth", NULL, &r.t.n_depth, NULL },   { "avg_ts", NULL, NULL, &r.mean },
-        { "stddev_ts", NULL, NULL, &r.deviation },
+        { "n_depth", NULL, &r.t.n_depth, NULL },   { "n_parallel", NULL, &r.t.n_parallel, NULL },
+        { "avg_ts", NULL, NULL, &r.mean },         { "stddev_ts", NULL, NULL, &r.deviation },
     };
     for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
         const size_t at = find_cell(head, n, wanted[i].name);

@@ -82,7 +82,7 @@ void describe_row(const bench *b, bench_row *row, bench_test t) {
     row->n_gen = t.n_gen;
     row->n_depth = t.n_depth;
     row->n_parallel = t.n_parallel;
-    row->n_steps = b->o->steps;
+    row->n_steps = t.n_parallel > 1 ? 0 : b->o->steps; /* dp_batch_generate chooses */
     row->f16 = d.f16;
     row->subgroups = d.subgroups;
     row->load_ms = 1e3 * b->e.load_seconds;
@@ -196,7 +196,7 @@ static bool prepare_generation(const bench *b, const bench_row *row, size_t at, 
     for (size_t i = 0; i < row->n_parallel; i++) {
         dp_token next;
         if (!dp_session_rewind(b->sessions[i], at - 1, err) ||
-            !dp_session_eval(b->sessions[i], b->tokens + (at - 1 + i) % b->needed, 1, err) ||
+            !dp_session_eval(b->sessions[i], b->tokens + at - 1 + i, 1, err) ||
             !dp_session_sample(b->sessions[i], &next, err)) {
             return false;
         }

@@ -28,7 +28,7 @@ enum {
     CONTEXT_MAX = 1 << 24,
     SESSIONS_MAX = 256,
     BATCH_MAX = 8192,
-    KV_PAGE = 32,        /* tokens to a page of the cache */
+    KV_PAGE = DP_PAGE_TOKENS, /* tokens to a page of the cache */
     FEW_ROWS = 8,        /* passes of up to so many rows take the mat-vec kernels for a few: as
                           * many as a lane has there (kernels/common/products.wgsl) */
     DECODE_ROWS = 16,    /* and up to so many those for some */

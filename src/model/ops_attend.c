@@ -256,7 +256,7 @@ static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
 }
 
 uint32_t tuned_keys(const shapes *s) {
-    enum { KEYS_MOST = 8192 }; /* more have no more spans (attend_splits_max) */
+    enum { KEYS_MOST = 8192 }; /* heads of 64 and more then have all their spans */
     const uint32_t half = power_above(s->context / 2 + 1); /* a power of two, at most the context */
     /* so many that one row has spans, if it ever has */
     const uint32_t least = s->context > s->whole_keys ? s->whole_keys + 1 : 1;

@@ -30,7 +30,8 @@ fails 2 '^doppler: --parallel: 0 is below 1' bench --parallel 0
 fails 2 '^doppler: --parallel: not with --ops' bench --ops --parallel 2
 fails 2 '^doppler: --parallel: not with --schema' bench --schema doppler --parallel 2
 fails 2 '^doppler: --parallel: not with --against' bench --against x --parallel 2
-fails 2 'the longest test takes 2112 tokens' bench -p 0 -n 31,32 --parallel 33
+fails 2 '^doppler: --parallel: 17 is above 16' bench --parallel 17
+fails 2 'the longest test takes 2560 tokens' bench -p 0 -n 127,128 --parallel 16
 fails 2 'the longest test takes 2049 tokens' bench -p 0 -n 0 -pg 2000,48
 fails 2 '^doppler: --schema: "x" is not doppler' bench --schema x
 fails 2 'there is no prompt "tiny"' bench --schema doppler --prompt-name tiny
@@ -146,6 +147,7 @@ bad() { # pattern, content
 bad 'no results in the form of' ''
 bad 'no results in the form of' 'hello'
 bad 'holds no results' '[]'
+bad 'SQL is not read' 'CREATE TABLE IF NOT EXISTS doppler_bench ('
 bad 'bad.json: result 1: expected an object' '[3]'
 bad 'n_prompt: expected a whole number' '[{"n_gen":1,"avg_ts":1}]'
 bad 'n_gen: expected a whole number' '[{"n_prompt":1,"n_gen":-1,"avg_ts":1}]'
@@ -266,6 +268,18 @@ for r in d:
     same 'bench --save: what is printed' "$(cmp "$results/run.json" "$kept" 2>&1)" ''
     call bench compare "$results/run.json" "$kept"
     same 'bench compare: a run with itself' "$(tail -n 1 "$work/out" | cut -c 1-9)" 'B is same'
+    # Sessions in parallel stay apart from one in every form that is read; the profile is one's.
+    for format in csv md jsonl; do
+        call bench -m "$tiny" -p 0 -n 2 --parallel 1,3 -r 1 --no-warmup -o "$format"
+        cp "$work/out" "$results/parallel.$format"
+    done
+    for format in csv md jsonl; do
+        call bench compare "$results/parallel.$format" "$results/parallel.jsonl"
+        same "bench --parallel: $format" \
+            "$(grep -o '^| tg2[^|]*|' "$work/out" | tr -d '\n')" '| tg2 || tg2 x3 |'
+    done
+    call bench -m "$tiny" -p 100 -n 2 --parallel 3 -r 1 --no-warmup --profile
+    same 'bench --parallel --profile' "$status" 0
     fails 6 'nosuch' bench -m "$tiny" -p 2 -n 0 -r 1 --save "$results/nosuch/deeper"
     call bench -m "$tiny" -p 1 -n 0 -r 1 --no-warmup -o sql
     if [ -n "$python" ]; then

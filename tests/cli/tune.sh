@@ -23,6 +23,8 @@ file_json 'tune --json: shapes' "$work/tuned.json" \
     all(r["right"] and r["us"] > 0 and r["calls"] == 8 and r["pass"] == "a token" and
         r["product"] == "'"$product"'" for r in d) and sum(r["chosen"] for r in d) == 1 and
     len({r["shape"] for r in d}) == len(d)'
+tuned tune "$product"
+same 'tune: says where' "$(tail -n 1 "$work/out")" "kept in $(dirname "$(kept)")"
 same 'tune: one file is kept' "$(kept | grep -c '/doppler/tuning-[0-9a-f]*\.json$')" 1
 file=$(kept)
 file_json 'tune: what is kept' "$file" \
