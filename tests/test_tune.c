@@ -422,6 +422,38 @@ static void only_what_is_offered_is_taken(test *t) {
     forget(m);
 }
 
+/* A model that is opened on a GPU measures a little of what is not known, keeps it, and the next
+ * one goes on from there. The device here poses as a GPU. */
+static void opening_tunes(test *t) {
+    if (SANITIZED) SKIP(t, "sanitized: what it calls, the others have called");
+    const char *folder = test_folder(t);
+    const dp_device_options how = test_device_options();
+    dp_device *d = dp_device_open(&how, &t->err);
+    dp_model *m = d != NULL ? dp_model_open(d, test_vector(t, "models/llama-bias"), NULL, &t->err)
+                            : NULL;
+    if (!CHECK(t, m != NULL)) return;
+    dp_device_info *info = (dp_device_info *)(uintptr_t)gpu_info(m->gpu);
+    snprintf(info->type, sizeof info->type, "integrated");
+    dp_model_close(m);
+    size_t known = 0;
+    for (int i = 0; i < 2; i++) {
+        test_row(t, "opened for the %s time", i == 0 ? "first" : "second");
+        const dp_model_options o = {
+            .context = CONTEXT, .batch = CONTEXT, .sessions = 1, .tuning_dir = folder
+        };
+        m = dp_model_open(d, test_vector(t, "models/llama-bias"), &o, &t->err);
+        if (!CHECK(t, m != NULL)) break;
+        const size_t n = m->tuned.n;
+        CHECK(t, n > 0 && n >= known);
+        forget(m);
+        CHECK(t, tuned_read(m, folder, &t->err));
+        CHECK_U64(t, m->tuned.n, n); /* all of it was kept */
+        known = n;
+        dp_model_close(m);
+    }
+    dp_device_close(d);
+}
+
 static const test_case cases[] = {
     { "a wrong shape is not chosen", a_wrong_shape_is_not_chosen },
     { "bytes are compared", bytes_are_compared },
@@ -434,5 +466,6 @@ static const test_case cases[] = {
     { "files are shared", files_are_shared },
     { "the cheapest are offered", the_cheapest_are_offered },
     { "only what is offered is taken", only_what_is_offered_is_taken },
+    { "opening tunes", opening_tunes },
 };
 const test_group tune_tests = { "tune", cases, ARRAY_LEN(cases) };
