@@ -77,6 +77,8 @@ typedef void dp_log_fn(void *user, dp_log_level level, const char *line);
 
 typedef struct dp_device dp_device;
 
+enum { DP_BINDING_LEAST = 1 << 20 };
+
 typedef struct {
     const char *webgpu;   /* the WebGPU library's path; NULL: the wgpu-native that set-up
                            * installed */
@@ -85,7 +87,8 @@ typedef struct {
     bool no_subgroups;    /* pretend that it has no subgroup operations */
     bool no_int8;         /* activations stay floats where matrices are quantised; without half
                            * floats they do in any case */
-    uint64_t max_binding; /* at most this many bytes in one binding; 0: the adapter's limit */
+    uint64_t max_binding; /* at most this many bytes in one binding, no fewer than
+                           * DP_BINDING_LEAST; 0: the adapter's limit */
     uint64_t max_memory;  /* at most this many bytes on the device; 0: what the device grants */
     bool profile;         /* time every kernel (slower: one compute pass each) */
     bool checks;          /* WebGPU keeps its own checks of calls and of kernels' indices, which the

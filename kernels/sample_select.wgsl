@@ -23,7 +23,7 @@ override WG: u32;
 const FEW = 256u; // tokens that are compared with one another, at most
 
 var<workgroup> few: array<vec2u, FEW>; // (key, weight) of a short list
-var<workgroup> reached: atomic<u32>;       // the largest key of it that reaches the target
+var<workgroup> reached: atomic<u32>;   // the largest key of it that reaches the target
 var<workgroup> bins: array<atomic<u32>, 256>;
 var<workgroup> sixteens: array<atomic<u32>, 16>; // sums of 16 bins
 var<workgroup> hit: u32;                         // the bin that holds the threshold
@@ -64,22 +64,22 @@ fn wanted(all: u32, target_in: u32, share: f32) -> u32 {
 }
 
 // threshold of a short list.
-fn short_threshold(n: u32, list: u32, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
+fn short_threshold(a: Items, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
                    share: f32) -> u32 {
     if (lane == 0) {
         atomicStore(&reached, 0);
     }
-    for (var i = lane; i < n; i += WG) {
-        let bits = found[list + i].x;
+    for (var i = lane; i < a.n; i += WG) {
+        let bits = item(a, i).x;
         let key = key_of(bits);
         few[i] = vec2u(key, select(0, weight_of(bits, top, scale), key >= low));
     }
     workgroupBarrier();
-    for (var i = lane; i < n; i += WG) {
+    for (var i = lane; i < a.n; i += WG) {
         let key = few[i].x;
         var all = 0u;
         var here = 0u; // at or above it
-        for (var j = 0u; j < n; j++) {
+        for (var j = 0u; j < a.n; j++) {
             all += few[j].y;
             here += select(0, few[j].y, few[j].x >= key);
         }
@@ -99,7 +99,7 @@ fn short_threshold(n: u32, list: u32, lane: u32, low: u32, top: f32, scale: f32,
 fn threshold(a: Items, lane: u32, low: u32, top: f32, scale: f32, target_in: u32,
              share: f32) -> u32 {
     if (a.listed && a.n <= FEW) {
-        return short_threshold(a.n, a.list, lane, low, top, scale, target_in, share);
+        return short_threshold(a, lane, low, top, scale, target_in, share);
     }
     var prefix = 0u;
     var want = 0u;

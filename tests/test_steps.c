@@ -129,6 +129,14 @@ static dp_session *answer(test *t, dp_model *m, const dp_sampling *how, uint32_t
 
 /* ---- cases --------------------------------------------------------------------------------- */
 
+/* Where the token at that place stands first. */
+static uint32_t first_place(const dp_token *all, uint32_t at) {
+    uint32_t first = 0;
+    while (all[first] != all[at])
+        first++;
+    return first;
+}
+
 /* A stop token in every place of the first submits: it is reported and not appended. */
 static void stop_tokens_end_anywhere(test *t) {
     dp_model *m = open_model(t);
@@ -139,10 +147,7 @@ static void stop_tokens_end_anywhere(test *t) {
         set_stop(t, m, DP_NO_TOKEN);
         dp_session_free(step_by_step(t, m, hows[h], LENGTH, all));
         for (uint32_t at = 0; at < LENGTH; at++) {
-            uint32_t first = 0;
-            while (all[first] != all[at])
-                first++;
-            if (first != at) continue; /* it would end earlier */
+            if (first_place(all, at) != at) continue; /* it would end earlier */
             n_places++;
             test_row(t, "setting %zu, a stop at %u", h, at);
             set_stop(t, m, all[at]);
@@ -172,9 +177,7 @@ static void a_stop_wastes_one_submit(test *t) {
     set_stop(t, m, DP_NO_TOKEN);
     dp_session_free(step_by_step(t, m, &GREEDY, LENGTH, all));
     for (uint32_t at = 0; at < LENGTH; at++) {
-        uint32_t first = 0;
-        while (all[first] != all[at])
-            first++;
+        const uint32_t first = first_place(all, at);
         test_row(t, "a stop at %u", at);
         set_stop(t, m, all[at]);
         dp_session *s = step_by_step(t, m, &GREEDY, 0, NULL);

@@ -21,15 +21,18 @@ static void close_device(void *d) {
     dp_device_close(d);
 }
 
-static dp_model *open_model(test *t, const char *folder) {
-    dp_device *d = test_shared(t, "device of tuning", open_device, close_device);
-    if (!CHECK(t, d != NULL)) return NULL;
+static dp_model *open_on(test *t, dp_device *d, const char *path, const char *folder) {
     const dp_model_options o = {
         .context = CONTEXT, .batch = CONTEXT, .sessions = 1, .tuning_dir = folder
     };
-    dp_model *m = dp_model_open(d, MODEL, &o, &t->err);
+    dp_model *m = dp_model_open(d, path, &o, &t->err);
     CHECK(t, m != NULL);
     return m;
+}
+
+static dp_model *open_model(test *t, const char *folder) {
+    dp_device *d = test_shared(t, "device of tuning", open_device, close_device);
+    return CHECK(t, d != NULL) ? open_on(t, d, MODEL, folder) : NULL;
 }
 
 static void *open_shared(test *t) {
@@ -426,23 +429,18 @@ static void only_what_is_offered_is_taken(test *t) {
  * one goes on from there. The device here poses as a GPU. */
 static void opening_tunes(test *t) {
     if (SANITIZED) SKIP(t, "sanitized: what it calls, the others have called");
-    const char *folder = test_folder(t);
-    const dp_device_options how = test_device_options();
-    dp_device *d = dp_device_open(&how, &t->err);
-    dp_model *m = d != NULL ? dp_model_open(d, test_vector(t, "models/llama-bias"), NULL, &t->err)
-                            : NULL;
-    if (!CHECK(t, m != NULL)) return;
+    const char *folder = test_folder(t), *path = test_vector(t, "models/llama-bias");
+    dp_device *d = open_device(t);
+    dp_model *m = CHECK(t, d != NULL) ? open_on(t, d, path, NULL) : NULL;
+    if (m == NULL) return;
     dp_device_info *info = (dp_device_info *)(uintptr_t)gpu_info(m->gpu);
     snprintf(info->type, sizeof info->type, "integrated");
     dp_model_close(m);
     size_t known = 0;
     for (int i = 0; i < 2; i++) {
         test_row(t, "opened for the %s time", i == 0 ? "first" : "second");
-        const dp_model_options o = {
-            .context = CONTEXT, .batch = CONTEXT, .sessions = 1, .tuning_dir = folder
-        };
-        m = dp_model_open(d, test_vector(t, "models/llama-bias"), &o, &t->err);
-        if (!CHECK(t, m != NULL)) break;
+        m = open_on(t, d, path, folder);
+        if (m == NULL) break;
         const size_t n = m->tuned.n;
         CHECK(t, n > 0 && n >= known);
         forget(m);

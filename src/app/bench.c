@@ -141,15 +141,12 @@ static bool run_tests(const bench *b, const test_list *list, out_format format, 
 
 /* The first -p and the first -n behind the last -d, of one session: the others give their room. */
 static bool profile_tests(const bench *b, dp_error *err) {
-    for (size_t i = 1; i < b->n_sessions; i++) {
-        if (!dp_session_rewind(b->sessions[i], 0, err)) return false;
-    }
     const options *o = b->o;
     const profile_job job = { .tokens = b->tokens,
                               .n_depth = o->depths.items[o->depths.n - 1],
                               .n_prompt = o->prompts.items[0],
                               .n_generated = o->generations.items[0] };
-    return profile_report(&b->e, o, &job, err);
+    return bench_rewind(b, 1, err) && profile_report(&b->e, o, &job, err);
 }
 
 static int bench_tests(const options *o, const test_list *list) {

@@ -114,6 +114,8 @@ bool bench_plan(bench *b, const options *o, uint64_t needed, dp_error *err) CHEC
 /* Its device, weights and session, and random tokens. */
 bool bench_start(bench *b, dp_error *err) CHECK_RESULT;
 void bench_close(bench *b);
+/* Empties the sessions from number `first` on. */
+bool bench_rewind(const bench *b, size_t first, dp_error *err) CHECK_RESULT;
 /* GPU time in ns, and the rows of the passes that it took, since the device was opened: without
  * --gpu-time or a profile 0 and 0. Waits for what has been submitted. */
 typedef struct {

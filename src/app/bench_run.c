@@ -64,6 +64,13 @@ void bench_close(bench *b) {
     b->tokens = NULL;
 }
 
+bool bench_rewind(const bench *b, size_t first, dp_error *err) {
+    for (size_t i = first; i < b->n_sessions; i++) {
+        if (!dp_session_rewind(b->sessions[i], 0, err)) return false;
+    }
+    return true;
+}
+
 void describe_row(const bench *b, bench_row *row, bench_test t) {
     const dp_model_info *m = &b->e.info;
     dp_device_info d;
@@ -181,9 +188,7 @@ typedef struct {
 
 /* The sessions of the test at its depth, the others empty. */
 static bool begin_test(const bench *b, const bench_row *row, dp_error *err) {
-    for (size_t i = 0; i < b->n_sessions; i++) {
-        if (!dp_session_rewind(b->sessions[i], 0, err)) return false;
-    }
+    if (!bench_rewind(b, 0, err)) return false;
     for (size_t i = 0; i < row->n_parallel; i++) {
         if (!dp_session_eval(b->sessions[i], b->tokens, start_of(row), err)) return false;
     }

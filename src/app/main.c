@@ -63,7 +63,7 @@ const option common_options[] = {
     { "--max-memory", "BYTES", "most memory on the GPU; K, M and G may follow", OPT_BYTES,
       FIELD(max_memory), .min = 1, .max = 0x1p64 },
     { "--max-binding", "BYTES", "most bytes in one buffer binding", OPT_BYTES, FIELD(max_binding),
-      .min = 1 << 20, .max = 0x1p64 }, /* as src/gpu/device.c needs it */
+      .min = DP_BINDING_LEAST, .max = 0x1p64 },
     { "--no-verify", NULL, "load a pack without checking its hashes", OPT_FLAG, FIELD(no_verify) },
     { "--no-tune", NULL, "kernels as they are without what `tune` has found; measure nothing",
       OPT_FLAG, FIELD(no_tune) },

@@ -212,7 +212,7 @@ static bool check_limits(const gpu *g, dp_error *err) {
         { "bytes of workgroup memory", l->maxComputeWorkgroupStorageSize, 16384 },
         { "workgroups in a dimension", l->maxComputeWorkgroupsPerDimension, 65535 },
         { "bind groups", l->maxBindGroups, 2 },
-        { "bytes in a binding", g->info.max_binding, 1 << 20 },
+        { "bytes in a binding", g->info.max_binding, DP_BINDING_LEAST },
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         if (table[i].has >= table[i].needs) continue;

@@ -179,8 +179,7 @@ static WGPUShaderModule create_module(gpu *g, const WGPUShaderModuleDescriptor *
      * of it, so the module's verdict comes first; it is there at once. */
     const uint32_t scopes = scope_begin(g);
     if (g->api.kind == LIBRARY_WGPU && !g->checks) {
-        /* Our own kernels: every index follows from sizes, tokens and pages that the host checked.
-         */
+        /* our own kernels: every index follows from what the host has checked */
         module = g->api.DeviceCreateShaderModuleTrusted(g->device, d, WGPUShaderRuntimeChecks_None);
     } else {
         module = g->api.DeviceCreateShaderModule(g->device, d);

@@ -137,8 +137,7 @@ WGPUChainedStruct *library_toggles(const gpu_api *api, toggles_stage stage, dawn
         break;
     case TOGGLES_DEVICE:
         storage->on = device, storage->n_on = ARRAY_LEN(device);
-        storage->off = off, storage->n_off = ARRAY_LEN(off);
-        break;
+        /* fall through */
     case TOGGLES_CHECKED:
         storage->off = off, storage->n_off = ARRAY_LEN(off);
         break;

@@ -351,13 +351,12 @@ void op_ready(recorder *r, block_input in) {
 }
 
 void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input next) {
-    enum { LANES = 256, CPU_LANES = 64 };
     const buffers *b = &r->m->buffers;
     const norm_ready_consts consts = {
         .dim = r->m->config.dim,
         .eps = r->m->config.norm_eps,
         .weighted = next.norm->source != NULL,
-        .wg = is_software(r->m->gpu) ? CPU_LANES : LANES,
+        .wg = is_software(r->m->gpu) ? NORM_LANES / 4 : NORM_LANES,
         .team = team_lanes(r->m->gpu),
     };
     add_call(r, &norm_ready_source,
