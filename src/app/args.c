@@ -272,7 +272,7 @@ static const struct {
     const char *meaning;
 } exit_codes[] = {
     { EXIT_OK, "done" },
-    { EXIT_FAILED, "failed" },
+    { EXIT_FAILED, "failed; of `bench compare`: something became slower" },
     { EXIT_USAGE, "the command line makes no sense" },
     { EXIT_INPUT, "an input file is invalid or not supported" },
     { EXIT_GPU, "no usable GPU, or it was lost" },
