@@ -941,7 +941,43 @@ static void tensors_left_over_are_refused(test *t) {
     }
 }
 
+/* In buffers of every size what is read as one matrix lies in one piece, if that fits. */
+static void what_is_read_together_lies_together(test *t) {
+    container *files = container_open(test_vector(t, "families/mixtral"), false, &t->err);
+    config c;
+    arena memory = { 0 };
+    if (!CHECK(t, files != NULL && config_read(&c, files, false, &memory, &t->err))) return;
+    uint32_t n_broken = 0;
+    for (uint64_t room = 1 << 16; room < 1 << 18; room += 1 << 10) {
+        weights w;
+        const weight_limits limits = { .max_binding = room, .max_buffer = room };
+        if (!CHECK(t, weights_plan(&w, &c, files, &limits, &memory, &t->err))) break;
+        uint64_t held = 0;
+        for (const weight_buffer *b = w.newest; b != NULL; b = b->older) {
+            CHECK(t, b->size <= room);
+            held += b->size;
+            for (const weight_place *p = b->places; p != NULL; p = p->next) {
+                CHECK(t, p->range->offset + p->range->size <= b->size);
+            }
+        }
+        CHECK_U64(t, held, w.bytes);
+        n_broken += w.newest->older != NULL;
+        for (uint32_t i = 0; i < c.n_layers; i++) {
+            const layer_weights *l = &w.layers[i];
+            const gpu_range q = l->q.parts[0].range, k = l->k.parts[0].range;
+            const gpu_range gate = l->expert_gate.parts[0].range;
+            CHECK_U64(t, k.offset, q.offset + q.size);
+            CHECK_U64(t, l->v.parts[0].range.offset, k.offset + k.size);
+            CHECK_U64(t, l->expert_up.parts[0].range.offset, gate.offset + gate.size);
+        }
+    }
+    CHECK(t, n_broken > 8); /* else nothing had to be moved */
+    arena_free(&memory);
+    container_close(files);
+}
+
 static const test_case cases[] = {
+    { "what is read together lies together", what_is_read_together_lies_together },
     { "saved configs say the same", saved_configs_say_the_same },
     { "Gemma 3 fills in what its class does", gemma3_fills_in_what_its_class_does },
     { "families have their own defaults", families_have_their_own_defaults },

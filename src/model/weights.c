@@ -18,10 +18,32 @@ typedef struct {
     arena *a;
     dp_error *err;
     uint32_t layer;
-    bool *used; /* [tensors] a field of a layer has it */
+    uint64_t group; /* where in the newest buffer what belongs together began */
+    bool *used;     /* [tensors] a field of a layer has it */
 } layout;
 
 /* ---- layout -------------------------------------------------------------------------------- */
+
+/* What is taken from here on goes into one buffer if it fits: matrices that are read as one. */
+static void layout_begin_group(layout *l) {
+    l->group = l->w->newest != NULL ? l->w->newest->size : 0;
+}
+
+/* Moves the end of the newest buffer, from where the group began, into this empty one. */
+static void layout_move_group(layout *l, weight_buffer *b) {
+    weight_buffer *from = l->w->newest;
+    weight_place **end = &b->places;
+    while (from->places != NULL && from->places->range->offset >= l->group) {
+        weight_place *place = from->places;
+        from->places = place->next;
+        place->range->offset -= l->group;
+        place->next = NULL;
+        *end = place;
+        end = &place->next;
+    }
+    b->size = from->size - l->group;
+    from->size = l->group;
+}
 
 /* Space of `size` bytes at an aligned offset of the newest buffer, or of another one if that is
  * full. */
@@ -29,11 +51,16 @@ static bool layout_take(layout *l, uint64_t size, gpu_range *range) {
     const uint64_t need = align_up(size, 256);
     weight_buffer *b = l->w->newest;
     if (b == NULL || b->size + need > l->limits.max_buffer) {
+        weight_buffer *full = b;
         b = arena_new(l->a, 1, sizeof *b, "weight buffers", l->err);
         if (b == NULL) {
             return false;
         }
-        b->older = l->w->newest;
+        if (full != NULL && l->group > 0 && full->size - l->group + need <= l->limits.max_buffer) {
+            layout_move_group(l, b);
+        }
+        l->group = 0;
+        b->older = full;
         l->w->newest = b;
     }
     weight_place *place = arena_new(l->a, 1, sizeof *place, "weight buffers", l->err);
@@ -475,7 +502,11 @@ bool weights_plan(weights *w, const config *c, const container *files, const wei
     for (l.layer = 0; l.layer < c->n_layers; l.layer++) {
         layer_weights *layer = &w->layers[l.layer];
         for (size_t f = 0; f < N_LAYER_FIELDS; f++) {
-            if (!find_field(&l, &LAYER_FIELDS[f], (char *)layer + LAYER_FIELDS[f].offset)) {
+            const layer_field *field = &LAYER_FIELDS[f];
+            if (field->fuse == FUSE_NONE || field->place == 0) {
+                layout_begin_group(&l);
+            }
+            if (!find_field(&l, field, (char *)layer + field->offset)) {
                 return false;
             }
         }
