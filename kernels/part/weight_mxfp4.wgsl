@@ -8,15 +8,15 @@
 // specification, 2^127 M here as in quant.c) with |M| > 1 overflow.
 @group(0) @binding(0) var<storage, read> weight_words: array<vec4u>;
 
-// M of the low nibbles of four bytes, as signed bytes.
+// M of the low nibbles of four bytes, as signed bytes, all four at once. m is q without its sign;
+// of m from 4 on the lower two bits l come again, and 2 if both are set: m + l + 2 (l == 3). A byte
+// is turned round unless it is 0, which would carry into the next one.
 fn weight_level(q: u32) -> u32 {
-    var four = 0u;
-    for (var i = 0u; i < 4; i++) {
-        let code = q >> (8 * i);
-        let m = (0xc8643210u >> (4 * (code & 7))) & 15; // M is a nibble of its own table
-        four |= (select(m, 256 - m, (code & 8) != 0) & 255) << (8 * i);
-    }
-    return four;
+    let m = q & 0x07070707;
+    let l = m & (((m >> 2) & 0x01010101) * 3);
+    let size = m + l + 2 * (l & (l >> 1) & 0x01010101);
+    let minus = (q & (m + 0x07070707) & 0x08080808) >> 3;
+    return (size ^ (minus * 255)) + minus;
 }
 
 fn weight_levels(v: vec4u) -> vec4u {
