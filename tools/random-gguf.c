@@ -1,7 +1,8 @@
-/* random-gguf: writes a Llama-shaped GGUF file with random weights, for measuring speed where real
- * weights cannot be had.
+/* random-gguf: writes a GGUF file with random weights in the shape of a model, for measuring speed
+ * where real weights cannot be had.
  *
- *     random-gguf OUT.gguf SHAPE TYPE        SHAPE: 1b, 8b, 8x7b (Mixtral) or
+ *     random-gguf OUT.gguf SHAPE TYPE        SHAPE: 1b, 8b, 8x7b, gemma2-2b, olmo2-1b, gpt2-774m,
+ *                                            qwen3-30b-a3b, gpt-oss-20b or, of a Llama or Mixtral,
  *     LAYERS,DIM,HEADS,KV_HEADS,HEAD_DIM,FFN,VOCAB[,EXPERTS,USED]
  *                                            TYPE:  q4_k_m, or one for all matrices: f32 f16 bf16
  *                                            q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k
@@ -20,9 +21,15 @@
 
 enum { POOL_WEIGHTS = 1 << 20, ALIGNMENT = 32, TENSORS_MAX = 4096 };
 
+/* Families; their tensors and keys are those that the engine asks for (src/model/fields.c). */
+typedef enum { LLAMA, GEMMA2, OLMO2, GPT2, QWEN3_MOE, GPT_OSS } family_kind;
+static const char *const architectures[] = { "llama", "gemma2",   "olmo2",
+                                             "gpt2",  "qwen3moe", "gpt-oss" };
+
 typedef struct {
     uint32_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, experts, used, context;
     float theta;
+    family_kind family;
 } shape;
 
 typedef struct {
@@ -129,47 +136,86 @@ static void add_tensor(const char *name, uint64_t experts, uint64_t rows, uint64
     w.n++;
 }
 
-static void list_tensors(const shape *s, bool mixed, dtype type) {
+/* A tensor of a layer: its name, [experts, rows, cols], a vector if cols is 0, and the families
+ * that have it, by bits. */
+typedef struct {
+    const char *name;
+    uint64_t rows, cols, experts;
+    uint32_t families;
+} part;
+#define ONLY(family) (1u << (family))
+enum { ALL = 63 };
+
+static void list_layer(const shape *s, uint32_t layer, bool mixed, dtype type) {
+    const uint64_t dim = s->dim, ffn = s->ffn, e = s->experts;
     const uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
-    typedef struct {
-        const char *name;
-        uint64_t rows, cols, experts;
-    } part;
-    const part attention[] = {
-        { "attn_norm.weight", s->dim, 0, 0 },   { "attn_q.weight", q, s->dim, 0 },
-        { "attn_k.weight", kv, s->dim, 0 },     { "attn_v.weight", kv, s->dim, 0 },
-        { "attn_output.weight", s->dim, q, 0 }, { "ffn_norm.weight", s->dim, 0, 0 },
+    const uint32_t biased = ONLY(GPT_OSS), whole = s->family == OLMO2;
+    const uint32_t dense = e == 0 ? ALL : 0, mixture = e > 0 ? ALL : 0;
+    const uint32_t gated = dense & ~ONLY(GPT2), split = ALL & ~ONLY(GPT2);
+    const uint32_t normed = ONLY(OLMO2) | ONLY(QWEN3_MOE), post = ONLY(GEMMA2) | ONLY(OLMO2);
+    const part parts[] = {
+        { "attn_norm.weight", dim, 0, 0, ALL & ~ONLY(OLMO2) },
+        { "attn_norm.bias", dim, 0, 0, ONLY(GPT2) },
+        { "attn_qkv.weight", q + 2 * kv, dim, 0, ONLY(GPT2) },
+        { "attn_qkv.bias", q + 2 * kv, 0, 0, ONLY(GPT2) },
+        { "attn_q.weight", q, dim, 0, split },
+        { "attn_k.weight", kv, dim, 0, split },
+        { "attn_v.weight", kv, dim, 0, split },
+        { "attn_q.bias", q, 0, 0, biased },
+        { "attn_k.bias", kv, 0, 0, biased },
+        { "attn_v.bias", kv, 0, 0, biased },
+        { "attn_q_norm.weight", whole ? q : s->head_dim, 0, 0, normed },
+        { "attn_k_norm.weight", whole ? kv : s->head_dim, 0, 0, normed },
+        { "attn_sinks.weight", s->heads, 0, 0, biased },
+        { "attn_output.weight", dim, q, 0, ALL },
+        { "attn_output.bias", dim, 0, 0, ONLY(GPT2) | biased },
+        { "post_attention_norm.weight", dim, 0, 0, post | ONLY(GPT_OSS) },
+        { "ffn_norm.weight", dim, 0, 0, ALL & ~ONLY(OLMO2) & ~ONLY(GPT_OSS) },
+        { "ffn_norm.bias", dim, 0, 0, ONLY(GPT2) },
+        { "ffn_gate.weight", ffn, dim, 0, gated },
+        { "ffn_up.weight", ffn, dim, 0, dense },
+        { "ffn_up.bias", ffn, 0, 0, ONLY(GPT2) },
+        { "ffn_down.weight", dim, ffn, 0, dense },
+        { "ffn_down.bias", dim, 0, 0, ONLY(GPT2) },
+        { "ffn_gate_inp.weight", e, dim, 0, mixture },
+        { "ffn_gate_inp.bias", e, 0, 0, biased },
+        { "ffn_gate_exps.weight", ffn, dim, e, mixture },
+        { "ffn_up_exps.weight", ffn, dim, e, mixture },
+        { "ffn_down_exps.weight", dim, ffn, e, mixture },
+        { "ffn_gate_exps.bias", e, ffn, 0, biased },
+        { "ffn_up_exps.bias", e, ffn, 0, biased },
+        { "ffn_down_exps.bias", e, dim, 0, biased },
+        { "post_ffw_norm.weight", dim, 0, 0, post },
     };
-    const part dense[] = {
-        { "ffn_gate.weight", s->ffn, s->dim, 0 },
-        { "ffn_up.weight", s->ffn, s->dim, 0 },
-        { "ffn_down.weight", s->dim, s->ffn, 0 },
-    };
-    const part mixture[] = {
-        { "ffn_gate_inp.weight", s->experts, s->dim, 0 },
-        { "ffn_gate_exps.weight", s->ffn, s->dim, s->experts },
-        { "ffn_up_exps.weight", s->ffn, s->dim, s->experts },
-        { "ffn_down_exps.weight", s->dim, s->ffn, s->experts },
-    };
-    part layer[ARRAY_LEN(attention) + ARRAY_LEN(mixture)];
-    const size_t n_ffn = s->experts > 0 ? ARRAY_LEN(mixture) : ARRAY_LEN(dense);
-    memcpy(layer, attention, sizeof attention);
-    memcpy(layer + ARRAY_LEN(attention), s->experts > 0 ? mixture : dense, n_ffn * sizeof *layer);
-    /* tied, as the small Llamas are: the table is the head too */
+    for (size_t k = 0; k < ARRAY_LEN(parts); k++) {
+        const part *p = &parts[k];
+        if ((p->families & ONLY(s->family)) == 0) {
+            continue;
+        }
+        char name[64];
+        snprintf(name, sizeof name, "blk.%u.%s", layer, p->name);
+        const bool floats = p->cols == 0 || strstr(name, "gate_inp") || strstr(name, ".bias");
+        add_tensor(name, p->experts, p->rows, p->cols,
+                   floats  ? DTYPE_F32
+                   : mixed ? q4_k_m_type(p->name, layer, s->layers, p->cols)
+                           : type);
+    }
+}
+
+/* Tied, as the small models are: the table is the head too. */
+static void list_tensors(const shape *s, bool mixed, dtype type) {
     add_tensor("token_embd.weight", 0, s->vocab, s->dim,
                mixed ? q4_k_m_type("output.weight", 0, s->layers, s->dim) : type);
+    if (s->family == GPT2) {
+        add_tensor("position_embd.weight", 0, s->context, s->dim, DTYPE_F32);
+    }
     for (uint32_t i = 0; i < s->layers; i++) {
-        for (size_t k = 0; k < ARRAY_LEN(attention) + n_ffn; k++) {
-            char name[64];
-            snprintf(name, sizeof name, "blk.%u.%s", i, layer[k].name);
-            const bool vector = layer[k].cols == 0 || strstr(name, "gate_inp") != NULL;
-            add_tensor(name, layer[k].experts, layer[k].rows, layer[k].cols,
-                       vector  ? DTYPE_F32
-                       : mixed ? q4_k_m_type(layer[k].name, i, s->layers, layer[k].cols)
-                               : type);
-        }
+        list_layer(s, i, mixed, type);
     }
     add_tensor("output_norm.weight", 0, s->dim, 0, DTYPE_F32);
+    if (s->family == GPT2) {
+        add_tensor("output_norm.bias", 0, s->dim, 0, DTYPE_F32);
+    }
 }
 
 static void put_array(const char *key, uint32_t element, uint64_t n) {
@@ -201,29 +247,61 @@ static void put_vocabulary(uint32_t n) {
     }
 }
 
+/* Keys of the family's own, written if `write`; how many there are. */
+static uint64_t put_shape(const shape *s, bool write) {
+    const bool gpt2 = s->family == GPT2, experts = s->experts > 0;
+    const struct {
+        const char *name;
+        bool there;
+        uint32_t count;
+        float number; /* where count is 0 */
+    } keys[] = {
+        { "block_count", true, s->layers, 0 },
+        { "embedding_length", true, s->dim, 0 },
+        { "attention.head_count", true, s->heads, 0 },
+        { "attention.head_count_kv", true, s->kv_heads, 0 },
+        { "attention.key_length", !gpt2, s->head_dim, 0 },
+        { "feed_forward_length", true, s->ffn, 0 },
+        { "context_length", true, s->context, 0 },
+        { "attention.layer_norm_rms_epsilon", !gpt2, 0, 1e-5f },
+        { "attention.layer_norm_epsilon", gpt2, 0, 1e-5f },
+        { "rope.freq_base", !gpt2, 0, s->theta },
+        { "rope.dimension_count", !gpt2, s->head_dim, 0 },
+        { "attention.sliding_window", s->family == GEMMA2, 4096, 0 },
+        { "attention.sliding_window", s->family == GPT_OSS, 128, 0 },
+        { "attn_logit_softcapping", s->family == GEMMA2, 0, 50 },
+        { "final_logit_softcapping", s->family == GEMMA2, 0, 30 },
+        { "expert_count", experts, s->experts, 0 },
+        { "expert_used_count", experts, s->used, 0 },
+        { "expert_feed_forward_length", experts && s->family != LLAMA, s->ffn, 0 },
+    };
+    uint64_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        char name[96];
+        snprintf(name, sizeof name, "%s.%s", architectures[s->family], keys[i].name);
+        if (keys[i].there) {
+            n++;
+        }
+        if (keys[i].there && write && keys[i].count > 0) {
+            put_count(name, keys[i].count);
+        } else if (keys[i].there && write) {
+            put_float(name, keys[i].number);
+        }
+    }
+    return n;
+}
+
 static void put_header(const shape *s) {
+    enum { KEYS = 3, VOCABULARY_KEYS = 4 };
     put("GGUF", 4);
     put_u32(3);
     put_u64(w.n);
-    put_u64(s->experts > 0 ? 19 : 17);
+    put_u64(KEYS + put_shape(s, false) + VOCABULARY_KEYS);
     put_key("general.architecture", 8);
-    put_string("llama");
+    put_string(architectures[s->family]);
     put_key("general.name", 8);
     put_string("random weights");
-    put_count("llama.block_count", s->layers);
-    put_count("llama.embedding_length", s->dim);
-    put_count("llama.attention.head_count", s->heads);
-    put_count("llama.attention.head_count_kv", s->kv_heads);
-    put_count("llama.attention.key_length", s->head_dim);
-    put_count("llama.feed_forward_length", s->ffn);
-    put_count("llama.context_length", s->context);
-    put_float("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    put_float("llama.rope.freq_base", s->theta);
-    put_count("llama.rope.dimension_count", s->head_dim);
-    if (s->experts > 0) {
-        put_count("llama.expert_count", s->experts);
-        put_count("llama.expert_used_count", s->used);
-    }
+    (void)put_shape(s, true);
     put_count("general.alignment", ALIGNMENT);
     put_vocabulary(s->vocab);
     for (uint32_t i = 0; i < w.n; i++) {
@@ -278,22 +356,36 @@ static void put_tensor(const entry *e) {
     put(zeros, (size_t)(align_up(e->bytes, ALIGNMENT) - e->bytes));
 }
 
+static const struct {
+    const char *name;
+    shape shape;
+} shapes[] = {
+    { "1b", { 16, 2048, 32, 8, 64, 8192, 128256, 0, 0, 131072, 500000, LLAMA } },
+    { "8b", { 32, 4096, 32, 8, 128, 14336, 128256, 0, 0, 131072, 500000, LLAMA } },
+    { "8x7b", { 32, 4096, 32, 8, 128, 14336, 32000, 8, 2, 32768, 1e6f, LLAMA } },
+    { "gemma2-2b", { 26, 2304, 8, 4, 256, 9216, 256000, 0, 0, 8192, 10000, GEMMA2 } },
+    { "olmo2-1b", { 16, 2048, 16, 16, 128, 8192, 100352, 0, 0, 4096, 500000, OLMO2 } },
+    { "gpt2-774m", { 36, 1280, 20, 20, 64, 5120, 50257, 0, 0, 1024, 0, GPT2 } },
+    { "qwen3-30b-a3b", { 48, 2048, 32, 4, 128, 768, 151936, 128, 8, 40960, 1e6f, QWEN3_MOE } },
+    { "gpt-oss-20b", { 24, 2880, 64, 8, 64, 2880, 201088, 32, 4, 131072, 150000, GPT_OSS } },
+};
+
 int main(int argc, char **argv) {
     if (argc != 4) {
-        die("expected OUT.gguf 1b|8b|8x7b|L,D,H,KV,HD,F,V[,E,USED] TYPE", "arguments");
+        die("expected OUT.gguf SHAPE TYPE", "arguments");
     }
     shape s = { .context = 131072, .theta = 500000 };
-    if (strcmp(argv[2], "1b") == 0) {
-        s = (shape){ 16, 2048, 32, 8, 64, 8192, 128256, 0, 0, s.context, s.theta };
-    } else if (strcmp(argv[2], "8b") == 0) {
-        s = (shape){ 32, 4096, 32, 8, 128, 14336, 128256, 0, 0, s.context, s.theta };
-    } else if (strcmp(argv[2], "8x7b") == 0) {
-        s = (shape){ 32, 4096, 32, 8, 128, 14336, 32000, 8, 2, 32768, 1e6f };
+    size_t named = 0;
+    while (named < ARRAY_LEN(shapes) && strcmp(argv[2], shapes[named].name) != 0) {
+        named++;
+    }
+    if (named < ARRAY_LEN(shapes)) {
+        s = shapes[named].shape;
     } else {
         const int n = sscanf(argv[2], "%u,%u,%u,%u,%u,%u,%u,%u,%u", &s.layers, &s.dim, &s.heads,
                              &s.kv_heads, &s.head_dim, &s.ffn, &s.vocab, &s.experts, &s.used);
         if (n != 7 && n != 9) {
-            die("no shape; expected 1b, 8b, 8x7b or L,D,H,KV,HD,F,V[,E,USED]", argv[2]);
+            die("no shape; expected a name or L,D,H,KV,HD,F,V[,E,USED]", argv[2]);
         }
     }
     const bool mixed = strcmp(argv[3], "q4_k_m") == 0;
