@@ -1,12 +1,13 @@
-//! use weight, lanes
+//! use weight, lanes, tile
 //! with unit, product_tile, tile_lanes
 // matmul: y[t, r] (+)= SCALE (W[r, :] . x[t, :] + b[r]), the matrix product of prefill.
 //   W [rows, K]  any weight format, rows of whole blocks; K a multiple of 4
 //   x [n, K] f32    b [rows] f32 if BIAS    y [n, stride] f32, columns [column, column + rows)
 // A workgroup makes a tile of ROWS by TOKENS, a lane LANE_ROWS by LANE_TOKENS of it (fragment
 // lanes). For every 32 columns the lanes decode the tile's rows of W, once, and bring x beside them
-// into workgroup memory. Bound by the multiplications, or by reading that memory. Accumulates in
-// f32. EXPERTS and SPLIT: common/product_tile.
+// into workgroup memory, and make STEPS steps over what is there (fragment tile). Bound by the
+// multiplications, or by reading that memory. Accumulates in f32. EXPERTS and SPLIT:
+// common/product_tile.
 override K: u32;
 override BIAS: bool;
 override ADD: bool; // y += instead of y =: the residual stream
@@ -42,63 +43,6 @@ override UNITS: u32 = (K + 31) / 32;
 override LANES: u32 = ROW_LANES * TOKEN_LANES;
 override ROWS: u32 = ROW_LANES * LANE_ROWS;
 override TOKENS: u32 = TOKEN_LANES * LANE_TOKENS;
-// Tiles are [4 columns][row]: lanes beside each other read neighbours. One more vec4 keeps the
-// columns of a token, which are written side by side, off each other's banks.
-override W_PITCH: u32 = ROWS + 1;
-override X_PITCH: u32 = TOKENS + 1;
-override W_SIZE: u32 = 8 * W_PITCH;
-override X_SIZE: u32 = 8 * X_PITCH;
-
-var<workgroup> w_tile: array<vec4f, W_SIZE>;
-var<workgroup> x_tile: array<vec4f, X_SIZE>;
-
-fn stage_w(tile: Tile, unit: u32, lane: u32) {
-    for (var i = lane; i < ROWS; i += LANES) {
-        var v = array<vec4f, 8>();
-        if (tile.row0 + i < p.rows) {
-            v = weight_load(tile.first_row + tile.row0 + i, unit);
-        }
-        for (var c = 0u; c < 8; c++) {
-            w_tile[c * W_PITCH + i] = v[c];
-        }
-    }
-}
-
-// The lanes that have rows of W to decode come last.
-fn stage_x(tile: Tile, unit: u32, lane: u32) {
-    for (var i = LANES - 1 - lane; i < TOKENS * 8; i += LANES) {
-        let t = i / 8;
-        let c = i % 8;
-        var v = vec4f();
-        if (tile.token0 + t < tile.n && (K % 32 == 0 || unit * 32 + c * 4 < K)) {
-            v = x[y_row(tile.token0 + t) / X_PER * (K / 4) + unit * 8 + c];
-        }
-        x_tile[c * X_PITCH + t] = v;
-    }
-}
-
-// Four columns of rows r, r + ROW_LANES, ...
-struct Quad {
-    a: vec4f,
-    b: vec4f,
-    c: vec4f,
-    d: vec4f,
-}
-alias Column = vec4f;
-
-fn quad_load(c: u32, r: u32) -> Quad {
-    let at = c * W_PITCH + r;
-    return Quad(w_tile[at], w_tile[at + ROW_LANES], w_tile[at + 2 * ROW_LANES],
-                w_tile[at + 3 * ROW_LANES]);
-}
-
-fn column_load(c: u32, t: u32) -> Column {
-    return x_tile[c * X_PITCH + t];
-}
-
-fn quad_add(sum: vec4f, w: Quad, x: Column) -> vec4f {
-    return sum + vec4f(dot(x, w.a), dot(x, w.b), dot(x, w.c), dot(x, w.d));
-}
 
 @compute @workgroup_size(LANES)
 fn matmul(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -113,7 +57,7 @@ fn matmul(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
         stage_w(tile, unit, lane);
         stage_x(tile, unit, lane);
         workgroupBarrier();
-        for (var c = 0u; c < 8; c++) {
+        for (var c = 0u; c < STEPS; c++) {
             lane_add(&sum, c, r, t);
         }
         workgroupBarrier();

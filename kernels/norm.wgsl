@@ -1,4 +1,5 @@
 //! use reduce
+//! with row_norm
 // norm: y[i, :] (+)= (x[r, :] - m) / sqrt(mean((x[r, :] - m)^2) + EPS) * w + b
 //   RMSNorm (Zhang and Sennrich 2019): m = 0, no b
 //   if LAYER LayerNorm (Ba et al. 2016): m = mean(x[r, :])
@@ -25,22 +26,14 @@ fn norm(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (PICK) {
         row = pick[group.x];
     }
+    let first = row * (DIM / 4);
     var mean = 0.0;
     if (LAYER) {
-        var total = 0.0;
-        for (var i = lane; i < DIM / 4; i += WG) {
-            total += dot(x[row * (DIM / 4) + i], vec4f(1.0));
-        }
-        mean = workgroup_sum(total, lane) / f32(DIM);
+        mean = row_mean(first, lane);
     }
-    var sum = 0.0;
+    let scale = row_scale(first, mean, lane);
     for (var i = lane; i < DIM / 4; i += WG) {
-        let v = x[row * (DIM / 4) + i] - mean;
-        sum += dot(v, v);
-    }
-    let scale = inverseSqrt(workgroup_sum(sum, lane) / f32(DIM) + EPS);
-    for (var i = lane; i < DIM / 4; i += WG) {
-        var v = (x[row * (DIM / 4) + i] - mean) * scale * w[i];
+        var v = (x[first + i] - mean) * scale * w[i];
         if (LAYER) {
             v += b[i];
         }

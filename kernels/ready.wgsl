@@ -1,7 +1,7 @@
 //! use act
 //! with block_input
 // ready: makes the input of a block out of the residual stream where what went before has not done
-// so (project_add, embed).
+// so (embed, norm_ready, block_end).
 //   x [rows, DIM] f32    w [DIM] f32 if WEIGHTED    act [n, DIM] as the part says
 //   squares [n, DIM / 16] f32    DIM a multiple of 32
 //   row i of act and squares is row i of x, or pick[i] if PICK: those whose logits are wanted

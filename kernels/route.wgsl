@@ -1,89 +1,23 @@
 //! use reduce
-// route: the experts of each token and what each of them counts for.
-//   router [n, N_EXPERTS] f32, logits    choice [n, USED] (expert, weight's f32 bits)
-// The USED largest logits, falling; of equal ones the lower expert first. The weight of expert k is
-// SCALE exp(l_k - max) / S, S = sum_j exp(l_j - max) over the chosen ones if NORMALISE (GPT-OSS'
-// softmax after the choice; Mixtral's and Qwen3-MoE's before it, divided by its sum over the chosen
-// ones, is the same number), else over all experts.
-// One workgroup per row: each lane counts the experts that go before its own, and that count is
-// the place of its own. Compared as integers in the order of the floats, so the places are a
-// permutation whatever the logits are, NaN too. N_EXPERTS at most 512, USED at most 16 and
-// N_EXPERTS. Bound by latency.
+//! with chosen
+// route: the experts of each token and what each of them counts for (common/chosen).
+//   choice [n, USED] (expert, weight's f32 bits)
+// One workgroup per row. Bound by latency.
 override N_EXPERTS: u32;
 override USED: u32;
 override NORMALISE: bool;
-override SCALE: f32;
+override WEIGHT_SCALE: f32;
 override WG: u32;
 override TEAM: u32;
 
 @group(0) @binding(0) var<storage, read> router: array<f32>;
 @group(0) @binding(1) var<storage, read_write> choice: array<vec2u>;
 
-override N4: u32 = (N_EXPERTS + 3) / 4;
-var<workgroup> keys: array<vec4u, N4>;
-var<workgroup> chosen: array<u32, 16>;
-var<workgroup> odds: array<f32, 16>; // exp(l - max) of the chosen ones
-
-// Unsigned integers in the order of the floats, the two zeros equal.
-fn key_of(v: f32) -> u32 {
-    let b = bitcast<u32>(v);
-    if ((b << 1) == 0) {
-        return 0x80000000u;
-    }
-    return b ^ select(0x80000000u, 0xffffffffu, (b & 0x80000000u) != 0);
-}
-
-// How many experts go before this one. What fills the last vec4 never does: its key is the least
-// and its number higher.
-fn place_of(expert: u32) -> u32 {
-    let key = vec4u(keys[expert / 4][expert % 4]);
-    var before = vec4u();
-    for (var i = 0u; i < N4; i++) {
-        let other = keys[i];
-        let lower = vec4u(4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3) < vec4u(expert);
-        before += select(vec4u(), vec4u(1), (other > key) | ((other == key) & lower));
-    }
-    return before.x + before.y + before.z + before.w;
-}
-
 @compute @workgroup_size(WG)
 fn route(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let row = group.x * N_EXPERTS;
-    for (var i = lane; i < N4; i += WG) {
-        var four = vec4u();
-        for (var j = 0u; j < 4; j++) {
-            if (4 * i + j < N_EXPERTS) {
-                four[j] = key_of(router[row + 4 * i + j]);
-            }
-        }
-        keys[i] = four;
-    }
-    workgroupBarrier();
-    for (var expert = lane; expert < N_EXPERTS; expert += WG) {
-        let place = place_of(expert);
-        if (place < USED) {
-            chosen[place] = expert;
-        }
-    }
-    workgroupBarrier();
-    let top = router[row + chosen[0]];
+    choose_experts(group.x, lane);
+    let weight = chosen_weight(group.x, lane);
     if (lane < USED) {
-        odds[lane] = exp(router[row + chosen[lane]] - top);
-    }
-    workgroupBarrier();
-    var sum = 0.0;
-    if (NORMALISE) {
-        for (var k = 0u; k < USED; k++) {
-            sum += odds[k];
-        }
-    } else {
-        for (var expert = lane; expert < N_EXPERTS; expert += WG) {
-            sum += exp(router[row + expert] - top);
-        }
-        sum = workgroup_sum(sum, lane);
-    }
-    if (lane < USED) {
-        let weight = SCALE * (odds[lane] / sum);
         choice[group.x * USED + lane] = vec2u(chosen[lane], bitcast<u32>(weight));
     }
 }

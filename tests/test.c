@@ -20,6 +20,7 @@ extern const test_group oom_tests, ops_tests, ref_tests, sampling_tests, text_te
 extern const test_group pack_tests, quant_tests, tokenwrite_tests;
 extern const test_group store_tests, pull_tests, steps_tests;
 extern const test_group calibrate_tests, load_tests, profile_tests, device_rows_tests, tune_tests;
+extern const test_group shapes_tests;
 
 /* Every table of the tests. */
 static const test_group *const groups[] = {
@@ -27,7 +28,7 @@ static const test_group *const groups[] = {
     &tokenwrite_tests, &chat_tests, &oom_tests, &config_tests, &config_write_tests,
     &config_pack_tests, &convert_tests, &ref_tests, &gpu_tests, &ops_tests, &sampling_tests,
     &model_tests, &steps_tests, &calibrate_tests, &load_tests, &profile_tests, &tune_tests,
-    &store_tests, &pull_tests,
+    &shapes_tests, &store_tests, &pull_tests,
 };
 
 enum { SHARED_MAX = 32 };

@@ -10,8 +10,11 @@
  * what a product gives. Attention's scores, some tens in these random models, turn that into a few
  * per cent of its weights, and there are two or three layers: 5e-2 of the deviation over all
  * logits, and the worst of some ten thousand five times that. The tiers without subgroups keep
- * floats. */
-#include "model/model.h"
+ * floats.
+ * Where prompts are multiplied in half floats a product errs as some six roundings to 11 bits of
+ * each of its terms would (x, the term itself, 2.25 for its chain, 2 for the tree), each by 2e-4 of
+ * it at random: 0.05 % of what the product gives, a twelfth of what signed bytes cost. */
+#include "model/ops_internal.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -27,7 +30,7 @@ enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_CHECKS };
 static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither",
                                           "with checks" };
 static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3, 2e-2 };
-static const double INT8_WORST = 0.25, INT8_MEAN = 5e-2;
+static const double INT8_WORST = 0.25, INT8_MEAN = 5e-2, HALVES_WORST = 0.25 / 12;
 
 static dp_device *open_tier(test *t, int tier) {
     dp_device_options options = test_device_options();
@@ -164,7 +167,7 @@ static double row_error(const float *got, const float *want, uint32_t n) {
     double worst = 0;
     for (uint32_t i = 0; i < n; i++) {
         const double d = fabs((double)got[i] - (double)want[i]);
-        if (!(d <= worst)) worst = d; /* a NaN stays */
+        if (d > worst || isnan(d)) worst = d; /* a NaN stays */
     }
     return worst;
 }
@@ -175,7 +178,7 @@ static void check_rows(test *t, const vectors *v, const float *all, double bound
     for (uint32_t i = 0; i < v->rows; i++) {
         const double e = row_error(all + (size_t)v->positions[i] * v->vocab,
                                    v->logits + (size_t)i * v->vocab, v->vocab);
-        if (!(e <= worst)) worst = e;
+        if (e > worst || isnan(e)) worst = e;
         for (uint32_t k = 0; k < v->vocab; k++) {
             const double d = (double)all[(size_t)v->positions[i] * v->vocab + k] -
                              (double)v->logits[(size_t)i * v->vocab + k];
@@ -294,7 +297,8 @@ static void check_model(test *t, dp_device *device, const char *name, const char
             CHECK_U64(t, count, v.n_greedy);
             CHECK(t, memcmp(tokens, v.greedy, count * sizeof *tokens) == 0);
         }
-        check_prompts(t, s, &v, all, bound);
+        const bool halves = m->shapes.f16 && !is_software(m->gpu) && !matrix_is_used(m);
+        check_prompts(t, s, &v, all, bound + (halves ? HALVES_WORST : 0));
     }
     dp_session_free(s);
     dp_model_close(m);
@@ -1041,6 +1045,64 @@ static void too_large_models_are_refused_with_both_numbers(test *t) {
     CHECK_ERROR(t, &t->err, DP_E_FILE, "models/none");
 }
 
+/* On the smallest budget on which experts are paged, over what all of them need as something is
+ * kept aside: with one a layer. Closed by the caller with its device. */
+static dp_model *open_paged(const char *path, const dp_model *whole, dp_device **device) {
+    const dp_model_options options = { .context = 64, .batch = 16 };
+    const uint64_t total = whole->memory.total;
+    dp_error err = { 0 }; /* of budgets that are too small */
+    for (uint64_t more = 16 << 10; more < 1 << 20; more += 16 << 10) {
+        const dp_device_options small = { .webgpu = test_option("webgpu"),
+                                          .adapter = test_option("device"),
+                                          .max_memory = total + more };
+        *device = dp_device_open(&small, &err);
+        dp_model *m = *device != NULL ? dp_model_open(*device, path, &options, &err) : NULL;
+        if (m != NULL && m->experts != NULL) return m;
+        dp_model_close(m);
+        dp_device_close(*device);
+    }
+    return NULL;
+}
+
+/* With room for less than the experts of one row they come in waves, between which the input of all
+ * of them has to stay. Then sums of the same numbers are made in another order: they differ by a
+ * rounding of f32, a key of the cache perhaps by one of f16, 2^-11 of one number of many. */
+static void experts_in_waves_compute_the_same(test *t) {
+    enum { TOKENS = 12, ROWS = 5 };
+    const char *path = test_vector(t, "families/qwen3moe");
+    dp_device *device = device_of(t, TIER_FULL), *small = NULL;
+    const dp_model_options options = { .context = 64, .batch = 16 };
+    dp_model *whole = device != NULL ? dp_model_open(device, path, &options, &t->err) : NULL;
+    dp_model *paged = whole != NULL ? open_paged(path, whole, &small) : NULL;
+    if (!CHECK(t, paged != NULL && paged->experts != NULL)) return;
+    CHECK(t, weights_slots(&paged->weights, &paged->config, 0) < paged->config.n_experts_used);
+    CHECK(t, attention_is_fused(paged, 1) && ffn_is_fused(paged, 0)); /* what this is about */
+    const size_t vocab = whole->config.vocab_size;
+    float *logits[2] = { test_floats(t, TOKENS * vocab), test_floats(t, TOKENS * vocab) };
+    dp_token tokens[TOKENS];
+    for (uint32_t i = 0; i < TOKENS; i++)
+        tokens[i] = (dp_token)(7 * i + 11) % (dp_token)vocab;
+    for (int i = 0; i < 2; i++) {
+        dp_session *s = dp_session_new(i == 0 ? whole : paged, &t->err);
+        if (!CHECK(t, s != NULL)) break;
+        for (uint32_t k = 0; k < TOKENS - ROWS; k++)
+            CHECK(t, dp_session_eval_all(s, tokens + k, 1, logits[i] + k * vocab, &t->err));
+        CHECK(t, dp_session_eval_all(s, tokens + TOKENS - ROWS, ROWS,
+                                     logits[i] + (TOKENS - ROWS) * vocab, &t->err));
+        dp_session_free(s);
+    }
+    double squares = 0, worst = 0;
+    for (size_t i = 0; i < TOKENS * vocab; i++) {
+        const double want = (double)logits[0][i], off = fabs((double)logits[1][i] - want);
+        squares += want * want;
+        if (!(off <= worst)) worst = off;
+    }
+    CHECK_MSG(t, worst <= 1e-3 * sqrt(squares / (double)(TOKENS * vocab)), "off by %g", worst);
+    dp_model_close(paged);
+    dp_device_close(small);
+    dp_model_close(whole);
+}
+
 /* Estimates are what is taken, and evaluation takes nothing more, on the host or on the device. */
 static void evaluation_allocates_nothing(test *t) {
     dp_device *device = open_tier(t, TIER_FULL);
@@ -1237,6 +1299,7 @@ static void every_allocation_may_fail(test *t) {
 }
 
 static const test_case cases[] = {
+    { "experts in waves compute the same", experts_in_waves_compute_the_same },
     { "models match transformers", models_match_as_it_is },
     { "models match transformers without f16", models_match_without_f16 },
     { "models match transformers without subgroups", models_match_without_subgroups },

@@ -106,10 +106,11 @@ static size_t check_spoilt(test *t, dp_model *m, const char *only, uint32_t spoi
 }
 
 static void a_wrong_shape_is_not_chosen(test *t) {
-    /* every kind, of which a device has all but two: keys are floats or half floats, matmul has
-     * matrix units or not; but passes of a few rows have matvec on a software GPU alone, one whose
-     * lanes share x tunes neither matvec nor matmul, and matrix units have no glu of many rows: it
-     * is part of making their inputs */
+    /* every kind, of which a device has all but four: keys are floats or half floats, matmul has
+     * matrix units or multiplies half floats or floats; but passes of a few rows have matvec on a
+     * software GPU alone, one whose lanes share x tunes neither matvec nor matmul, and matrix units
+     * have no glu of many rows: it is part of making their inputs; nor has their attention tiles;
+     * one row has one span without a kernel of its own on a software GPU */
     static const struct {
         const char *products;
         uint32_t spoilt;
@@ -122,7 +123,11 @@ static void a_wrong_shape_is_not_chosen(test *t) {
         { "project_add bf16 f32 256x256 1", 2 },
         { "attend_decode f32", 1 },
         { "attend_decode f16", 2 },
+        { "attend_whole", 1 },
+        { "attend_prefill f32 4/2x64 64 80", 1 },
+        { "attend_prefill f16 4/2x64 64 80", 3 },
         { "matmul add bf16 256x256 80", 1 },
+        { "matmul half add bf16 256x256 80", 2 },
         { "matmul_matrix add bf16 256x256 80", 1 },
         { "norm 256 80", 2 },
         { "glu 768 80", 1 },
@@ -137,7 +142,10 @@ static void a_wrong_shape_is_not_chosen(test *t) {
     }
     const bool fewer = matmul_takes_rows(m->gpu) || matrix_is_used(m);
     const bool no_matvec = !is_software(m->gpu) || matmul_takes_rows(m->gpu);
-    CHECK(t, n_kinds == ARRAY_LEN(list) - 2 - no_matvec - fewer);
+    const bool no_tiles = matrix_is_used(m) && m->shapes.f16 && !is_software(m->gpu) &&
+                          attend_matrix_fits(m->gpu, m->config.head_dim);
+    const bool no_whole = m->shapes.whole_keys == 0;
+    CHECK(t, n_kinds == ARRAY_LEN(list) - 4 - no_matvec - fewer - no_tiles - no_whole);
     forget(m);
 }
 
@@ -154,6 +162,30 @@ static void bytes_are_compared(test *t) {
         CHECK(t, check_spoilt(t, m, only, i % 2) > 0);
     }
     dp_model_close(m);
+}
+
+/* A pass of one row has a call for one span and one for several, which are two questions; on a
+ * software GPU too, if it must. */
+static void one_span_and_several_are_tuned(test *t) {
+    enum { KEYS = 64 }; /* fewer than the context */
+    dp_model *m = shared_model(t);
+    if (m == NULL) return;
+    if (!gpu_info(m->gpu)->subgroups) SKIP(t, "the device has no subgroups");
+    const uint32_t whole_keys = m->shapes.whole_keys;
+    m->shapes.whole_keys = KEYS;
+    const char *cache = m->shapes.f16 ? "f16" : "f32";
+    const char *whole = test_printf(t, "attend_whole %s 4/2x64 %d 1", cache, KEYS / 2);
+    const char *spans = test_printf(t, "attend_decode %s 4/2x64 %d 1", cache, KEYS + 1);
+    for (uint32_t spoilt = 0; spoilt < 3; spoilt++) {
+        test_row(t, "%s, spoilt shape %u", whole, spoilt);
+        CHECK_U64(t, check_spoilt(t, m, whole, spoilt), 1);
+        CHECK(t, tuned_find(&m->tuned, spans) == NULL);
+    }
+    test_row(t, "%s", spans); /* of 16 rows too, whose name begins alike */
+    CHECK(t, check_spoilt(t, m, spans, 1) > 0);
+    CHECK(t, tuned_find(&m->tuned, spans) != NULL && tuned_find(&m->tuned, whole) == NULL);
+    m->shapes.whole_keys = whole_keys;
+    forget(m);
 }
 
 static void tuning_can_be_cancelled(test *t) {
@@ -455,6 +487,7 @@ static void opening_tunes(test *t) {
 static const test_case cases[] = {
     { "a wrong shape is not chosen", a_wrong_shape_is_not_chosen },
     { "bytes are compared", bytes_are_compared },
+    { "one span and several are tuned", one_span_and_several_are_tuned },
     { "tuning can be cancelled", tuning_can_be_cancelled },
     { "known products are left out", known_products_are_left_out },
     { "tuning needs an idle model", tuning_needs_an_idle_model },

@@ -19,9 +19,9 @@ fn shared_input(piece: vec4f) -> Input {
         bitcast<vec4f>(v[7])));
 }
 
-// A unit of the only row, of which every lane reads a piece for its subgroup.
-fn shared_load(unit: u32, lane: u32) -> Input {
-    return shared_input(x[lane % 8 * UNITS + unit]);
+// A unit of row t, which all lanes have, and every lane reads a piece of for its subgroup.
+fn shared_load(t: u32, unit: u32, lane: u32) -> Input {
+    return shared_input(x[(8 * t + lane % 8) * UNITS + unit]);
 }
 
 fn multiply(w: array<vec4f, 8>, x: Input) -> f32 {

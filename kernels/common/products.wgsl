@@ -27,12 +27,12 @@ override PARTIAL: u32 = PRODUCTS * SPLIT;
 override PART_LANES: u32 = SET_LANES / SPLIT; // of a set, that have the same part of K
 var<workgroup> partial: array<f32, PARTIAL>; // [part of K][token][row]
 
-// What a unit adds to the sums of up to four rows of W, for one row of x. Not by multiply_rows:
-// with that a pass of one row takes 1 % longer on an H200 (537 us for 530).
-fn unit_products(rows: vec4u, unit: u32) -> vec4f {
+// What a unit adds to the sums of up to four rows of W, for row t of x. Not by multiply_rows: with
+// that a pass of one row takes 1 % longer on an H200 (537 us for 530).
+fn unit_products(rows: vec4u, t: u32, unit: u32) -> vec4f {
     var s = vec4f();
     if (UNITS % LANES == 0 || unit < UNITS) {
-        let x = input_load(0, unit);
+        let x = input_load(t, unit);
         s.x = multiply(operand(rows.x, unit), x);
         if (ROWS > 1) {
             s.y = multiply(operand(rows.y, unit), x);
@@ -154,53 +154,70 @@ fn put_sums(t: u32, end: u32, s: FourSums, lane: u32) {
     }
 }
 
-// A lane's part of the sums for the only row of x.
-fn row_products(rows: vec4u, member: u32, lane: u32) -> vec4f {
+// Which of the lanes that share rows of W a lane is.
+fn member_of(lane: u32) -> u32 {
+    return part_of(lane) * TEAM + lane % TEAM;
+}
+
+// A lane's part of the sums for row t of x alone.
+fn row_products(rows: vec4u, t: u32, lane: u32) -> vec4f {
+    let member = member_of(lane);
     var sums = vec4f();
     if (SHARED) {
         for (var unit = 0u; unit < UNITS; unit++) {
-            sums += multiply_rows(operands(rows, unit), shared_load(unit, lane));
+            sums += multiply_rows(operands(rows, unit), shared_load(t, unit, lane));
         }
         return sums;
     }
     for (var k = 0u; k + AHEAD <= STEPS; k += AHEAD) {
-        sums += unit_products(rows, k * LANES + member);
+        sums += unit_products(rows, t, k * LANES + member);
         if (AHEAD > 1) {
-            sums += unit_products(rows, (k + 1) * LANES + member);
+            sums += unit_products(rows, t, (k + 1) * LANES + member);
         }
         if (AHEAD > 2) {
-            sums += unit_products(rows, (k + 2) * LANES + member);
-            sums += unit_products(rows, (k + 3) * LANES + member);
+            sums += unit_products(rows, t, (k + 2) * LANES + member);
+            sums += unit_products(rows, t, (k + 3) * LANES + member);
         }
     }
     for (var k = STEPS / AHEAD * AHEAD; k < STEPS; k++) {
-        sums += unit_products(rows, k * LANES + member);
+        sums += unit_products(rows, t, k * LANES + member);
     }
     return sums;
 }
 
-// The rows of a team are number team_row + i of the workgroup's, in turn t TURN_ROWS t further on,
-// TURN_TEAMS run t in W. Rows over `last` are read as that one. n is the number of rows of x, at
-// least 1. A barrier belongs between this and product_at.
-fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
-    let member = part_of(lane) * TEAM + lane % TEAM;
+// The rows of W that a team whose first is `row` has in a turn: `run` of them, and as many from
+// `step` rows further on, all of them TURN_TEAMS run further on than in the turn before. Those over
+// `last` are that one.
+fn turn_rows(row: u32, run: u32, step: u32, last: u32, turn: u32) -> vec4u {
     let i = vec4u(0, 1, 2, 3);
-    let wanted = vec4u(row) + i % vec4u(run) + i / vec4u(run) * step;
+    let rows = vec4u(row) + i % vec4u(run) + i / vec4u(run) * step;
+    return min(rows + turn * TURN_TEAMS * run, vec4u(last));
+}
+
+// The sums for row t of x alone, rows of W as in products.
+fn products_of(t: u32, row: u32, run: u32, step: u32, last: u32, lane: u32) {
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let rows = turn_rows(row, run, step, last, turn);
+        put_products(turn * TURN_ROWS, row_products(rows, t, lane), lane);
+    }
+}
+
+// The rows of a team (turn_rows) are number team_row + i of the workgroup's, in turn t TURN_ROWS t
+// further on. n is the number of rows of x, at least 1. A barrier belongs between this and
+// product_at.
+fn products(row: u32, run: u32, step: u32, last: u32, n: u32, lane: u32) {
     if (TOKENS == 1) {
-        for (var turn = 0u; turn < TURNS; turn++) {
-            let these = min(wanted + turn * TURN_TEAMS * run, vec4u(last));
-            put_products(turn * TURN_ROWS, row_products(these, member, lane), lane);
-        }
+        products_of(0, row, run, step, last, lane);
         return;
     }
     let share = (n + 2 * SETS - 1) / (2 * SETS) * 2; // pairs: the second takes no longer
     let first = lane / SET_LANES * share;
     let end = min(first + share, n);
-    let rows = min(wanted, vec4u(last));
+    let rows = turn_rows(row, run, step, last, 0);
     var s = FourSums();
     var z = FourSums();
     for (var k = 0u; k < STEPS; k++) {
-        let unit = k * LANES + member;
+        let unit = k * LANES + member_of(lane);
         if (first < end && (UNITS % LANES == 0 || unit < UNITS)) {
             let w = operands(rows, unit);
             s = four_products(s, w, first, end, unit);

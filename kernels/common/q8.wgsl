@@ -14,9 +14,9 @@ fn input_load(t: u32, unit: u32) -> Input {
     return Input(x[at], x[at + UNITS], bitcast<vec4f>(x[at + 2 * UNITS]));
 }
 
-// A unit of the only row, of which three lanes read a piece for their subgroup.
-fn shared_load(unit: u32, lane: u32) -> Input {
-    let v = first_eight(x[min(lane % 8, 2) * UNITS + unit]);
+// A unit of row t, which all lanes have, and three read a piece of for their subgroup.
+fn shared_load(t: u32, unit: u32, lane: u32) -> Input {
+    let v = first_eight(x[(3 * t + min(lane % 8, 2)) * UNITS + unit]);
     return Input(v[0], v[1], bitcast<vec4f>(v[2]));
 }
 

@@ -24,7 +24,7 @@ typedef struct {
     bool is_cache; /* counted as KV cache */
 } buffer_size;
 
-enum { FIXED_BUFFERS = 39 };
+enum { FIXED_BUFFERS = 42 };
 
 /* Sizes of all buffers but the layers' caches. */
 static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const shapes *s,
@@ -73,6 +73,10 @@ static void list_sizes(buffer_size list[FIXED_BUFFERS], const config *c, const s
         { "expert_tiles", offsetof(buffers, expert_tiles),
           experts > 0 ? (uint64_t)expert_tiles_of(c, s->batch) * 16 : 0, false },
         { "expert_place", offsetof(buffers, expert_place), experts * 4, false },
+        { "expert_pairs", offsetof(buffers, expert_pairs), few * c->n_experts_used * 16, false },
+        { "expert_x", offsetof(buffers, expert_x), experts > 0 ? few * c->dim * 4 : 0, false },
+        { "expert_squares", offsetof(buffers, expert_squares), experts > 0 ? few * c->dim / 4 : 0,
+          false },
         { "expert_y", offsetof(buffers, expert_y), pairs * c->dim * 4, false },
         { "out", offsetof(buffers, out), out * c->dim * 4, false },
         { "logits", offsetof(buffers, logits), out * vocab * 4, false },

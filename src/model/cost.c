@@ -42,7 +42,7 @@ static void price_weight(gpu_cost *cost, const recorder *r, const weight *w, gpu
             t->of = SIZE_ONE;
             t->bytes += part->range.size * used / n_experts;
             cost->terms[TERM_ROWS].flops += flops * used * part->rows / n_experts;
-            cost->rows = w->rows;
+            cost->rows += w->rows;
         } else {
             cost->terms[TERM_FIXED].bytes += part->range.size;
             cost->terms[TERM_ROWS].flops += flops / w->rows * part->rows;

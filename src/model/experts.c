@@ -5,9 +5,10 @@
  * as far as it goes) what is not there over the least recently used, tells the kernels where each
  * expert is and lets them run. A pass that needs more experts than there are slots is done in
  * waves, each with the experts that fit: a pair of a row and an expert is computed in the wave that
- * holds its expert, and sums are made once all pairs are there, so the result does not depend on
- * slots or waves. Experts of the wave that runs are pinned by construction: what replaces them is
- * written behind it in the queue. LRU and pinning: rows MO-02 and 27.7 of the requirements. */
+ * holds its expert. Sums of many rows are made once all pairs are there, those of few rows grow
+ * with each wave, so slots decide nothing, and waves the order of a few additions. Experts of the
+ * wave that runs are pinned by construction: what replaces them is written behind it in the queue.
+ * LRU and pinning: rows MO-02 and 27.7 of the requirements. */
 #include "model/model.h"
 
 enum { NO_PLACE = -1 };

@@ -114,15 +114,34 @@ static void record_experts(recorder *r, uint32_t layer) {
 
 /* ---- passes of few rows: the same in fewer dispatches -------------------------------------- */
 
-/* What the stream goes into next: the attention of a layer, or its feed-forward network; false if
- * that is not fused, or the head's. */
+/* Which block of the layer: its attention or its feed-forward network. */
+static bool block_is_fused(const recorder *r, uint32_t layer, bool ffn) {
+    return pass_is_fused(r) && (ffn ? ffn_is_fused : attention_is_fused)(r->m, layer);
+}
+
+static block_input block_reads(const dp_model *m, uint32_t layer, bool ffn) {
+    return (ffn ? ffn_input : attention_input)(m, layer);
+}
+
+/* What the end of the block before makes for this one on the way; false if that is nothing, as the
+ * block is not fused, has a LayerNorm in front, or is the head's. */
 static bool next_input(const recorder *r, uint32_t layer, bool ffn, block_input *in) {
     const dp_model *m = r->m;
-    if (layer == m->config.n_layers || !(ffn ? ffn_is_fused : attention_is_fused)(m, layer)) {
+    if (layer == m->config.n_layers || m->config.family->layer_norm ||
+        !block_is_fused(r, layer, ffn)) {
         return false;
     }
-    *in = ffn ? ffn_input(m, layer) : attention_input(m, layer);
+    *in = block_reads(m, layer, ffn);
     return true;
+}
+
+/* The input of a fused block, unless what went before has made it. */
+static void ready(recorder *r, uint32_t layer, bool ffn) {
+    const bool first = layer == 0 && !ffn; /* op_embed makes it */
+    const bool follows = first || block_is_fused(r, ffn ? layer : layer - 1, !ffn);
+    if (!follows || r->m->config.family->layer_norm) {
+        op_ready(r, block_reads(r->m, layer, ffn));
+    }
 }
 
 /* The end of a block: its product, the norm behind it if there is one, the stream, and what the
@@ -148,6 +167,7 @@ static void record_fused_attention(recorder *r, uint32_t layer) {
     const bool follows = next_input(r, layer, true, &next);
 
     r->role = "attn qkv";
+    ready(r, layer, false);
     op_project_qkv(r, layer);
     if (l->q_norm.source != NULL) {
         op_qk_norm(r, &l->q_norm, &l->k_norm);
@@ -165,39 +185,46 @@ static void record_fused_ffn(recorder *r, uint32_t layer) {
     const bool follows = next_input(r, layer + 1, false, &next);
 
     r->role = "ffn gate up";
+    ready(r, layer, true);
     op_project_glu(r, layer);
     r->role = "ffn down";
     fused_out(r, &l->down, &l->down_bias, r->m->buffers.h, &l->post_ffn_norm,
               follows ? &next : NULL);
 }
 
+static void record_fused_experts(recorder *r, uint32_t layer) {
+    block_input next;
+    const bool follows = next_input(r, layer + 1, false, &next);
+
+    r->role = "route";
+    ready(r, layer, true);
+    op_router(r, layer);
+    if (model_pages_experts(r->m)) {
+        op_route(r); /* for the host */
+    }
+    next_stage(r);
+    r->role = "experts gate up";
+    op_expert_glu(r, layer);
+    r->role = "experts down";
+    op_expert_add(r, layer, follows ? &next : NULL);
+    next_stage(r);
+}
+
 /* ---- the whole ----------------------------------------------------------------------------- */
 
 static void record_layer(recorder *r, uint32_t layer) {
-    const dp_model *m = r->m;
-    const bool few = pass_is_fused(r);
-    block_input in;
-    const bool attention = few && next_input(r, layer, false, &in);
-    if (attention && layer > 0 && (m->config.n_experts > 0 || !ffn_is_fused(m, layer - 1))) {
-        r->role = "attn qkv";
-        op_ready(r, in);
+    const bool experts = r->m->config.n_experts > 0;
+    (block_is_fused(r, layer, false) ? record_fused_attention : record_attention)(r, layer);
+    if (block_is_fused(r, layer, true)) {
+        (experts ? record_fused_experts : record_fused_ffn)(r, layer);
+    } else {
+        (experts ? record_experts : record_ffn)(r, layer);
     }
-    (attention ? record_fused_attention : record_attention)(r, layer);
-    if (m->config.n_experts > 0) {
-        record_experts(r, layer);
-        return;
-    }
-    const bool ffn = few && next_input(r, layer, true, &in);
-    if (ffn && !attention) {
-        r->role = "ffn gate up";
-        op_ready(r, in);
-    }
-    (ffn ? record_fused_ffn : record_ffn)(r, layer);
 }
 
 static void record_body(recorder *r) {
     block_input first;
-    const bool follows = pass_is_fused(r) && next_input(r, 0, false, &first);
+    const bool follows = next_input(r, 0, false, &first);
 
     r->role = "embed";
     op_embed(r, r->m->buffers.x, &r->m->weights.embedding, follows ? &first : NULL);

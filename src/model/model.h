@@ -426,6 +426,10 @@ typedef struct {
     gpu_range order;        /* [pairs] u32, by expert */
     gpu_range expert_tiles; /* (expert, first in order, pairs, 0) u32 */
     gpu_range expert_place; /* [n_experts] u32: where each is in the weights' parts */
+    gpu_range expert_pairs; /* [pairs of few rows] (expert, slot, weight, 0) */
+    /* What xn and squares are to other blocks: in waves of paged experts these are read again when
+     * the next block's input has been made. Of few rows. */
+    gpu_range expert_x, expert_squares;
     gpu_range expert_y;     /* [pairs, dim] */
     gpu_range out;          /* [O, dim] normalised rows whose logits are wanted */
     gpu_range logits;       /* [O, vocab_size] of this pass */
@@ -629,11 +633,14 @@ typedef struct {
     dp_error *err;
 } recorder;
 
-/* What a block reads of the stream where it is fused: through the RMSNorm in front (source NULL: as
- * it is), in buffers.xn without the norm's scale, as floats or as signed bytes. */
+/* What a block reads of the stream where it is fused, as floats or as signed bytes: through the
+ * RMSNorm in front (source NULL: as it is) without the norm's scale, which the reader finds; or
+ * through a LayerNorm, whole. */
 typedef struct {
     const vector *norm;
+    const vector *bias; /* of a LayerNorm, may be absent; NULL: an RMSNorm */
     bool q8;
+    gpu_range act, squares; /* where it lies, and the sums of squares for the norm's scale */
 } block_input;
 
 /* With the input of the first block, unless `next` is NULL. */
@@ -672,23 +679,29 @@ bool attention_is_fused(const dp_model *m, uint32_t layer);
 bool ffn_is_fused(const dp_model *m, uint32_t layer);
 block_input attention_input(const dp_model *m, uint32_t layer);
 block_input ffn_input(const dp_model *m, uint32_t layer);
-/* Makes the input of a block; op_embed and op_project_add do it by the way. */
+/* Makes the input of a block; op_embed, op_norm_ready and what ends a block do it by the way, but
+ * for a block behind a LayerNorm. */
 void op_ready(recorder *r, block_input in);
 /* The stream takes the norm `post` of what a block makes, y, and the next block's input is made. */
 void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input next);
-/* buffers.qkv of buffers.xn. */
+/* buffers.qkv of the layer's attention_input. */
 void op_project_qkv(recorder *r, uint32_t layer);
 /* y = scale (W x + b) */
 void op_project(recorder *r, target y, const weight *w, const vector *bias, gpu_range x);
 /* The norm of the wanted rows and the logits, y = scale W norm(x). */
 bool head_is_fused(const dp_model *m);
 void op_project_head(recorder *r, target y);
-/* buffers.h = act(gate) up of buffers.xn. */
+/* buffers.h = act(gate) up of the layer's ffn_input, or act(up). */
 void op_project_glu(recorder *r, uint32_t layer);
-/* buffers.x += residual_scale (W x + b), and buffers.xn as the input of `next` unless that is
- * NULL. */
+/* buffers.x += residual_scale (W x + b), and the input of the next block unless that is NULL. */
 void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
                     const block_input *next);
+/* buffers.router: the logits of the layer's experts. */
+void op_router(recorder *r, uint32_t layer);
+/* buffers.expert_pairs, and buffers.h [pairs, expert_ffn_dim] = act(gate) up of ffn_input. */
+void op_expert_glu(recorder *r, uint32_t layer);
+/* op_project_add of the chosen experts' down, each as much as it counts for. */
+void op_expert_add(recorder *r, uint32_t layer, const block_input *next);
 void op_attend(recorder *r, uint32_t layer);
 /* shapes.tile_rows, of a model whose description and device are there. */
 uint32_t attend_tile_rows(const dp_model *m);
@@ -761,9 +774,9 @@ typedef struct {
     uint32_t offset, pairs;
 } q8_weight;
 q8_weight q8_weight_of(dtype type);
-/* Has the device the lanes and the workgroup memory for a tile of matmul, or with `bytes` of
- * matmul_q8 that takes `step` units at a time? */
-bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes, uint32_t step);
+/* Has the device the lanes and the workgroup memory for a tile of matmul in numbers of 32 or 16
+ * bits, or of matmul_q8, where they have 8, that takes `step` units at a time? */
+bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, uint32_t bits, uint32_t step);
 /* Whether eight lanes of a subgroup can read together what all of its lanes need: those of a
  * product with `lanes` of them to a row (SHARED of products.wgsl). */
 bool lanes_share(uint32_t lanes, const dp_device_info *info);

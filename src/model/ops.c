@@ -183,10 +183,10 @@ void op_embed(recorder *r, gpu_range x, const weight *table, const block_input *
                                [EMBED_POSITIONS] = or_none(r->m, &r->m->weights.positions),
                                [EMBED_X] = x,
                                [EMBED_W] = consts.weighted ? next->norm->range : b->none,
-                               [EMBED_SQUARES] = b->squares,
+                               [EMBED_SQUARES] = next != NULL ? next->squares : b->squares,
                                /* not written unless something follows; spans are no activations,
                                 * whose bytes count */
-                               [ACT_F32_ACT] = next != NULL ? b->xn : b->spans },
+                               [ACT_F32_ACT] = next != NULL ? next->act : b->spans },
                      .params = &(embed_params){ .first = part->first, .count = part->rows },
                      .groups = { { .size = SIZE_ROWS } },
                  });
@@ -243,7 +243,7 @@ void op_route(recorder *r) {
         .n_experts = c->n_experts,
         .used = c->n_experts_used,
         .normalise = c->normalise_route,
-        .scale = c->route_scale,
+        .weight_scale = c->route_scale,
         .wg = ROUTE_LANES,
         .team = team_lanes(r->m->gpu),
     };

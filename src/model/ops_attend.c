@@ -10,8 +10,6 @@ enum {
                             whose registers there is room */
     SPLITS_MAX = 64,     /* of attend_combine.wgsl */
     DECODE_HEADS = 4,    /* query heads of a workgroup */
-    WHOLE_HEADS = 2,     /* the same of one row in one span: few workgroups, so smaller ones, */
-    WHOLE_LANES = 256,   /* whose lanes are many, since keys one after the other take time */
     DECODE_AHEAD = 2,    /* keys of a lane whose loads are under way, while two more are used */
     PREFILL_HEADS = 8,
     ROWS_BYTES = 256, /* of the uniform rows of attend_decode: DECODE_ROWS are fewer */
@@ -170,21 +168,29 @@ uint32_t attend_splits(const shapes *s, uint32_t longest) {
     return longest <= 2 * s->span ? 1 : min_u32(ceil_div(longest, s->span), s->n_splits);
 }
 
-/* Gives the kernel, whose other constants are there, what it needs to attend to all keys in one
- * span. False if the device has not got it. */
-static bool attend_as_whole(const dp_model *m, attend_decode_consts *k) {
+/* How a workgroup may attend to all keys of a row in one span: untuned as the first. Few
+ * workgroups, so smaller ones than of several spans, whose lanes are many, since keys one after the
+ * other take time. */
+static const struct {
+    uint32_t lanes, heads;
+} whole_shapes[] = { { 256, 2 }, { 128, 2 }, { 512, 2 }, { 256, 1 }, { 128, 1 },
+                     { 512, 1 }, { 256, 4 }, { 128, 4 }, { 512, 4 } };
+
+/* Gives the kernel, whose other constants are there, such a shape, with fewer lanes if the device
+ * has not got them. False if it has no room for any. */
+static bool attend_as_whole(const dp_model *m, attend_decode_consts *k, uint32_t shape) {
     const dp_device_info *info = gpu_info(m->gpu);
-    k->heads = heads_together(&m->config, WHOLE_HEADS);
-    k->wg = min_u32(WHOLE_LANES, info->max_workgroup_lanes);
+    k->heads = heads_together(&m->config, whole_shapes[shape].heads);
+    k->wg = min_u32(whole_shapes[shape].lanes, info->max_workgroup_lanes);
     k->one = UINT32_MAX;
     return info->subgroups && attend_in_teams(k, info->max_workgroup_memory);
 }
 
-/* Twice as many keys as several rows have in one span: the workgroups have twice the lanes and half
- * the heads. On a software GPU shuffles are loops. */
+/* Twice as many keys as several rows have in one span: untuned the workgroups have twice the lanes
+ * and half the heads. On a software GPU shuffles are loops. */
 uint32_t attend_whole_keys(const dp_model *m) {
     attend_decode_consts k = { .head_dim = m->config.head_dim, .team = team_lanes(m->gpu) };
-    return !is_software(m->gpu) && attend_as_whole(m, &k) ? 4 * m->shapes.span : 0;
+    return !is_software(m->gpu) && attend_as_whole(m, &k, 0) ? 4 * m->shapes.span : 0;
 }
 
 bool attend_in_teams(attend_decode_consts *k, uint32_t memory) {
@@ -255,16 +261,38 @@ static const gpu_fragment *output_fragment(const recorder *r, uint32_t layer) {
     return act_fragment(m->shapes.int8 && dtype_is_quantised(m->weights.layers[layer].o.type));
 }
 
+/* Half of the context or `most`: a power of two, at most the context. */
+static uint32_t half_context(const shapes *s, uint32_t most) {
+    return min_u32(power_above(s->context / 2 + 1), most);
+}
+
 uint32_t tuned_keys(const shapes *s) {
     enum { KEYS_MOST = 8192 }; /* heads of 64 and more then have all their spans */
-    const uint32_t half = power_above(s->context / 2 + 1); /* a power of two, at most the context */
     /* so many that one row has spans, if it ever has */
     const uint32_t least = s->context > s->whole_keys ? s->whole_keys + 1 : 1;
-    return max_u32(min_u32(half, KEYS_MOST), least);
+    return max_u32(half_context(s, KEYS_MOST), least);
+}
+
+/* What tells one attention from another, of a layer whose last row sees `keys`. */
+static tuned_question attend_question(const recorder *r, const char *name, uint32_t layer,
+                                      uint32_t keys) {
+    const config *c = &r->m->config;
+    const uint32_t window = c->layer_window[layer];
+    const bool sinks = r->m->weights.layers[layer].sinks.source != NULL;
+    tuned_question q = { .rows = c->n_heads, .cols = keys, .keys = keys };
+    char seen[24] = "";
+    if (window > 0) {
+        snprintf(seen, sizeof seen, " window %u", window);
+    }
+    snprintf(q.key, sizeof q.key, "%s %s %u/%ux%u%s%s%s %u %u", name,
+             r->m->shapes.f16 ? "f16" : "f32", c->n_heads, c->n_kv_heads, c->head_dim, seen,
+             sinks ? " sinks" : "", c->attention_softcap > 0 ? " softcap" : "", keys, most_rows(r));
+    return q;
 }
 
 /* Gives the kernel its lanes, in one of the shapes that fit. True: attend_decode; else a tree. */
-static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool bytes) {
+static bool choose_lanes(recorder *r, uint32_t layer, attend_decode_consts *k, gpu_range y,
+                         bool bytes) {
     /* Lanes without a key cost time where they are computed one after the other, and where other
      * rows' workgroups wait for them. */
     static const uint32_t lanes[2][3] = { { 128, 256, 64 }, { 64, 128, 256 } };
@@ -272,15 +300,13 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
     const bool software = is_software(r->m->gpu);
     const uint32_t *list = lanes[software || r->kind != PASS_ONE];
     const dp_device_info *info = gpu_info(r->m->gpu);
-    const uint32_t memory = info->max_workgroup_memory, heads = k->n_kv * k->group;
+    const uint32_t memory = info->max_workgroup_memory;
     k->wg = list[0];
     const bool teams = info->subgroups && !software && /* there shuffles are loops */
                        attend_in_teams(k, memory);
-    tuned_question q = { .rows = heads, .cols = tuned_keys(s), .act = y };
-    q.act_cols = bytes ? heads * k->head_dim : 0;
-    snprintf(q.key, sizeof q.key, "attend_decode %s %u/%ux%u%s%s %u %u", s->f16 ? "f16" : "f32",
-             heads, k->n_kv, k->head_dim, k->window > 0 ? " window" : "", k->sinks ? " sinks" : "",
-             q.cols, most_rows(r));
+    tuned_question q = attend_question(r, "attend_decode", layer, tuned_keys(s));
+    q.act = y;
+    q.act_cols = bytes ? k->n_kv * k->group * k->head_dim : 0;
     for (uint32_t i = 0; i < ARRAY_LEN(lanes[0]); i++) {
         tuned_shape shape = { .which = list[i], .cost = i };
         k->wg = shape.which;
@@ -296,16 +322,36 @@ static bool choose_lanes(recorder *r, attend_decode_consts *k, gpu_range y, bool
     return teams && attend_in_teams(k, memory);
 }
 
-/* Of a pass of one row: the call, and its constants, of several spans made into that of one, which
- * is run where the row has up to shapes.whole_keys, or always. */
-static void attend_whole(recorder *r, attend_decode_consts k, const gpu_fragment *const *parts,
-                         gpu_call call, bool always) {
-    const bool fits = attend_as_whole(r->m, &k);
+/* Gives the kernel one of the shapes for one span that fit; timed with half of the keys that it has
+ * at most. */
+static void choose_whole(recorder *r, uint32_t layer, attend_decode_consts *k, gpu_range y,
+                         bool bytes) {
+    const shapes *s = &r->m->shapes;
+    tuned_question q =
+        attend_question(r, "attend_whole", layer, half_context(s, s->whole_keys / 2));
+    q.act = y;
+    q.act_cols = bytes ? k->n_kv * k->group * k->head_dim : 0;
+    for (uint32_t i = 0; i < ARRAY_LEN(whole_shapes); i++) {
+        tuned_shape shape = { .which = i, .cost = i };
+        if (attend_as_whole(r->m, k, i)) {
+            snprintf(shape.name, sizeof shape.name, "lanes %u, heads %u", k->wg, k->heads);
+            tuned_offer(&q, &shape);
+        }
+    }
+    const bool fits = attend_as_whole(r->m, k, tuned_choice(r, &q)->which);
     assert(fits);
     (void)fits;
+}
+
+/* Of a pass of one row: the call, and its constants, of several spans made into that of one, which
+ * is run where the row has up to shapes.whole_keys, or always. */
+static void attend_whole(recorder *r, uint32_t layer, attend_decode_consts k,
+                         const gpu_fragment *const *parts, gpu_call call, bool always) {
+    choose_whole(r, layer, &k, call.bind[ACT_ODD_ACT], parts[1] == &act_q8_part);
     call.groups[0].times = k.n_kv * ceil_div(k.group, k.heads);
     call.groups[1].size = always ? SIZE_ONE : SIZE_WHOLE;
     add_call(r, &attend_decode_source, parts, &k, call);
+    tuned_end(r);
 }
 
 static void attend_rows(recorder *r, uint32_t layer) {
@@ -366,13 +412,13 @@ static void attend_rows(recorder *r, uint32_t layer) {
     const gpu_fragment *const parts[] = { cache_fragment(r->m), act };
     if (alone) {
         const bool always = one_span || s->context <= s->whole_keys;
-        attend_whole(r, consts, parts, call, always);
+        attend_whole(r, layer, consts, parts, call, always);
         if (always) {
             return;
         }
         call.groups[2].size = SIZE_COMBINE; /* one row, of several spans where that is not run */
     }
-    const bool teams = choose_lanes(r, &consts, b->att, act == &act_q8_part);
+    const bool teams = choose_lanes(r, layer, &consts, b->att, act == &act_q8_part);
     if (teams) {
         add_call(r, &attend_decode_source, parts, &consts, call);
     } else {
@@ -445,6 +491,13 @@ bool attend_prefill_fits(const attend_prefill_consts *k, const dp_device_info *i
            16 * vec4s + 4 * floats <= info->max_workgroup_memory;
 }
 
+static void put_tile(attend_prefill_consts *k, const prefill_tile *tile) {
+    k->bq = tile->bq;
+    k->bk = tile->bk;
+    k->rows = tile->rows;
+    k->parts = tile->parts;
+}
+
 static void choose_prefill(const dp_model *m, attend_prefill_consts *k) {
     const dp_device_info *info = gpu_info(m->gpu);
     const bool cpu = is_software(m->gpu);
@@ -453,15 +506,54 @@ static void choose_prefill(const dp_model *m, attend_prefill_consts *k) {
     k->head_dim = m->config.head_dim;
     k->heads = heads_together(&m->config, PREFILL_HEADS);
     for (size_t i = 0; i < n; i++) {
-        k->bq = tiles[i].bq;
-        k->bk = tiles[i].bk;
         const uint32_t even = power_above(ceil_div(tiles[i].bk, ceil_div(k->head_dim, 8)));
-        k->rows = tiles[i].rows > 0 ? tiles[i].rows : max_u32(min_u32(even, 8), 2);
-        k->parts = tiles[i].parts;
+        put_tile(k, &tiles[i]);
+        k->rows = k->rows > 0 ? k->rows : max_u32(min_u32(even, 8), 2);
         if (attend_prefill_fits(k, info, joins_by_shuffles(m->gpu, k->bk))) {
             return;
         }
     }
+}
+
+/* Doublings from one power of two to the other. */
+static uint32_t doublings(uint32_t a, uint32_t b) {
+    uint32_t n = 0;
+    for (uint32_t low = min_u32(a, b); low < max_u32(a, b); low *= 2) {
+        n++;
+    }
+    return n;
+}
+
+/* Tiles that attend_prefill could have, i < TILES_TRIED; of those as near, large ones first. */
+enum { TILES_TRIED = 5 * 3 * 3 };
+static prefill_tile tile_to_try(uint32_t bq, uint32_t i) {
+    return (prefill_tile){ bq, .bk = 64u >> i / 9, .rows = 8u >> i / 3 % 3, .parts = 1u << i % 3 };
+}
+
+/* Makes the tile that was chosen by cost the tuned one, of as many query rows, as which the host
+ * divides the pass; those nearest to it are offered. More keys than KEYS_MOST would take longer and
+ * tell no more: each costs the same, and few are at the ends of tiles. */
+static void tune_prefill(recorder *r, uint32_t layer, attend_prefill_consts *k) {
+    enum { KEYS_MOST = 2048 };
+    const dp_device_info *info = gpu_info(r->m->gpu);
+    const prefill_tile first = { k->bq, k->bk, k->rows, k->parts };
+    tuned_question q =
+        attend_question(r, "attend_prefill", layer, half_context(&r->m->shapes, KEYS_MOST));
+    for (uint32_t i = 0; i < TILES_TRIED; i++) {
+        const prefill_tile tile = tile_to_try(first.bq, i);
+        const uint32_t far = doublings(tile.bk, first.bk) + doublings(tile.rows, first.rows) +
+                             doublings(tile.parts, first.parts);
+        tuned_shape shape = { .which = i, .cost = far };
+        put_tile(k, &tile);
+        snprintf(shape.name, sizeof shape.name, "keys %u, rows %u, parts %u", tile.bk, tile.rows,
+                 tile.parts);
+        if (far == 0 || (tile.parts <= tile.bk / 4 &&
+                         attend_prefill_fits(k, info, joins_by_shuffles(r->m->gpu, k->bk)))) {
+            tuned_offer(&q, &shape);
+        }
+    }
+    const prefill_tile tile = tile_to_try(first.bq, tuned_choice(r, &q)->which);
+    put_tile(k, &tile);
 }
 
 bool attend_matrix_fits(const gpu *g, uint32_t head_dim) {
@@ -544,12 +636,14 @@ static void attend_tiles(recorder *r, uint32_t layer) {
         .table = s->n_pages,
     };
     choose_prefill(r->m, &consts);
+    tune_prefill(r, layer, &consts);
     call.groups[0].times = c->n_kv_heads * ceil_div(group, consts.heads);
     add_call(r, &attend_prefill_source,
              (const gpu_fragment *[]){ cache_fragment(r->m), joins_by_shuffles(r->m->gpu, consts.bk)
                                                                  ? &join_subgroup_part
                                                                  : &join_tree_part },
              &consts, call);
+    tuned_end(r);
 }
 
 void op_attend(recorder *r, uint32_t layer) {

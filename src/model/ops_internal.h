@@ -89,6 +89,7 @@ enum { TUNED_SHAPES = 12 };
 typedef struct {
     char key[TUNED_KEY_BYTES]; /* "project q4_k q8 3072x2048 1": kernel, formats, matrix, rows */
     uint32_t rows, cols;       /* of the matrix, or heads and keys */
+    uint32_t keys;             /* that the last row sees where it is timed; 0: tuned_keys */
     gpu_range act;             /* where it writes signed bytes (act_q8), */
     uint32_t act_cols;         /* how many columns; 0: it writes none */
     tuned_shape shapes[TUNED_SHAPES]; /* by cost */
@@ -105,8 +106,8 @@ void tuned_end(recorder *r);
 enum { TUNED_LANES = 3 };
 uint32_t tuned_lanes(recorder *r, const char *name, uint32_t cols,
                      const uint32_t lanes[TUNED_LANES]);
-/* Keys that the last row sees where attention is tuned: a power of two, so that contexts that are
- * nearly alike share what was found. */
+/* Keys that the last row sees where attention in spans is tuned: a power of two, so that contexts
+ * that are nearly alike share what was found. */
 uint32_t tuned_keys(const shapes *s);
 
 /* What decides instead while a pass is recorded to tune: tune.c, which begins with this. */

@@ -1,11 +1,12 @@
 /* ops_prefill: matrix products of passes of many rows.
  *
- * Two kernels make tiles of the result: matmul.wgsl with x in floats, matmul_q8.wgsl with x in
- * signed bytes, which quantised matrices get where the model computes with them (shapes.int8). The
- * bytes of an input are made once, in front of the first product that reads it, or with the
- * activation that the input is, and kept until something writes the input again (forget_bytes).
- * Which tile a product gets, and into how many parts its columns are split, choose_matmul says. On
- * a software GPU with subgroups matmul_rows.wgsl makes them all. */
+ * Two kernels make tiles of the result: matmul.wgsl with x in floats, which it multiplies as such
+ * or as half floats, matmul_q8.wgsl with x in signed bytes, which quantised matrices get where the
+ * model computes with them (shapes.int8). The bytes of an input are made once, in front of the
+ * first product that reads it, or with the activation that the input is, and kept until something
+ * writes the input again (forget_bytes). Which tile a product gets, and into how many parts its
+ * columns are split, choose_matmul says. On a software GPU with subgroups matmul_rows.wgsl makes
+ * them all. */
 #include "model/ops_internal.h"
 
 #include <stdio.h>
@@ -67,8 +68,16 @@ static uint32_t matmul_memory(const matmul_tile *tile) {
     return UNIT / 4 * VEC4 * (tile->rows + tile->tokens + 2 * PADDING);
 }
 
-bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, bool bytes, uint32_t step) {
-    const uint32_t memory = bytes ? matmul_q8_memory(tile, step) : matmul_memory(tile);
+static uint32_t matmul_half_memory(const matmul_tile *tile) {
+    enum { HALF = 2, SCALE = 4 };
+    return UNIT * HALF * (tile->rows + tile->tokens) + SCALE * tile->tokens;
+}
+
+bool matmul_fits(const matmul_tile *tile, const dp_device_info *info, uint32_t bits,
+                 uint32_t step) {
+    const uint32_t memory = bits == 8    ? matmul_q8_memory(tile, step)
+                            : bits == 16 ? matmul_half_memory(tile)
+                                         : matmul_memory(tile);
     return tile->row_lanes * tile->token_lanes <= info->max_workgroup_lanes &&
            memory <= info->max_workgroup_memory;
 }
@@ -80,6 +89,13 @@ bool matmul_takes_rows(const gpu *g) {
 static bool takes_bytes(const recorder *r, const weight *w) {
     return r->m->shapes.int8 && !r->m->shapes.calibrate && dtype_is_quantised(w->type) &&
            !matmul_takes_rows(r->m->gpu);
+}
+
+/* Weights that are kept in single floats are so for their precision. On a software GPU, which
+ * rounds each result anew, half floats are slower. */
+static bool takes_halves(const recorder *r, const weight *w) {
+    return r->m->shapes.f16 && !r->m->shapes.calibrate && w->type != DTYPE_F32 &&
+           !takes_bytes(r, w) && !is_software(r->m->gpu);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------ */
@@ -157,19 +173,20 @@ static void offer_tile(tuned_question *q, const recorder *r, const product *a, u
  * smaller one faster: its compiler suffers from the larger ones' code. */
 static matmul_choice choose_matmul(recorder *r, const product *a, uint32_t rows) {
     const dp_device_info *info = gpu_info(r->m->gpu);
-    const bool bytes = takes_bytes(r, a->w), software = is_software(r->m->gpu);
+    const bool bytes = takes_bytes(r, a->w), halves = takes_halves(r, a->w);
+    const bool software = is_software(r->m->gpu);
     const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
     if (a->w->experts || matmul_takes_rows(r->m->gpu)) {
         return (matmul_choice){ usual, 1, 1 };
     }
     tuned_question q = { .rows = rows, .cols = a->w->cols };
-    snprintf(q.key, sizeof q.key, "%s%s %s %ux%u %u", bytes ? "matmul_q8" : "matmul",
-             a->y.add ? " add" : "", weight_fragment(a->w->type)->name, rows, a->w->cols,
-             rows_of_y(r, a));
-    const uint32_t step = bytes && !software ? Q8_STEP : 1;
+    const char *kernel = bytes ? "matmul_q8" : halves ? "matmul half" : "matmul";
+    snprintf(q.key, sizeof q.key, "%s%s %s %ux%u %u", kernel, a->y.add ? " add" : "",
+             weight_fragment(a->w->type)->name, rows, a->w->cols, rows_of_y(r, a));
+    const uint32_t step = bytes && !software ? Q8_STEP : 1, bits = bytes ? 8 : halves ? 16 : 32;
     for (uint32_t i = 0; i < MATMUL_TILES; i++) {
         const matmul_choice c = { .tile = &matmul_tiles[i], .step = step };
-        if (software ? c.tile->lanes == usual->lanes : matmul_fits(c.tile, info, bytes, step)) {
+        if (software ? c.tile->lanes == usual->lanes : matmul_fits(c.tile, info, bits, step)) {
             offer_tile(&q, r, a, i, c);
         }
     }
@@ -304,7 +321,8 @@ void record_sum(recorder *r, const product *a, const weight_part *p, uint32_t sp
 }
 
 static void add_tiles(recorder *r, const product *a, const matmul_choice *c, gpu_call call) {
-    const gpu_fragment *const parts[] = { weight_fragment(a->w->type), c->tile->lanes };
+    const gpu_fragment *const parts[] = { weight_fragment(a->w->type), c->tile->lanes,
+                                          takes_halves(r, a->w) ? &tile_f16_part : &tile_f32_part };
     const bool split = c->splits > 1; /* then the rest is matmul_sum's */
     const matmul_consts consts = {
         .k = a->w->cols,

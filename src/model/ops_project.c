@@ -1,10 +1,10 @@
 /* ops_project: the products of a decoding pass, each with what stands before and behind it: the
  * norm in front, the activation, the residual stream and the next block's input.
  *
- * An input is x * w of an RMSNorm whose scale the reader finds (kernels/common/scaled.wgsl), as
- * floats, or as signed bytes where the matrices are quantised and the model computes with them.
- * What a family has otherwise (LayerNorm, biases of gate and up, columns that are no whole units)
- * is left to the plain operations of ops.c and ops_matmul.c. */
+ * An input is x * w of an RMSNorm whose scale the reader finds (kernels/common/scaled.wgsl), or
+ * what a LayerNorm makes, as floats, or as signed bytes where the matrices are quantised and the
+ * model computes with them. What is otherwise (columns that are no whole units, matrices in several
+ * bindings) is left to the plain operations of ops.c and ops_matmul.c. */
 #include "model/ops_internal.h"
 
 #include <stdio.h>
@@ -16,12 +16,13 @@ enum { ROWS_MOST = 4 };         /* rows of W to a team that products.wgsl has */
 
 /* Takes w behind what s has: the same buffer, type and columns, without a gap. */
 static bool stack_add(weight_stack *s, const weight *w, uint64_t max_binding) {
-    if (w->n_parts != 1 || w->experts || w->cols % WHOLE != 0) {
+    if (w->n_parts != 1 || w->cols % WHOLE != 0) {
         return false;
     }
     const gpu_range r = w->parts[0].range;
+    const uint32_t rows = w->experts ? w->parts[0].rows * w->rows : w->rows;
     if (s->rows == 0) {
-        *s = (weight_stack){ .range = r, .type = w->type, .rows = w->rows, .cols = w->cols };
+        *s = (weight_stack){ .range = r, .type = w->type, .rows = rows, .cols = w->cols };
         return true;
     }
     if (w->type != s->type || w->cols != s->cols || r.buffer != s->range.buffer ||
@@ -29,7 +30,7 @@ static bool stack_add(weight_stack *s, const weight *w, uint64_t max_binding) {
         return false;
     }
     s->range.size += r.size;
-    s->rows += w->rows;
+    s->rows += rows;
     return true;
 }
 
@@ -53,17 +54,20 @@ static bool stack_qkv(const dp_model *m, const layer_weights *l, weight_stack ou
     return out[1].rows == 0 || out[1].cols == out[0].cols;
 }
 
-static bool stack_gate_up(const dp_model *m, const layer_weights *l, weight_stack *out) {
+/* Of a feed-forward network without a gate up alone. */
+static bool stack_gate_up(const dp_model *m, const weight *gate, const weight *up,
+                          weight_stack *out) {
     *out = (weight_stack){ .rows = 0 };
-    return stack_add(out, &l->gate, max_binding_of(m)) && stack_add(out, &l->up, max_binding_of(m));
+    return (gate->n_pieces == 0 || stack_add(out, gate, max_binding_of(m))) &&
+           stack_add(out, up, max_binding_of(m));
 }
 
 /* Biases that follow one another, or none at all. */
-static bool stack_bias(const dp_model *m, const layer_weights *l, gpu_range *out) {
-    const vector *const list[] = { &l->q_bias, &l->k_bias, &l->v_bias };
+static bool stack_bias(const dp_model *m, const vector *const *list, size_t n_list,
+                       gpu_range *out) {
     *out = m->buffers.none;
     uint32_t n = 0;
-    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+    for (size_t i = 0; i < n_list; i++) {
         const gpu_range r = list[i]->range;
         if (list[i]->source == NULL) {
             continue;
@@ -76,7 +80,19 @@ static bool stack_bias(const dp_model *m, const layer_weights *l, gpu_range *out
             out->size += r.size;
         }
     }
-    return n == 0 || n == ARRAY_LEN(list);
+    return n == 0 || n == n_list;
+}
+
+static bool stack_qkv_bias(const dp_model *m, const layer_weights *l, gpu_range *out) {
+    return stack_bias(m, (const vector *const[]){ &l->q_bias, &l->k_bias, &l->v_bias }, 3, out);
+}
+
+/* Of gate and up, or up alone. */
+static bool stack_ffn_bias(const dp_model *m, const layer_weights *l, gpu_range *out) {
+    const vector *const dense[] = { &l->gate_bias, &l->up_bias };
+    const vector *const experts[] = { &l->expert_gate_bias, &l->expert_up_bias };
+    const uint32_t first = m->config.family->ungated ? 1 : 0;
+    return stack_bias(m, (m->config.n_experts > 0 ? experts : dense) + first, 2 - first, out);
 }
 
 static bool is_whole(const weight *w) {
@@ -84,8 +100,7 @@ static bool is_whole(const weight *w) {
 }
 
 static bool decodes_fused(const dp_model *m) {
-    const config *c = &m->config;
-    return !c->family->layer_norm && !m->shapes.calibrate && c->dim % WHOLE == 0;
+    return !m->shapes.calibrate && m->config.dim % WHOLE == 0;
 }
 
 bool pass_is_fused(const recorder *r) {
@@ -97,30 +112,62 @@ bool attention_is_fused(const dp_model *m, uint32_t layer) {
     weight_stack w[2];
     gpu_range bias;
     return decodes_fused(m) && m->config.head_dim % HALF == 0 && is_whole(&l->o) &&
-           stack_qkv(m, l, w) && stack_bias(m, l, &bias);
+           stack_qkv(m, l, w) && stack_qkv_bias(m, l, &bias);
+}
+
+static bool experts_are_fused(const dp_model *m, const layer_weights *l) {
+    weight_stack w;
+    return !m->config.family->layer_norm && l->ffn_norm.source != NULL && l->router.n_parts == 1 &&
+           l->expert_up.rows % WHOLE == 0 && is_whole(&l->expert_down) &&
+           stack_gate_up(m, &l->expert_gate, &l->expert_up, &w);
 }
 
 bool ffn_is_fused(const dp_model *m, uint32_t layer) {
     const layer_weights *l = &m->weights.layers[layer];
     weight_stack w;
-    return decodes_fused(m) && l->gate.n_pieces > 0 && l->gate_bias.source == NULL &&
-           l->up_bias.source == NULL && l->gate.rows % WHOLE == 0 && is_whole(&l->down) &&
-           stack_gate_up(m, l, &w);
+    gpu_range bias;
+    if (!decodes_fused(m) || !stack_ffn_bias(m, l, &bias)) {
+        return false;
+    }
+    if (m->config.n_experts > 0) {
+        return experts_are_fused(m, l);
+    }
+    return l->up.rows % WHOLE == 0 && is_whole(&l->down) && stack_gate_up(m, &l->gate, &l->up, &w);
 }
 
 static bool reads_bytes(const dp_model *m, const weight *w) {
     return m->shapes.int8 && dtype_is_quantised(w->type);
 }
 
+static block_input input_of(const dp_model *m, const vector *norm, const vector *bias, bool q8) {
+    return (block_input){ .norm = norm,
+                          .bias = m->config.family->layer_norm ? bias : NULL,
+                          .q8 = q8,
+                          .act = m->buffers.xn,
+                          .squares = m->buffers.squares };
+}
+
 block_input attention_input(const dp_model *m, uint32_t layer) {
     const layer_weights *l = &m->weights.layers[layer];
-    return (block_input){ &l->attn_norm,
-                          reads_bytes(m, &l->q) && reads_bytes(m, &l->k) && reads_bytes(m, &l->v) };
+    return input_of(m, &l->attn_norm, &l->attn_norm_bias,
+                    reads_bytes(m, &l->q) && reads_bytes(m, &l->k) && reads_bytes(m, &l->v));
 }
 
 block_input ffn_input(const dp_model *m, uint32_t layer) {
     const layer_weights *l = &m->weights.layers[layer];
-    return (block_input){ &l->ffn_norm, reads_bytes(m, &l->gate) && reads_bytes(m, &l->up) };
+    const bool experts = m->config.n_experts > 0;
+    const weight *up = experts ? &l->expert_up : &l->up; /* gate is as it is */
+    block_input in = input_of(m, &l->ffn_norm, &l->ffn_norm_bias, reads_bytes(m, up));
+    if (experts) {
+        in.act = m->buffers.expert_x;
+        in.squares = m->buffers.expert_squares;
+    }
+    return in;
+}
+
+/* Has the reader to find the norm's scale? */
+static bool is_normed(const block_input *in) {
+    return in->norm != NULL && in->norm->source != NULL && in->bias == NULL;
 }
 
 /* ---- shapes of workgroups ------------------------------------------------------------------ */
@@ -217,18 +264,26 @@ static const project_shape cpu_shapes[] = {
     [SHAPE_ADD] = { .rows = 1, .split = 1, .wg = 64, .team = 1 },
 };
 
-/* The shape that is tried as number i, of x in bytes if q8; past the last one without lanes. */
-static project_shape shape_at(const recorder *r, shape_kind kind, bool q8, uint32_t i) {
-    const project_shape *list = shapes_of[kind];
-    if (r->kind == PASS_SOME) {
-        list = shapes_of_some[kind];
-    } else if (r->kind == PASS_FEW || (kind == SHAPE_HEAD && !q8)) {
-        list = shapes_of_few[kind];
+/* What a shape is wanted for. */
+typedef struct {
+    shape_kind kind;
+    bool q8;         /* x in bytes */
+    uint32_t tokens; /* rows of x that a workgroup has */
+    uint32_t least;  /* rows of W that it must have: whole halves of an activation's unit */
+} shape_use;
+
+/* The shape that is tried as number i; past the last one without lanes. */
+static project_shape shape_at(const recorder *r, const shape_use *u, uint32_t i) {
+    const project_shape *list = shapes_of[u->kind];
+    if (u->tokens > FEW_ROWS) {
+        list = shapes_of_some[u->kind];
+    } else if (u->tokens > 1 || (u->kind == SHAPE_HEAD && !u->q8)) {
+        list = shapes_of_few[u->kind];
     }
     const uint32_t before = is_software(r->m->gpu) ? 1 : 0;
     static const project_shape none;
     if (i < before) {
-        return cpu_shapes[kind];
+        return cpu_shapes[u->kind];
     }
     return i - before < SHAPES_OF ? list[i - before] : none;
 }
@@ -253,22 +308,23 @@ static bool fills_devices(const project_shape *s, uint32_t rows) {
     return 3 * lanes >= 2 * MULTIPROCESSORS * LANES_EACH;
 }
 
-/* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each. */
-static uint32_t shape_bytes(const recorder *r, const project_shape *s) {
-    return 4 * (group_rows(s) * most_rows(r) * (s->split + 2) + s->wg + DECODE_ROWS);
+/* Workgroup memory of the kernels: products.wgsl's sums, and at most two results for each; those of
+ * gate and up together have half a result, so that what chosen.wgsl keeps has room as well. */
+static uint32_t shape_bytes(const project_shape *s, uint32_t tokens) {
+    return 4 * (group_rows(s) * tokens * (s->split + 2) + s->wg + DECODE_ROWS);
 }
 
-/* The shape as this device and this number of rows have it, with at least `least` rows of W to a
- * workgroup (whole halves of an activation's unit). */
-static project_shape fit(const recorder *r, project_shape s, uint32_t least) {
+/* The shape as this device and this use have it. */
+static project_shape fit(const recorder *r, project_shape s, const shape_use *u) {
+    const uint32_t least = u->least;
     const uint32_t lanes = gpu_info(r->m->gpu)->max_workgroup_lanes;
     const uint32_t memory = gpu_info(r->m->gpu)->max_workgroup_memory;
     s.team = s.team > 0 ? min_u32(s.team, team_lanes(r->m->gpu)) : team_lanes(r->m->gpu);
-    s.ahead = r->kind == PASS_ONE ? max_u32(s.ahead, 1) : 1; /* others do not look at it */
-    s.turns = r->kind == PASS_ONE ? max_u32(s.turns, 1) : 1;
-    s.sets = ceil_div(most_rows(r), FEW_ROWS);
+    s.ahead = u->tokens == 1 ? max_u32(s.ahead, 1) : 1; /* others do not look at it */
+    s.turns = u->tokens == 1 ? max_u32(s.turns, 1) : 1;
+    s.sets = ceil_div(u->tokens, FEW_ROWS);
     s.wg = min_u32(s.wg, lanes);
-    while (shape_bytes(r, &s) > memory && s.wg > sharing_lanes(&s)) {
+    while (shape_bytes(&s, u->tokens) > memory && s.wg > sharing_lanes(&s)) {
         s.wg /= 2;
     }
     while (s.wg < sharing_lanes(&s) || (group_rows(&s) < least && s.split > 1)) {
@@ -297,13 +353,12 @@ static tuned_question question_of(const recorder *r, const char *kernel, const w
     return q;
 }
 
-/* The shape that the product of x, in bytes if q8, gets, as it fits. */
-static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kind, bool q8,
-                                  uint32_t least) {
-    for (uint32_t i = 0; shape_at(r, kind, q8, i).wg > 0; i++) {
-        const project_shape s = fit(r, shape_at(r, kind, q8, i), least);
+/* The shape that the product gets, as it fits. */
+static project_shape choose_shape(recorder *r, tuned_question *q, shape_use u) {
+    for (uint32_t i = 0; shape_at(r, &u, i).wg > 0; i++) {
+        const project_shape s = fit(r, shape_at(r, &u, i), &u);
         tuned_shape shape = { .which = i, .cost = i };
-        if (!q8 && r->kind != PASS_ONE) {
+        if (!u.q8 && u.tokens > 1) {
             shape.cost = s.wg; /* floats take four times the registers, which lanes share */
         } else if (s.if_full && !is_software(r->m->gpu) && fills_devices(&s, q->rows)) {
             shape.cost = -1; /* before the first */
@@ -318,7 +373,7 @@ static project_shape choose_shape(recorder *r, tuned_question *q, shape_kind kin
         }
         tuned_offer(q, &shape);
     }
-    return fit(r, shape_at(r, kind, q8, tuned_choice(r, q)->which), least);
+    return fit(r, shape_at(r, &u, tuned_choice(r, q)->which), &u);
 }
 
 /* ---- operations ---------------------------------------------------------------------------- */
@@ -327,27 +382,58 @@ const gpu_fragment *act_fragment(bool q8) {
     return q8 ? &act_q8_part : &act_f32_part;
 }
 
-static void record_ready(recorder *r, gpu_range act, bool q8, gpu_range x, uint32_t dim,
-                         const vector *w, bool pick) {
+/* Behind an RMSNorm, or none. */
+static void record_norm_input(recorder *r, const block_input *in, bool pick) {
     enum { LANES = 64 }; /* of ready.wgsl */
-    const ready_consts consts = { .dim = dim,
-                                  .weighted = w != NULL && w->source != NULL,
-                                  .pick = pick };
-    add_call(r, &ready_source, (const gpu_fragment *[]){ act_fragment(q8) }, &consts,
+    const buffers *b = &r->m->buffers;
+    const uint32_t dim = r->m->config.dim;
+    const ready_consts consts = { .dim = dim, .weighted = in->norm->source != NULL, .pick = pick };
+    add_call(r, &ready_source, (const gpu_fragment *[]){ act_fragment(in->q8) }, &consts,
              (gpu_call){
-                 .bind = { [READY_X] = x,
-                           [READY_W] = or_none(r->m, w),
-                           [READY_SQUARES] = r->m->buffers.squares,
-                           [READY_PICK] = r->m->buffers.pick,
-                           [ACT_F32_ACT] = act },
+                 .bind = { [READY_X] = b->x,
+                           [READY_W] = or_none(r->m, in->norm),
+                           [READY_SQUARES] = in->squares,
+                           [READY_PICK] = b->pick,
+                           [ACT_F32_ACT] = in->act },
                  .groups = { { .times = ceil_div(dim / HALF, LANES) },
                              { .size = pick ? SIZE_OUT : SIZE_ROWS } },
              });
 }
 
-void op_ready(recorder *r, block_input in) {
+/* Lanes of a workgroup that has a row of the stream. */
+static uint32_t lanes_of_row(const recorder *r) {
+    return is_software(r->m->gpu) ? NORM_LANES / 4 : NORM_LANES;
+}
+
+static void record_layer_input(recorder *r, const block_input *in, bool pick) {
     const buffers *b = &r->m->buffers;
-    record_ready(r, b->xn, in.q8, b->x, r->m->config.dim, in.norm, false);
+    const layer_ready_consts consts = {
+        .dim = r->m->config.dim,
+        .eps = r->m->config.norm_eps,
+        .bias = in->bias->source != NULL,
+        .pick = pick,
+        .wg = lanes_of_row(r),
+        .team = team_lanes(r->m->gpu),
+    };
+    add_call(r, &layer_ready_source,
+             (const gpu_fragment *[]){ reduce_fragment(r->m->gpu), act_fragment(in->q8) }, &consts,
+             (gpu_call){
+                 .bind = { [LAYER_READY_X] = b->x,
+                           [LAYER_READY_W] = in->norm->range,
+                           [LAYER_READY_B] = or_none(r->m, in->bias),
+                           [LAYER_READY_PICK] = b->pick,
+                           [ACT_F32_ACT] = in->act },
+                 .groups = { { .size = pick ? SIZE_OUT : SIZE_ROWS } },
+             });
+}
+
+/* Of the residual stream, or of the rows whose logits are wanted. */
+static void record_ready(recorder *r, const block_input *in, bool pick) {
+    (in->bias != NULL ? record_layer_input : record_norm_input)(r, in, pick);
+}
+
+void op_ready(recorder *r, block_input in) {
+    record_ready(r, &in, false);
 }
 
 void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input next) {
@@ -356,7 +442,7 @@ void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input nex
         .dim = r->m->config.dim,
         .eps = r->m->config.norm_eps,
         .weighted = next.norm->source != NULL,
-        .wg = is_software(r->m->gpu) ? NORM_LANES / 4 : NORM_LANES,
+        .wg = lanes_of_row(r),
         .team = team_lanes(r->m->gpu),
     };
     add_call(r, &norm_ready_source,
@@ -365,21 +451,22 @@ void op_norm_ready(recorder *r, gpu_range y, const vector *post, block_input nex
                  .bind = { [NORM_READY_Y] = y,
                            [NORM_READY_POST] = post->range,
                            [NORM_READY_W] = or_none(r->m, next.norm),
-                           [NORM_READY_SQUARES] = b->squares,
+                           [NORM_READY_SQUARES] = next.squares,
                            [NORM_READY_X] = b->x,
-                           [ACT_F32_ACT] = b->xn },
+                           [ACT_F32_ACT] = next.act },
                  .groups = { { .size = SIZE_ROWS } },
              });
 }
 
 /* W [rows of both], the second one's rows behind the first one's. */
 static void record_project(recorder *r, target y, const weight_stack w[2], gpu_range bias,
-                           gpu_range x, block_input in, shape_kind kind) {
+                           block_input in, shape_kind kind) {
     const dp_model *m = r->m;
     const bool two = w[1].rows > 0;
     const uint32_t rows = w[0].rows + w[1].rows;
     tuned_question q = question_of(r, kind == SHAPE_HEAD ? "project head" : "project", w, in.q8);
-    const project_shape s = choose_shape(r, &q, kind, in.q8, 1);
+    const project_shape s = choose_shape(
+        r, &q, (shape_use){ .kind = kind, .q8 = in.q8, .tokens = most_rows(r), .least = 1 });
     const uint32_t groups = ceil_div(rows, group_rows(&s));
     const uint32_t grid_x = min_u32(groups, GRID_MAX);
     const project_consts consts = {
@@ -394,7 +481,7 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
         .sets = s.sets,
         .turns = s.turns,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
-        .normed = in.norm != NULL && in.norm->source != NULL,
+        .normed = is_normed(&in),
         .eps = m->config.norm_eps,
         .bias = bias.buffer != m->buffers.none.buffer,
         .two = two,
@@ -414,11 +501,11 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
              (gpu_call){
                  .bind = { [0] = w[0].range,
                            [GPU_SECOND_BINDING] = two ? w[1].range : m->buffers.none,
-                           [INPUTS_F32_X] = x,
+                           [INPUTS_F32_X] = in.act,
                            [PROJECT_BIAS] = bias,
                            [PROJECT_SIZES] = m->buffers.sizes,
                            [PROJECT_Y] = y.y,
-                           [PROJECT_SQUARES] = m->buffers.squares },
+                           [PROJECT_SQUARES] = in.squares },
                  .groups = { { .times = grid_x }, { .times = ceil_div(groups, grid_x) } },
              });
     tuned_end(r);
@@ -427,21 +514,22 @@ static void record_project(recorder *r, target y, const weight_stack w[2], gpu_r
 void op_project_qkv(recorder *r, uint32_t layer) {
     const dp_model *m = r->m;
     const layer_weights *l = &m->weights.layers[layer];
+    const block_input in = attention_input(m, layer);
     weight_stack w[2];
     gpu_range bias;
-    const bool stacked = stack_qkv(m, l, w) && stack_bias(m, l, &bias);
+    const bool stacked = stack_qkv(m, l, w) && stack_qkv_bias(m, l, &bias);
     assert(stacked);
     (void)stacked;
-    record_project(r, (target){ .y = m->buffers.qkv, .stride = w[0].rows + w[1].rows }, w, bias,
-                   m->buffers.xn, attention_input(m, layer), SHAPE_PLAIN);
+    record_project(r, (target){ .y = m->buffers.qkv, .stride = w[0].rows + w[1].rows }, w, bias, in,
+                   SHAPE_PLAIN);
 }
 
 void op_project(recorder *r, target y, const weight *w, const vector *bias, gpu_range x) {
     const weight_stack list[2] = {
         { .range = w->parts[0].range, .type = w->type, .rows = w->rows, .cols = w->cols }
     };
-    record_project(r, y, list, or_none(r->m, bias), x, (block_input){ NULL, reads_bytes(r->m, w) },
-                   SHAPE_PLAIN);
+    const block_input in = { .q8 = reads_bytes(r->m, w), .act = x, .squares = r->m->buffers.none };
+    record_project(r, y, list, or_none(r->m, bias), in, SHAPE_PLAIN);
 }
 
 bool head_is_fused(const dp_model *m) {
@@ -451,8 +539,10 @@ bool head_is_fused(const dp_model *m) {
 void op_project_head(recorder *r, target y) {
     const dp_model *m = r->m;
     const weight *w = &m->weights.head;
-    const block_input in = { &m->weights.output_norm, reads_bytes(m, w) };
-    record_ready(r, m->buffers.out, in.q8, m->buffers.x, m->config.dim, in.norm, true);
+    block_input in =
+        input_of(m, &m->weights.output_norm, &m->weights.output_norm_bias, reads_bytes(m, w));
+    in.act = m->buffers.out;
+    record_ready(r, &in, true);
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const weight_part *p = &w->parts[i];
         const weight_stack list[2] = {
@@ -460,7 +550,7 @@ void op_project_head(recorder *r, target y) {
         };
         target part = y;
         part.column += p->first;
-        record_project(r, part, list, m->buffers.none, m->buffers.out, in, SHAPE_HEAD);
+        record_project(r, part, list, m->buffers.none, in, SHAPE_HEAD);
     }
 }
 
@@ -470,17 +560,23 @@ void op_project_glu(recorder *r, uint32_t layer) {
     const layer_weights *l = &m->weights.layers[layer];
     const block_input in = ffn_input(m, layer);
     weight_stack w;
-    const bool stacked = stack_gate_up(m, l, &w);
+    gpu_range bias;
+    const bool stacked = stack_gate_up(m, &l->gate, &l->up, &w) && stack_ffn_bias(m, l, &bias);
     assert(stacked);
     (void)stacked;
-    const bool q8 = reads_bytes(m, &l->down);
-    tuned_question q = question_of(r, "project_glu", (weight_stack[2]){ w }, in.q8);
+    const bool q8 = reads_bytes(m, &l->down), gated = w.rows > l->up.rows;
+    tuned_question q = question_of(r, gated ? "project_glu" : "project_glu ungated",
+                                   (weight_stack[2]){ w }, in.q8);
     q.act = m->buffers.h;
-    q.act_cols = q8 ? l->gate.rows : 0;
-    const project_shape s = choose_shape(r, &q, SHAPE_GLU, in.q8, 2 * HALF);
+    q.act_cols = q8 ? l->up.rows : 0;
+    const project_shape s = choose_shape(r, &q,
+                                         (shape_use){ .kind = gated ? SHAPE_GLU : SHAPE_PLAIN,
+                                                      .q8 = in.q8,
+                                                      .tokens = most_rows(r),
+                                                      .least = gated ? 2 * HALF : HALF });
     const project_glu_consts consts = {
         .k = w.cols,
-        .ffn = l->gate.rows,
+        .ffn = l->up.rows,
         .tokens = most_rows(r),
         .rows = s.rows,
         .split = s.split,
@@ -490,9 +586,11 @@ void op_project_glu(recorder *r, uint32_t layer) {
         .sets = s.sets,
         .turns = s.turns,
         .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
-        .normed = in.norm->source != NULL,
+        .normed = is_normed(&in),
         .eps = c->norm_eps,
+        .bias = l->up_bias.source != NULL,
         .act = c->activation,
+        .ungated = !gated,
         .alpha = c->act_alpha,
         .limit = c->act_limit,
     };
@@ -503,25 +601,34 @@ void op_project_glu(recorder *r, uint32_t layer) {
              &consts,
              (gpu_call){
                  .bind = { [0] = w.range,
-                           [INPUT_F32_X] = m->buffers.xn,
+                           [INPUT_F32_X] = in.act,
+                           [PROJECT_GLU_BIAS] = bias,
                            [PROJECT_GLU_SIZES] = m->buffers.sizes,
-                           [PROJECT_GLU_SQUARES] = m->buffers.squares,
+                           [PROJECT_GLU_SQUARES] = in.squares,
                            [ACT_F32_ACT] = m->buffers.h },
-                 .groups = { { .times = ceil_div(l->gate.rows, group_rows(&s) / 2) } },
+                 .groups = { { .times = ceil_div(w.rows, group_rows(&s)) } },
              });
     tuned_end(r);
+}
+
+/* What the end of a block writes; without a next one, nothing there. */
+static block_input written_input(const dp_model *m, const block_input *next) {
+    return next != NULL ? *next : input_of(m, NULL, NULL, false);
 }
 
 void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range x,
                     const block_input *next) {
     const dp_model *m = r->m;
     const weight_stack list[2] = { { .type = w->type, .rows = w->rows, .cols = w->cols } };
-    const bool q8 = next != NULL && next->q8, bytes = reads_bytes(m, w);
+    const block_input out = written_input(m, next);
+    const bool bytes = reads_bytes(m, w);
     tuned_question q =
         question_of(r, next != NULL ? "project_add" : "project_add last", list, bytes);
-    q.act = m->buffers.xn;
-    q.act_cols = q8 ? w->rows : 0;
-    const project_shape s = choose_shape(r, &q, SHAPE_ADD, bytes, HALF);
+    q.act = out.act;
+    q.act_cols = out.q8 ? w->rows : 0;
+    const project_shape s = choose_shape(
+        r, &q,
+        (shape_use){ .kind = SHAPE_ADD, .q8 = bytes, .tokens = most_rows(r), .least = HALF });
     const project_add_consts consts = {
         .k = w->cols,
         .dim = w->rows,
@@ -541,8 +648,8 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
     assert(w->rows == m->config.dim);
     add_call(r, &project_add_source,
              (const gpu_fragment *[]){ weight_fragment(w->type),
-                                       bytes ? &input_q8_part : &input_f32_part, act_fragment(q8),
-                                       reduce_fragment(m->gpu) },
+                                       bytes ? &input_q8_part : &input_f32_part,
+                                       act_fragment(out.q8), reduce_fragment(m->gpu) },
              &consts,
              (gpu_call){
                  .bind = { [0] = w->parts[0].range,
@@ -551,9 +658,155 @@ void op_project_add(recorder *r, const weight *w, const vector *bias, gpu_range 
                            [PROJECT_ADD_SIZES] = m->buffers.sizes,
                            [PROJECT_ADD_STREAM] = m->buffers.x,
                            [PROJECT_ADD_W] = next != NULL ? next->norm->range : m->buffers.none,
-                           [PROJECT_ADD_SQUARES] = m->buffers.squares,
-                           [ACT_F32_ACT] = m->buffers.xn },
+                           [PROJECT_ADD_SQUARES] = out.squares,
+                           [ACT_F32_ACT] = out.act },
                  .groups = { { .times = ceil_div(w->rows, group_rows(&s)) } },
              });
+    tuned_end(r);
+}
+
+/* ---- experts ------------------------------------------------------------------------------- */
+
+void op_router(recorder *r, uint32_t layer) {
+    enum { LANES_LEAST = 32, LANES_MOST = 256 };
+    const dp_model *m = r->m;
+    const layer_weights *l = &m->weights.layers[layer];
+    const weight *w = &l->router;
+    const uint32_t units = w->cols / WHOLE;
+    const router_consts consts = {
+        .k = w->cols,
+        .n_experts = w->rows,
+        .eps = m->config.norm_eps,
+        .bias = l->router_bias.source != NULL,
+        .wg = min_u32(max_u32(power_above(units), LANES_LEAST), LANES_MOST),
+        .team = team_lanes(m->gpu),
+    };
+    add_call(r, &router_source,
+             (const gpu_fragment *[]){ weight_fragment(w->type), reduce_fragment(m->gpu) }, &consts,
+             (gpu_call){
+                 .bind = { [0] = w->parts[0].range,
+                           [ROUTER_X] = m->buffers.x,
+                           [ROUTER_W] = l->ffn_norm.range,
+                           [ROUTER_BIAS] = or_none(m, &l->router_bias),
+                           [ROUTER_Z] = m->buffers.router },
+                 .groups = { { .times = w->rows }, { .size = SIZE_ROWS } },
+             });
+}
+
+/* The product of a pass' row with the matrices of all experts that it goes to, for tuning. */
+static tuned_question expert_question(const recorder *r, const char *kernel, dtype type,
+                                      uint32_t rows, uint32_t cols, bool q8) {
+    const weight_stack w[2] = { { .type = type, .rows = rows, .cols = cols } };
+    return question_of(r, kernel, w, q8);
+}
+
+void op_expert_glu(recorder *r, uint32_t layer) {
+    const dp_model *m = r->m;
+    const config *c = &m->config;
+    const layer_weights *l = &m->weights.layers[layer];
+    const uint32_t ffn = c->expert_ffn_dim, used = c->n_experts_used;
+    const bool q8 = reads_bytes(m, &l->expert_down);
+    const block_input in = ffn_input(m, layer);
+    const uint32_t slots = l->expert_up.parts[0].rows;
+    weight_stack w;
+    gpu_range bias;
+    const bool stacked =
+        stack_gate_up(m, &l->expert_gate, &l->expert_up, &w) && stack_ffn_bias(m, l, &bias);
+    assert(stacked && w.rows == 2 * slots * ffn);
+    (void)stacked;
+    tuned_question q = expert_question(r, "expert_glu", w.type, 2 * used * ffn, w.cols, in.q8);
+    q.act = m->buffers.h;
+    q.act_cols = q8 ? ffn : 0;
+    const project_shape s = choose_shape(
+        r, &q, (shape_use){ .kind = SHAPE_GLU, .q8 = in.q8, .tokens = 1, .least = 2 * HALF });
+    const expert_glu_consts consts = {
+        .k = w.cols,
+        .ffn = ffn,
+        .n_experts = c->n_experts,
+        .slots = slots,
+        .paged = model_pages_experts(m),
+        .used = used,
+        .normalise = c->normalise_route,
+        .weight_scale = c->route_scale,
+        .rows = s.rows,
+        .split = s.split,
+        .ahead = s.ahead,
+        .wg = s.wg,
+        .team = s.team,
+        .turns = s.turns,
+        .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
+        .eps = c->norm_eps,
+        .bias = l->expert_up_bias.source != NULL,
+        .act = c->activation,
+        .alpha = c->act_alpha,
+        .limit = c->act_limit,
+    };
+    add_call(r, &expert_glu_source,
+             (const gpu_fragment *[]){ weight_fragment(w.type),
+                                       in.q8 ? &input_q8_part : &input_f32_part, act_fragment(q8),
+                                       reduce_fragment(m->gpu) },
+             &consts,
+             (gpu_call){
+                 .bind = { [0] = w.range,
+                           [INPUT_F32_X] = in.act,
+                           [EXPERT_GLU_ROUTER] = m->buffers.router,
+                           [EXPERT_GLU_PLACE] = m->buffers.expert_place,
+                           [EXPERT_GLU_PAIRS] = m->buffers.expert_pairs,
+                           [EXPERT_GLU_SQUARES] = in.squares,
+                           [EXPERT_GLU_BIAS] = bias,
+                           [ACT_F32_ACT] = m->buffers.h },
+                 .groups = { { .times = ceil_div(2 * ffn, group_rows(&s)) },
+                             { .times = used, .size = SIZE_ROWS } },
+             });
+    tuned_end(r);
+}
+
+void op_expert_add(recorder *r, uint32_t layer, const block_input *next) {
+    const dp_model *m = r->m;
+    const config *c = &m->config;
+    const layer_weights *l = &m->weights.layers[layer];
+    const weight *w = &l->expert_down;
+    const block_input out = written_input(m, next);
+    const bool bytes = reads_bytes(m, w);
+    tuned_question q = expert_question(r, next != NULL ? "expert_add" : "expert_add last", w->type,
+                                       w->rows, w->cols * c->n_experts_used, bytes);
+    q.act = out.act;
+    q.act_cols = out.q8 ? w->rows : 0;
+    const project_shape s = choose_shape(
+        r, &q, (shape_use){ .kind = SHAPE_ADD, .q8 = bytes, .tokens = 1, .least = HALF });
+    const expert_add_consts consts = {
+        .k = w->cols,
+        .dim = w->rows,
+        .slots = w->parts[0].rows,
+        .paged = model_pages_experts(m),
+        .used = c->n_experts_used,
+        .rows = s.rows,
+        .split = s.split,
+        .ahead = s.ahead,
+        .wg = s.wg,
+        .team = s.team,
+        .turns = s.turns,
+        .shared = lanes_share(s.split * s.team, gpu_info(m->gpu)),
+        .bias = l->expert_down_bias.source != NULL,
+        .next = next != NULL,
+        .scale = c->residual_scale,
+    };
+    add_call(
+        r, &expert_add_source,
+        (const gpu_fragment *[]){ weight_fragment(w->type),
+                                  bytes ? &input_q8_part : &input_f32_part, act_fragment(out.q8),
+                                  reduce_fragment(m->gpu) },
+        &consts,
+        (gpu_call){
+            .bind = { [0] = w->parts[0].range,
+                      [INPUT_F32_X] = m->buffers.h,
+                      [EXPERT_ADD_BIAS] = or_none(m, &l->expert_down_bias),
+                      [EXPERT_ADD_PAIRS] = m->buffers.expert_pairs,
+                      [EXPERT_ADD_STREAM] = m->buffers.x,
+                      [EXPERT_ADD_W] = next != NULL ? next->norm->range : m->buffers.none,
+                      [EXPERT_ADD_SQUARES] = out.squares,
+                      [ACT_F32_ACT] = out.act },
+            .groups = { { .times = ceil_div(w->rows, group_rows(&s)) }, { .size = SIZE_ROWS } },
+        });
     tuned_end(r);
 }

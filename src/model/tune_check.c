@@ -24,15 +24,21 @@ static bool is_cache(const dp_model *m, const gpu_buffer *b) {
 /* Is it numbers that a pass makes? Weights, tables and places stay as they are. */
 static bool is_activation(const dp_model *m, const gpu_buffer *buffer) {
     const buffers *b = &m->buffers;
-    const gpu_range *const list[] = { &b->x,     &b->y,     &b->xn,    &b->squares, &b->qkv,
-                                      &b->q,     &b->att,   &b->spans, &b->gu,      &b->h,
-                                      &b->bytes, &b->parts, &b->out,   &b->logits };
+    const gpu_range *const list[] = {
+        &b->x,     &b->y,      &b->xn,     &b->squares,  &b->qkv,           &b->q,
+        &b->att,   &b->spans,  &b->gu,     &b->h,        &b->out,           &b->bytes,
+        &b->parts, &b->logits, &b->router, &b->expert_x, &b->expert_squares
+    };
     for (size_t i = 0; i < ARRAY_LEN(list); i++) {
         if (buffer == list[i]->buffer) {
             return true;
         }
     }
     return is_cache(m, buffer);
+}
+
+static bool is_squares(const buffers *b, const gpu_buffer *buffer) {
+    return buffer == b->squares.buffer || buffer == b->expert_squares.buffer;
 }
 
 /* Is the range a result, and no intermediate? The stream is read and written. */
@@ -59,7 +65,7 @@ static bool fill(const tuning *t, gpu_range r, bool output, dp_error *err) {
     const uint64_t n = looked_at(r) / 4;
     /* Of a product's input all columns, which may lie far behind what is looked at of results. */
     const uint64_t all = r.buffer == b->bytes.buffer ? r.size / 4 * 4 : 4 * n;
-    const bool halves = holds_halves(t->m, r.buffer), positive = r.buffer == b->squares.buffer;
+    const bool halves = holds_halves(t->m, r.buffer), positive = is_squares(b, r.buffer);
     const bool nothing = output && r.buffer != b->x.buffer;
     const uint32_t half = halves ? 0x38003800 : 0x3f000000;
     const uint32_t random = halves ? 0x83ff83ff : positive ? 0x007fffff : 0x807fffff;
@@ -77,13 +83,27 @@ static bool fill(const tuning *t, gpu_range r, bool output, dp_error *err) {
 
 /* ---- running -------------------------------------------------------------------------------- */
 
+/* The experts that pairs go to, each row's different ones, and that they count for one half. */
+static bool prepare_pairs(const tuning *t, dp_error *err) {
+    const config *c = &t->m->config;
+    const gpu_range r = t->m->buffers.expert_pairs;
+    const uint32_t n = (uint32_t)(r.size / 16);
+    assert(r.size <= CHECK_BYTES);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t pair[4] = { i % c->n_experts, i % c->n_experts, 0x3f000000 };
+        memcpy(t->scratch + 4 * i, pair, sizeof pair);
+    }
+    return gpu_write(t->m->gpu, gpu_part(r, 0, 16ull * n), t->scratch, err);
+}
+
 bool tuning_prepare(tuning *t, dp_error *err) {
     const uint32_t n = t->m->shapes.n_pages;
     assert(n <= CHECK_BYTES / 4);
     for (uint32_t i = 0; i < n; i++) {
         t->scratch[i] = i;
     }
-    return gpu_write(t->m->gpu, gpu_part(t->m->buffers.pages, 0, 4ull * n), t->scratch, err);
+    return gpu_write(t->m->gpu, gpu_part(t->m->buffers.pages, 0, 4ull * n), t->scratch, err) &&
+           (t->m->config.n_experts == 0 || prepare_pairs(t, err));
 }
 
 bool tuning_clean(const tuning *t, dp_error *err) {
@@ -99,7 +119,7 @@ bool tuning_clean(const tuning *t, dp_error *err) {
 bool tuning_pass(tuning *t, const tuned_product *p, uint32_t most, gpu_sizes *sizes,
                  dp_error *err) {
     const shapes *s = &t->m->shapes;
-    const uint32_t keys = tuned_keys(s);
+    const uint32_t keys = p->question.keys > 0 ? p->question.keys : tuned_keys(s);
     uint32_t rows = min_u32(pass_rows(p->kind, most), keys);
     rows = min_u32(rows, p->of_head ? min_u32(s->n_out, s->batch) : s->batch);
     pass q;
@@ -234,8 +254,8 @@ static uint64_t compared(const tuning *t, gpu_range r) {
 static bool is_close(const tuning *t, const tuned_question *q, gpu_range r, const uint32_t *want) {
     const uint64_t n = compared(t, r) / 4;
     const buffers *b = &t->m->buffers;
-    const bool of_sums =
-        r.buffer == b->squares.buffer || r.buffer == b->xn.buffer || r.buffer == b->h.buffer;
+    const bool of_sums = is_squares(b, r.buffer) || r.buffer == b->xn.buffer ||
+                         r.buffer == b->expert_x.buffer || r.buffer == b->h.buffer;
     return q->act_cols > 0 && r.buffer == q->act.buffer
                ? are_bytes_close(want, t->scratch, n, q->act_cols, q->cols)
                : are_floats_close(want, t->scratch, n, q->cols, of_sums);

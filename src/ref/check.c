@@ -44,6 +44,19 @@ float *rig_normals(rig *r, size_t n, double scale) {
     return x;
 }
 
+float *rig_sparse(rig *r, uint32_t n, uint32_t cols) {
+    const uint32_t every = max_u32(cols / 24, 1);
+    float *x = rig_alloc(r, (size_t)n * cols, sizeof(float));
+    for (uint32_t t = 0; t < n; t++) {
+        for (uint32_t i = 0; i < cols; i++) {
+            if (i >= 4 && (i + t) % every != 0) continue;
+            const float magnitude = 1 + (float)rig_below(r, 512) / 512; /* exact in 11 bits */
+            x[(size_t)t * cols + i] = rig_below(r, 2) == 0 ? magnitude : -magnitude;
+        }
+    }
+    return x;
+}
+
 uint32_t *rig_shuffled(rig *r, uint32_t n) {
     uint32_t *x = rig_alloc(r, n, sizeof(*x));
     for (uint32_t i = 0; i < n; i++) {
@@ -544,7 +557,8 @@ static void run_table(rig *r) {
         check_expert_combine, check_glu,           check_scan,         check_select,
         check_draw,           check_finish,        check_logprobs,     check_watch,
         check_matrix,         check_attend_matrix, check_halves,       check_project,
-        check_project_add,    check_project_glu,   check_ready,
+        check_project_add,    check_project_glu,   check_ready,        check_matmul_half,
+        check_router,         check_expert_glu,    check_expert_add,
     };
     gpu_lock(r->g);
     for (size_t i = 0; i < ARRAY_LEN(all) && !gpu_is_lost(r->g); i++)

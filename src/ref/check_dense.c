@@ -157,17 +157,7 @@ typedef struct {
     double mean; /* of x */
 } norm_case;
 
-/* What LayerNorm's mean, off by up to D, does to the rest. Its sum has as many additions as that of
- * the squares, each off by U times at most the sum of magnitudes, then comes the division:
- * D = U `steps` mean(|x|). Every difference x - m is off by D and by U of itself: 2 U of the sum of
- * squares, U of the result. D itself adds D^2 to the variance, as the differences' sum is 0. */
-typedef struct {
-    double own;   /* relative: the differences and the deviation */
-    double error; /* D / deviation: to multiply with w */
-    double bias;  /* relative: adding b */
-} centre;
-
-static centre centre_of(const double *x, size_t dim, double eps, double steps) {
+rig_centre rig_centre_of(const double *x, size_t dim, double eps, double steps) {
     double mean = 0, size = 0, variance = eps;
     for (size_t i = 0; i < dim; i++) {
         mean += x[i] / (double)dim;
@@ -176,7 +166,7 @@ static centre centre_of(const double *x, size_t dim, double eps, double steps) {
     for (size_t i = 0; i < dim; i++)
         variance += (x[i] - mean) * (x[i] - mean) / (double)dim;
     const double d = U * steps * size;
-    return (centre){ 2 * U + d * d / variance / 2, d / sqrt(variance), U };
+    return (rig_centre){ 2 * U + d * d / variance / 2, d / sqrt(variance), U };
 }
 
 double rig_squares_error(uint32_t dim, uint32_t lanes, uint32_t team) {
@@ -234,8 +224,8 @@ static void norm_row(rig *r, const norm_case *c, const rig_reduce *reduce) {
     if (rig_run(r)) {
         for (size_t i = 0; i < c->n; i++) {
             const size_t row = (c->pick ? pick[i] : i) * dim;
-            const centre at =
-                c->layer ? centre_of(xd + row, dim, (double)eps, sum + 1.5) : (centre){ 0 };
+            const rig_centre at =
+                c->layer ? rig_centre_of(xd + row, dim, (double)eps, sum + 1.5) : (rig_centre){ 0 };
             for (size_t d = 0; d < dim; d++) {
                 double v = want[row + d];
                 double bound = (relative + at.own) * fabs(v - (double)(c->layer ? b[d] : 0)) +

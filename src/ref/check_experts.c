@@ -47,24 +47,19 @@ static void fill_logits(rig *r, const route_case *c, uint32_t row, float *l) {
     }
 }
 
-/* An exponential errs by 3 + 2 |x| U, and |x| more for the difference that is its argument; the sum
- * by its terms' errors and its additions; then the quotient (2.5) and the product (1). Below 2^-126
- * an exponential, the quotient and the product may become zero. */
-static double weight_bound(const route_case *c, const rig_reduce *reduce, const double *logits,
-                           const uint32_t *experts, uint32_t k, double weight) {
-    const double top = logits[experts[0]];
+double rig_choice_bound(const rig_choice *c, const uint32_t *experts, uint32_t k, double weight) {
+    const double top = c->logits[experts[0]];
     double sum = 0, error = 0;
     for (uint32_t i = 0; i < (c->normalise ? c->n_used : c->n_experts); i++) {
-        const double x = logits[c->normalise ? experts[i] : i] - top;
+        const double x = c->logits[c->normalise ? experts[i] : i] - top;
         sum += exp(x);
         error += exp(x) * (3 + 3 * fabs(x));
     }
     double additions = c->n_used;
     if (!c->normalise) {
-        additions = ceil_div(c->n_experts, LANES_ROUTE) + log2((double)reduce->team) +
-                    LANES_ROUTE / reduce->team;
+        additions = ceil_div(c->n_experts, c->lanes) + log2((double)c->team) + c->lanes / c->team;
     }
-    const double own = 3 + 3 * fabs(logits[experts[k]] - top);
+    const double own = 3 + 3 * fabs(c->logits[experts[k]] - top);
     return U * weight * (own + error / sum + additions + 2.5 + 1) +
            (double)(c->scale * 2 + 1) * 0x1p-126;
 }
@@ -90,10 +85,17 @@ static void expect_route(rig *r, const route_case *c, const rig_reduce *reduce, 
         }
         const double *l = rig_doubles(r, logits + (size_t)t * c->n_experts, c->n_experts);
         ref_route(experts, weights, l, c->n_experts, c->n_used, c->normalise, (double)c->scale);
+        const rig_choice how = { .logits = l,
+                                 .n_experts = c->n_experts,
+                                 .n_used = c->n_used,
+                                 .normalise = c->normalise,
+                                 .scale = c->scale,
+                                 .lanes = LANES_ROUTE,
+                                 .team = reduce->team };
         for (uint32_t k = 0; k < c->n_used; k++) {
             rig_bits(r, choice->after[first + 2 * k], experts[k]);
             rig_expect(r, rig_float(choice, first + 2 * k + 1), weights[k],
-                       weight_bound(c, reduce, l, experts, k, weights[k]));
+                       rig_choice_bound(&how, experts, k, weights[k]));
         }
     }
 }
@@ -125,7 +127,7 @@ static void route_row(rig *r, const route_case *c, const rig_reduce *reduce) {
         .n_experts = c->n_experts,
         .used = c->n_used,
         .normalise = c->normalise,
-        .scale = c->scale,
+        .weight_scale = c->scale,
         .wg = LANES_ROUTE,
         .team = reduce->team,
     };
@@ -418,7 +420,8 @@ static void expect_pair(rig *r, const expert_product *c, const expert_operands *
         const float *wi = w + (size_t)i * c->cols;
         const double bound = c->kernel == TILES_BYTES
                                  ? rig_bytes_bound(c->format->type, c->cols, c->cols, wi, x)
-                                 : rig_product_bound(team, c->cols, wi, x);
+                             : c->kernel == TILES_HALVES ? rig_halves_bound(c->cols, c->cols, wi, x)
+                                                         : rig_product_bound(team, c->cols, wi, x);
         rig_expect_product(r, rig_float(o->y, element), want[i], bound, c->bias, c->scale,
                            c->add ? &o->y->before[element] : NULL);
     }
@@ -442,7 +445,8 @@ static void expert_product_row(rig *r, const expert_product *c) {
     const size_t k = c->cols, rows = c->rows, n_x = c->per_pair ? o.n_pairs : c->n;
     o.w_range[0] = rig_weights(r, c->format->type, o.split * rows, k, &o.w[0]);
     o.w_range[1] = rig_weights(r, c->format->type, (o.n_slots - o.split) * rows, k, &o.w[1]);
-    const float *x = rig_normals(r, n_x * k, 1);
+    const float *x = c->kernel == TILES_HALVES ? rig_sparse(r, (uint32_t)n_x, c->cols)
+                                               : rig_normals(r, n_x * k, 1);
     double *xd = rig_doubles(r, x, n_x * k);
     if (c->kernel == TILES_BYTES) {
         const uint32_t *bytes = rig_bytes(r, x, n_x, c->cols, xd);
@@ -510,8 +514,8 @@ void check_expert_matmul(rig *r) {
                                                  .bias = true, .reversed = j % 2 == 0,
                                                  .reason = "how a slot's rows are found" });
     }
-    const rig_format *f = &rig_formats[0], *q8_0 = &rig_formats[7];
-    assert(q8_0->type == DTYPE_Q8_0);
+    const rig_format *f = &rig_formats[0], *bf16 = &rig_formats[2], *q8_0 = &rig_formats[7];
+    assert(bf16->type == DTYPE_BF16 && q8_0->type == DTYPE_Q8_0);
     const expert_product cases[] = {
         { f, NULL, 4, 1, 4, 1, 1, .reason = "the least" },
         { f, NULL, 172, 70, 4, 2, 33, .per_pair = true, .reason = "down" },
@@ -532,10 +536,16 @@ void check_expert_matmul(rig *r) {
     };
     for (size_t j = 0; j < ARRAY_LEN(cases); j++)
         expert_product_row(r, &cases[j]);
-    for (size_t j = 0; j < ARRAY_LEN(cases) && rig_has_rows(r); j++) {
+    for (size_t j = 0; j < ARRAY_LEN(cases) && rig_has_tiles(r, TILES_ROWS); j++) {
         expert_product rows = cases[j];
         rows.kernel = TILES_ROWS;
         if (cases[j].kernel == TILES_FLOATS) expert_product_row(r, &rows);
+    }
+    for (size_t j = 0; j < ARRAY_LEN(cases) && rig_has_tiles(r, TILES_HALVES); j++) {
+        expert_product halves = cases[j];
+        halves.kernel = TILES_HALVES;
+        halves.format = bf16;
+        if (cases[j].kernel == TILES_FLOATS && cases[j].add) expert_product_row(r, &halves);
     }
 }
 

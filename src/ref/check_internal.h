@@ -129,13 +129,19 @@ double rig_product_bound(uint32_t team, uint32_t cols, const float *w, const dou
  * bytes stand for, so that a product with them has the tolerance of f32 alone; and that tolerance,
  * columns split after so many units (check_matmul.c). */
 enum { RIG_SPARE_ROWS = 3 };
-typedef enum { TILES_FLOATS, TILES_BYTES, TILES_ROWS } tile_kernel;
-extern const char *const rig_tile_kernels[]; /* their names */
-bool rig_has_rows(const rig *r);             /* whether matmul_rows can run */
+typedef enum { TILES_FLOATS, TILES_HALVES, TILES_BYTES, TILES_ROWS } tile_kernel;
+extern const char *const rig_tile_kernels[];          /* their names */
+bool rig_has_tiles(const rig *r, tile_kernel kernel); /* can the device run them? */
 uint32_t *rig_bytes(rig *r, const float *x, size_t n, uint32_t cols, double *exact);
 double rig_bytes_bound(dtype type, uint32_t cols, uint32_t split_units, const float *w,
                        const double *x);
-/* Calls matmul, or matmul_q8, by the tile that expert_group makes pairs for; groups[0] counts rows
+/* The same of a product in half floats (check_matmul.c), with weights as the tile has them. */
+double rig_halves_bound(uint32_t cols, uint32_t split_units, const float *w, const double *x);
+/* Of each token every so-manieth column, others from token to token, and no number smaller than 1:
+ * what rounding to 11 bits may cost grows with every product, a wrong weight does not. The first
+ * four columns, where a fault may be planted in rows of floats, are there for few tokens too. */
+float *rig_sparse(rig *r, uint32_t n, uint32_t cols);
+/* Calls one of the kernels by the tile that expert_group makes pairs for; groups[0] counts rows
  * of W. */
 void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmul_consts *how,
                     gpu_call call);
@@ -145,6 +151,28 @@ void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmu
  * (check_dense.c). */
 double rig_squares_error(uint32_t dim, uint32_t lanes, uint32_t team);
 double rig_norm_error(double squares);
+/* What LayerNorm's mean, off by up to D, does to the rest. Its sum has as many additions as that of
+ * the squares, each off by U times at most the sum of magnitudes, then comes the division:
+ * D = U `steps` mean(|x|). Every difference x - m is off by D and by U of itself: 2 U of the sum of
+ * squares, U of the result. D itself adds D^2 to the variance, as the differences' sum is 0. */
+typedef struct {
+    double own;   /* relative: the differences and the deviation */
+    double error; /* D / deviation: to multiply with w */
+    double bias;  /* relative: adding b */
+} rig_centre;
+rig_centre rig_centre_of(const double *x, size_t dim, double eps, double steps);
+/* The choice of a row's experts (common/chosen.wgsl), and what the weight of the k-th may be off
+ * by. An exponential errs by 3 + 2 |x| U, and |x| more for the difference that is its argument; the
+ * sum by its terms' errors and its additions; then the quotient (2.5) and the product (1). Below
+ * 2^-126 an exponential, the quotient and the product may become zero. */
+typedef struct {
+    const double *logits; /* [n_experts] */
+    uint32_t n_experts, n_used;
+    bool normalise;
+    float scale;
+    uint32_t lanes, team;
+} rig_choice;
+double rig_choice_bound(const rig_choice *c, const uint32_t *experts, uint32_t k, double weight);
 /* Of cap tanh(z / cap) where z is off by up to `error` (check_dense.c). */
 double rig_softcap_bound(double z, double cap, double error);
 /* rig_expect for an element of y (+)= scale (W x + b). `sum` is W x + b, `bound` that of W x; scale
@@ -168,14 +196,15 @@ typedef struct {
 void rig_activate(rig_act kind, bool ungated, const double *both, size_t n, double *want,
                   double *bound);
 
-/* check_dense.c, check_matmul.c, check_matrix.c, check_project.c, check_experts.c, check_rope.c,
- * check_decode.c, check_prefill.c, check_sample.c */
+/* check_dense.c, check_matmul.c, check_matrix.c, check_project.c, check_ready.c, check_experts.c,
+ * check_fused_experts.c, check_rope.c, check_decode.c, check_prefill.c, check_sample.c */
 void check_embed(rig *r);
 void check_norm(rig *r);
 void check_qk_norm(rig *r);
 void check_softcap(rig *r);
 void check_matvec(rig *r);
 void check_matmul(rig *r);
+void check_matmul_half(rig *r);
 void check_matmul_rows(rig *r);
 void check_quantise(rig *r);
 void check_matmul_q8(rig *r);
@@ -188,6 +217,9 @@ void check_project_glu(rig *r);
 void check_ready(rig *r);
 void check_glu(rig *r);
 void check_watch(rig *r);
+void check_router(rig *r);
+void check_expert_glu(rig *r);
+void check_expert_add(rig *r);
 void check_route(rig *r);
 void check_expert_group(rig *r);
 void check_expert_matvec(rig *r);

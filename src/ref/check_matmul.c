@@ -1,5 +1,5 @@
-/* check_matmul: products of many rows: with x in floats and in signed bytes, making the bytes,
- * adding up what was split over workgroups. */
+/* check_matmul: products of many rows: with x in floats, multiplied as such or as half floats, and
+ * in signed bytes, making the bytes, adding up what was split over workgroups. */
 #include "model/model.h"
 #include "ref/check_internal.h"
 
@@ -141,6 +141,37 @@ void check_quantise(rig *r) {
         bytes_row(r, &cases[i]);
 }
 
+/* ---- inputs for half floats ---------------------------------------------------------------- */
+
+/* ALIKE: all products of the first row are 1.1, of which a sum that was left to grow in half floats
+ * takes 1.0, once it is 256; CANCELLING: half of them are -1.1; LARGE: tokens
+ * from 1e-18 to 1e24, every second one with numbers among them that are 4,096 times the others;
+ * FULL: weights beyond what a tile keeps, with the largest numbers that it divides x to, of one
+ * sign. */
+typedef enum { NOT_HARD, ALIKE, CANCELLING, LARGE, FULL } hard_input;
+static const char *const hard_names[] = { "", ", products alike", ", cancelling", ", x large",
+                                          ", sums full" };
+
+/* x [n, cols] for w, whose first row the products are to be of. Where bounds hide a wrong weight,
+ * the first token has but the first unit, where a fault may be planted and no weight is extreme. */
+static float *hard_inputs(rig *r, hard_input hard, const float *w, uint32_t n, uint32_t cols) {
+    float *x = rig_sparse(r, n, cols);
+    for (uint32_t i = 0; i < n * cols; i++) {
+        const uint32_t t = i / cols, k = i % cols;
+        const bool minus = hard == CANCELLING && (t % 2 == 0 ? k % 2 > 0 : k >= cols / 2);
+        if (hard == LARGE) {
+            x[i] = ldexpf(x[i], (int)(t % 8) * 20 - 60 + (t % 2 > 0 && (k + t) % 37 == 0 ? 12 : 0));
+        } else if (hard != NOT_HARD && t == 0) {
+            x[i] = k < UNIT ? 1 : 0;
+        } else if (hard == FULL) {
+            x[i] = copysignf(3.99f, w[k]);
+        } else if (hard != NOT_HARD) {
+            x[i] = fabsf(w[k]) < 0.25f ? 0 : (minus ? -1.1f : 1.1f) / w[k];
+        }
+    }
+    return x;
+}
+
 /* ---- products ------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -148,13 +179,13 @@ typedef struct {
     const rig_format *format;
     uint32_t cols, rows, n;
     const char *reason;
-    bool bytes; /* matmul_q8 */
-    bool raw;   /* whose bytes the device makes too */
+    tile_kernel kernel;
+    bool raw; /* bytes that the device makes too */
     bool bias, add;
     float scale;     /* 0: 1 */
     uint32_t splits; /* workgroups to the columns; 0: 1 */
     uint32_t step;   /* of matmul_q8; 0: 1 */
-    bool by_rows;    /* matmul_rows */
+    hard_input hard; /* of half floats */
 } tile_case;
 
 /* What the roundings add up to, in the order of matmul_q8.wgsl. Per unit: the terms scale i s of
@@ -198,6 +229,74 @@ static double floats_bound(uint32_t cols, uint32_t split_units, const float *w, 
         error += first > 0 ? U * fabs(total) : 0;
     }
     return error;
+}
+
+/* Half floats: a result is off by HALF_U of it, in whichever direction it is rounded, and by
+ * HALF_LEAST if it is so small that it may become zero. */
+static const double HALF_U = 0x1p-10, HALF_LEAST = 0x1p-14;
+
+static double half_error(double v) {
+    return HALF_U * fabs(v) + HALF_LEAST;
+}
+
+/* Of a number that a tile makes a half float of: none if it is one. */
+static double halving_error(double v) {
+    const bool exact = (double)f16_to_f32(f32_to_f16((float)v)) == v && fabs(v) >= HALF_LEAST;
+    return v == 0 || exact ? 0 : half_error(v);
+}
+
+/* What tile_f16.wgsl makes of four columns beside each other, 12 more apart from the first of a
+ * lane: sums of products and what they may be off by. x is divided already. */
+typedef struct {
+    double sum, error;
+} short_sum;
+
+static short_sum chain_of(const float *w, const double *x, uint32_t n) {
+    short_sum s = { 0 };
+    for (uint32_t i = 0; i < 16 && i < n; i += 4) {
+        const double wi = (double)w[i], product = wi * x[i];
+        if (product == 0) continue;
+        s.sum += product;
+        s.error +=
+            fabs(wi) * halving_error(x[i]) + fabs(x[i]) * halving_error(wi) + half_error(product);
+        s.error += half_error(fabs(s.sum) + s.error);
+    }
+    return s;
+}
+
+static short_sum sum_of_two(short_sum a, short_sum b) {
+    short_sum s = { a.sum + b.sum, a.error + b.error };
+    if (a.sum != 0 && b.sum != 0) s.error += half_error(fabs(s.sum) + s.error);
+    return s;
+}
+
+/* As tile_f16.wgsl has it: of 16 columns four chains and their tree in half floats, each rounding
+ * by what the sum then is, and the sum of those in f32. */
+double rig_halves_bound(uint32_t cols, uint32_t split_units, const float *w, const double *x) {
+    double total = 0, part = 0, error = 0;
+    for (uint32_t u = 0; u < ceil_div(cols, UNIT); u++) {
+        const uint32_t first = u * UNIT, n = min_u32(UNIT, cols - first);
+        double top = 0x1p-111, divided[UNIT] = { 0 };
+        for (uint32_t i = 0; i < n; i++)
+            top = fmax(top, fabs(x[first + i]));
+        const double scale = ldexp(1, ilogb(top) - 1);
+        for (uint32_t i = 0; i < n; i++)
+            divided[i] = x[first + i] / scale;
+        if (u > 0 && u % split_units == 0) {
+            total += part;
+            error += U * fabs(total);
+            part = 0;
+        }
+        for (uint32_t g = 0; g < n; g += 16) {
+            short_sum s[4];
+            for (uint32_t i = 0; i < 4; i++)
+                s[i] = chain_of(w + first + g + i, divided + g + i, n - min_u32(n, g + i));
+            const short_sum all = sum_of_two(sum_of_two(s[0], s[2]), sum_of_two(s[1], s[3]));
+            part += scale * all.sum;
+            error += scale * all.error + U * fabs(part);
+        }
+    }
+    return error + U * fabs(total + part);
 }
 
 /* By what x may change the sum if each of its numbers is half a step of its unit off. */
@@ -249,6 +348,10 @@ static void call_bytes(rig *r, const tile_case *c, const matmul_q8_params *param
              &consts, call);
 }
 
+static const gpu_fragment *tile_fragment(tile_kernel kernel) {
+    return kernel == TILES_HALVES ? &tile_f16_part : &tile_f32_part;
+}
+
 /* By matmul_rows, in tiles of that size. */
 static void call_rows(rig *r, const rig_format *f, const matmul_tile *t, const matmul_consts *how,
                       gpu_call call) {
@@ -288,11 +391,12 @@ static void call_floats(rig *r, const tile_case *c, const matmul_q8_params *para
                        (int)MATMUL_Y == (int)MATMUL_Q8_Y,
                    "the kernels bind alike");
     call.params = params;
-    if (c->by_rows) {
+    if (c->kernel == TILES_ROWS) {
         call_rows(r, c->format, c->tile, &consts, call);
         return;
     }
-    rig_call(r, &matmul_source, (const gpu_fragment *[]){ c->format->part, c->tile->lanes },
+    rig_call(r, &matmul_source,
+             (const gpu_fragment *[]){ c->format->part, c->tile->lanes, tile_fragment(c->kernel) },
              &consts, call);
 }
 
@@ -317,7 +421,7 @@ static void call_tiles(rig *r, const tile_case *c, const tile_operands *o) {
                     { .times = ceil_div(c->n, c->tile->tokens) },
                     { .times = max_u32(c->splits, 1) } },
     };
-    (c->bytes ? call_bytes : call_floats)(r, c, &params, call);
+    (c->kernel == TILES_BYTES ? call_bytes : call_floats)(r, c, &params, call);
     if (o->part == NULL) return;
     rig_call(r, &matmul_sum_source, NULL,
              &(matmul_sum_consts){ .bias = c->bias,
@@ -343,15 +447,26 @@ static gpu_range made_bytes(rig *r, const tile_case *c, const float *x, const ri
     return q->range;
 }
 
+static double tile_bound(const tile_case *c, uint32_t units, const float *w, const double *x) {
+    switch (c->kernel) {
+    case TILES_BYTES:
+        return rig_bytes_bound(c->format->type, c->cols, units, w, x);
+    case TILES_HALVES:
+        return rig_halves_bound(c->cols, units, w, x);
+    default:
+        return floats_bound(c->cols, units, w, x);
+    }
+}
+
 static void tile_row(rig *r, const tile_case *c) {
     char kernel[96];
-    const tile_kernel by = c->bytes ? TILES_BYTES : c->by_rows ? TILES_ROWS : TILES_FLOATS;
-    snprintf(kernel, sizeof(kernel), "%s %s %s", rig_tile_kernels[by], c->format->name,
+    snprintf(kernel, sizeof(kernel), "%s %s %s", rig_tile_kernels[c->kernel], c->format->name,
              c->tile->name);
-    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s", c->cols, c->rows, c->n,
-                   c->step > 1 ? ", long steps" : "", c->bias ? ", bias" : "",
+    if (!rig_begin(r, kernel, c->reason, "K %u, rows %u, n %u%s%s%s%s%s%s%s", c->cols, c->rows,
+                   c->n, c->step > 1 ? ", long steps" : "", c->bias ? ", bias" : "",
                    c->add ? ", add" : "", c->scale == 0 ? "" : ", scaled",
-                   c->splits > 1 ? ", split" : "", c->raw ? ", x in floats" : "")) {
+                   c->splits > 1 ? ", split" : "", c->raw ? ", x in floats" : "",
+                   hard_names[c->hard])) {
         return;
     }
     /* A column and a stride of the kind that q, k and v have side by side, and a later part's bias.
@@ -361,12 +476,16 @@ static void tile_row(rig *r, const tile_case *c) {
     const size_t spare = c->raw ? 0 : RIG_SPARE_ROWS;
     const size_t words = (n + spare) * 12 * ceil_div(c->cols, UNIT);
     float *w;
-    o.w = rig_weights(r, c->format->type, rows, k, &w);
-    const float *x = rig_normals(r, n * k, 1), *bias = rig_normals(r, o.first + rows, 1);
+    o.w = (c->hard == FULL ? rig_extreme_weights : rig_weights)(r, c->format->type, rows, k, &w);
+    for (size_t i = 0; i < rows * k && c->kernel == TILES_HALVES; i++)
+        w[i] = fmaxf(-1000, fminf(w[i], 1000)); /* W_MOST */
+    const float *x = c->kernel == TILES_HALVES ? hard_inputs(r, c->hard, w, c->n, c->cols)
+                                               : rig_normals(r, n * k, 1);
+    const float *bias = rig_normals(r, o.first + rows, 1);
     const float *before = rig_normals(r, n * o.stride, 1);
     double *xd = rig_doubles(r, x, n * k), *exact = rig_doubles(r, x, n * k);
     const uint32_t *bytes = rig_bytes(r, x, n, c->cols, exact);
-    if (c->bytes && !c->raw) xd = exact;
+    if (c->kernel == TILES_BYTES && !c->raw) xd = exact;
     double *want = rig_alloc(r, n * rows, sizeof(double));
     ref_matmul(want, w, c->bias ? bias + o.first : NULL, xd, n, rows, k);
     const rig_output *y = rig_out(r, c->add ? before : NULL, n * o.stride);
@@ -374,9 +493,9 @@ static void tile_row(rig *r, const tile_case *c) {
     const rig_output *q = c->raw ? rig_out(r, NULL, words) : NULL;
     o.y = y->range;
     o.bias = rig_in(r, bias, (o.first + rows) * 4);
-    o.x = c->raw     ? made_bytes(r, c, x, q)
-          : c->bytes ? rig_in(r, bytes, words * 4)
-                     : rig_in(r, x, n * k * 4);
+    o.x = c->raw                     ? made_bytes(r, c, x, q)
+          : c->kernel == TILES_BYTES ? rig_in(r, bytes, words * 4)
+                                     : rig_in(r, x, n * k * 4);
     call_tiles(r, c, &o);
     if (rig_run(r)) {
         const uint32_t units = split_units(c);
@@ -385,9 +504,7 @@ static void tile_row(rig *r, const tile_case *c) {
             for (size_t i = 0; i < rows; i++) {
                 const size_t at = t * o.stride + o.column + i;
                 const float *wi = w + i * k;
-                double bound =
-                    c->bytes ? rig_bytes_bound(c->format->type, c->cols, units, wi, xd + t * k)
-                             : floats_bound(c->cols, units, wi, xd + t * k);
+                double bound = tile_bound(c, units, wi, xd + t * k);
                 if (c->raw) bound += steps_bound(c->cols, wi, x + t * k);
                 rig_expect_product(r, rig_float(y, at), want[t * rows + i], bound, c->bias,
                                    c->scale, c->add ? &y->before[at] : NULL);
@@ -403,11 +520,12 @@ static void tile_row(rig *r, const tile_case *c) {
     rig_end(r);
 }
 
-bool rig_has_rows(const rig *r) {
-    return lanes_share(1, gpu_info(r->g));
+bool rig_has_tiles(const rig *r, tile_kernel kernel) {
+    const dp_device_info *info = gpu_info(r->g);
+    return kernel == TILES_ROWS ? lanes_share(1, info) : kernel != TILES_HALVES || info->f16;
 }
 
-const char *const rig_tile_kernels[] = { "matmul", "matmul_q8", "matmul_rows" };
+const char *const rig_tile_kernels[] = { "matmul", "matmul half", "matmul_q8", "matmul_rows" };
 
 void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmul_consts *how,
                     gpu_call call) {
@@ -436,8 +554,8 @@ void rig_pair_tiles(rig *r, const rig_format *f, tile_kernel kernel, const matmu
                                   .row_lanes = t->row_lanes,
                                   .token_lanes = t->token_lanes };
     rig_call(r, bytes ? &matmul_q8_source : &matmul_source,
-             (const gpu_fragment *[]){ f->part, t->lanes }, bytes ? (const void *)&q8 : &floats,
-             call);
+             (const gpu_fragment *[]){ f->part, t->lanes, bytes ? NULL : tile_fragment(kernel) },
+             bytes ? (const void *)&q8 : &floats, call);
 }
 
 static const rig_format *format_of(dtype type) {
@@ -455,20 +573,22 @@ static bool is_software(const rig *r) {
 
 /* Shapes at a tile's edges, and all that may be done with a sum; of a tile that the device never
  * gets nothing. */
-static void tile_edges(rig *r, const matmul_tile *t, const rig_format *f, bool bytes) {
+static void tile_edges(rig *r, const matmul_tile *t, const rig_format *f, tile_kernel kernel) {
     const uint32_t cols = dtype_get(f->type)->block_elements == 256 ? 288 : 100;
-    if (!matmul_fits(t, gpu_info(r->g), bytes, bytes ? 2 : 1)) return;
+    const uint32_t step = kernel == TILES_BYTES ? 2 : 1;
+    const uint32_t bits = kernel == TILES_BYTES ? 8 : kernel == TILES_HALVES ? 16 : 32;
+    if (!matmul_fits(t, gpu_info(r->g), bits, step)) return;
     tile_case c = { t,
                     f,
                     cols,
                     t->rows + 1,
                     t->tokens + 1,
                     "one more than a tile",
-                    bytes,
+                    kernel,
                     .bias = true,
                     .add = true,
                     .scale = 0.22f,
-                    .step = bytes ? 2 : 1 };
+                    .step = step };
     tile_row(r, &c);
     c.reason = "one less than a tile";
     c.rows -= 2;
@@ -490,7 +610,7 @@ void check_matmul(rig *r) {
                                   .reason = "a row ends inside a unit and, in packs, a block" });
     }
     for (size_t i = 0; i < MATMUL_TILES; i++)
-        tile_edges(r, &matmul_tiles[i], f32, false);
+        tile_edges(r, &matmul_tiles[i], f32, TILES_FLOATS);
     const tile_case cases[] = {
         { usual, f32, 172, 1, 1, .reason = "the least product" },
         { usual, f32, 172, 200, 100, .reason = "several tiles of both" },
@@ -504,23 +624,76 @@ void check_matmul(rig *r) {
         tile_row(r, &cases[i]);
 }
 
-void check_matmul_rows(rig *r) {
+/* On a processor, whose passes have no such products, a format of each kind: halves, what may be
+ * beyond them, bytes, bytes with lows. */
+static bool is_checked_as_halves(const rig *r, dtype type) {
+    static const dtype few[] = { DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_MXFP4 };
+    if (type == DTYPE_F32) return false;
+    bool listed = !is_software(r);
+    for (size_t i = 0; i < ARRAY_LEN(few); i++)
+        listed |= few[i] == type;
+    return listed;
+}
+
+void check_matmul_half(rig *r) {
     const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
-    const rig_format *f32 = format_of(DTYPE_F32);
-    if (!rig_has_rows(r)) return;
+    const rig_format *bf16 = format_of(DTYPE_BF16), *f16 = format_of(DTYPE_F16);
+    const rig_format *q8_0 = format_of(DTYPE_Q8_0), *mxfp4 = format_of(DTYPE_MXFP4);
+    if (!rig_has_tiles(r, TILES_HALVES)) return;
     for (size_t i = 0; i < RIG_FORMATS; i++) {
         const rig_format *f = &rig_formats[i];
         const uint32_t block = dtype_get(f->type)->block_elements;
-        tile_row(r, &(tile_case){ usual, f, block == 256 ? 548 : 172, 70, 33, .by_rows = true,
+        if (!is_checked_as_halves(r, f->type)) continue;
+        tile_row(r,
+                 &(tile_case){ usual, f, block == 256 ? 548 : 172, 70, 33, .kernel = TILES_HALVES,
+                               .reason = "a row ends inside a unit and, in packs, a block" });
+    }
+    for (size_t i = 0; i < MATMUL_TILES; i++) {
+        const matmul_tile *t = &matmul_tiles[i], *next = t + (i + 1 < MATMUL_TILES);
+        if (!is_software(r) || t == next || t->lanes != next->lanes)
+            tile_edges(r, t, bf16, TILES_HALVES);
+    }
+    const tile_case cases[] = {
+        { usual, f16, 4, 1, 1, .reason = "the least product", .kernel = TILES_HALVES },
+        { usual, bf16, 172, 200, 100, .reason = "several tiles of both", .kernel = TILES_HALVES },
+        { usual, bf16, 300, 36, 33, .reason = "split", .kernel = TILES_HALVES, .splits = 3 },
+        { usual, f16, 300, 4, 1, .reason = "the last part is short, all at once",
+          .kernel = TILES_HALVES, .bias = true, .add = true, .scale = 0.22f, .splits = 4 },
+        { usual, bf16, 11008, 3, 2, .reason = "a long row (Llama 2 7B)", .kernel = TILES_HALVES },
+        { usual, bf16, 11008, 3, 4, .reason = "short sums are folded", .kernel = TILES_HALVES,
+          .hard = ALIKE },
+        { usual, f16, 4108, 3, 4, .reason = "short sums are folded", .kernel = TILES_HALVES,
+          .hard = CANCELLING },
+        { usual, bf16, 172, 70, 33, .reason = "no half floats as they are", .kernel = TILES_HALVES,
+          .hard = LARGE },
+        { usual, f16, 108, 5, 9, .reason = "no half floats as they are", .kernel = TILES_HALVES,
+          .hard = LARGE },
+        { usual, q8_0, 172, 9, 5, .reason = "nothing becomes infinite", .kernel = TILES_HALVES,
+          .hard = FULL },
+        { usual, mxfp4, 172, 9, 5, .reason = "nothing becomes infinite", .kernel = TILES_HALVES,
+          .hard = FULL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        tile_row(r, &cases[i]);
+}
+
+void check_matmul_rows(rig *r) {
+    const matmul_tile *usual = &matmul_tiles[EXPERTS_TILE];
+    const rig_format *f32 = format_of(DTYPE_F32);
+    if (!rig_has_tiles(r, TILES_ROWS)) return;
+    for (size_t i = 0; i < RIG_FORMATS; i++) {
+        const rig_format *f = &rig_formats[i];
+        const uint32_t block = dtype_get(f->type)->block_elements;
+        tile_row(r, &(tile_case){ usual, f, block == 256 ? 548 : 172, 70, 33, .kernel = TILES_ROWS,
                                   .reason = "a row ends inside a unit and, in packs, a block" });
     }
     const tile_case cases[] = {
-        { usual, f32, 172, 1, 1, .reason = "the least product", .by_rows = true },
-        { usual, f32, 4, 70, 9, .reason = "the least row, a ninth token", .by_rows = true },
-        { usual, f32, 192, 64, 32, .reason = "a full tile", .by_rows = true },
-        { usual, f32, 160, 65, 31, .bias = true, .add = true, .scale = 0.22f, .by_rows = true,
+        { usual, f32, 172, 1, 1, .reason = "the least product", .kernel = TILES_ROWS },
+        { usual, f32, 4, 70, 9, .reason = "the least row, a ninth token", .kernel = TILES_ROWS },
+        { usual, f32, 192, 64, 32, .reason = "a full tile", .kernel = TILES_ROWS },
+        { usual, f32, 160, 65, 31, .bias = true, .add = true, .scale = 0.22f, .kernel = TILES_ROWS,
           .reason = "a row more, a token less" },
-        { usual, f32, 11008, 3, 2, .reason = "a long row (Llama 2 7B)", .by_rows = true },
+        { usual, f32, 11008, 3, 2, .reason = "a long row (Llama 2 7B)", .kernel = TILES_ROWS },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         tile_row(r, &cases[i]);
@@ -549,19 +722,20 @@ void check_matmul_q8(rig *r) {
         if (!is_checked_as_bytes(r, f->type)) continue;
         const uint32_t block = dtype_get(f->type)->block_elements;
         tile_row(r, &(tile_case){ usual, f, block == 256 ? 548 : 100, 37, 35,
-                                  "a row ends inside a unit and, in packs, a block", true,
+                                  "a row ends inside a unit and, in packs, a block", TILES_BYTES,
                                   .step = 2 });
     }
     for (size_t i = 0; i < MATMUL_TILES; i++)
-        tile_edges(r, &matmul_tiles[i], q4_k, true);
+        tile_edges(r, &matmul_tiles[i], q4_k, TILES_BYTES);
     const tile_case cases[] = {
-        { usual, q8_0, 4, 1, 1, "the least product", true, .step = 2 },
-        { usual, q4_k, 1056, 36, 33, "split in even parts", true, .splits = 3 },
-        { usual, q4_k, 1056, 36, 33, "the last part is short, all at once", true, .bias = true,
-          .add = true, .scale = 0.22f, .splits = 4, .step = 2 },
-        { usual, q8_0, 64, 4, 1, "a part without columns", true, .splits = 3 },
-        { usual, q4_k, 8192, 5, 3, "a long row", true, .step = 2 },
-        { usual, q8_0, 12, 37, 35, "bytes made by the device", true, .raw = true, .step = 2 },
+        { usual, q8_0, 4, 1, 1, "the least product", TILES_BYTES, .step = 2 },
+        { usual, q4_k, 1056, 36, 33, "split in even parts", TILES_BYTES, .splits = 3 },
+        { usual, q4_k, 1056, 36, 33, "the last part is short, all at once", TILES_BYTES,
+          .bias = true, .add = true, .scale = 0.22f, .splits = 4, .step = 2 },
+        { usual, q8_0, 64, 4, 1, "a part without columns", TILES_BYTES, .splits = 3 },
+        { usual, q4_k, 8192, 5, 3, "a long row", TILES_BYTES, .step = 2 },
+        { usual, q8_0, 12, 37, 35, "bytes made by the device", TILES_BYTES, .raw = true,
+          .step = 2 },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         tile_row(r, &cases[i]);

@@ -26,22 +26,6 @@ typedef struct {
     bool whole; /* blocks, at multiples of 16 bytes */
 } matrix_case;
 
-/* Of each token every so-manieth column, others from token to token, and no number smaller than 1:
- * what rounding W to 11 bits may cost grows with every product, a wrong weight does not. The first
- * four columns, where a fault may be planted in rows of floats, are there for few tokens too. */
-static float *sparse_inputs(rig *r, uint32_t n, uint32_t cols) {
-    const uint32_t every = max_u32(cols / 24, 1);
-    float *x = rig_alloc(r, (size_t)n * cols, sizeof(float));
-    for (uint32_t t = 0; t < n; t++) {
-        for (uint32_t i = 0; i < cols; i++) {
-            if (i >= 4 && (i + t) % every != 0) continue;
-            const float magnitude = 1 + (float)rig_below(r, 512) / 512; /* exact in 11 bits */
-            x[(size_t)t * cols + i] = rig_below(r, 2) == 0 ? magnitude : -magnitude;
-        }
-    }
-    return x;
-}
-
 enum { PIECE = 8 }; /* columns */
 
 /* Rows of x that there is room for, some more than n. */
@@ -157,7 +141,7 @@ static void matrix_row(rig *r, const matrix_case *c) {
     const size_t n_y = (size_t)p.splits * p.n_max * p.stride;
     float *w;
     const gpu_range matrix = rig_weights(r, c->format->type, rows, k, &w);
-    const float *x = sparse_inputs(r, c->n, c->cols);
+    const float *x = rig_sparse(r, c->n, c->cols);
     const float *bias = rig_normals(r, p.bias_first + rows, 1), *before = rig_normals(r, n_y, 1);
     double *want = rig_alloc(r, n * rows, sizeof(double));
     rig_output *y = rig_out(r, c->add ? before : NULL, n_y);
@@ -289,7 +273,7 @@ static void experts_row(rig *r, const expert_case *c) {
     float *w;
     const gpu_range matrix = rig_weights(r, c->format->type, SLOTS * rows, k, &w);
     const uint32_t n_x = c->by_row ? c->n : c->n * USED;
-    const float *x = sparse_inputs(r, n_x, c->cols), *bias = rig_normals(r, EXPERTS * rows, 1);
+    const float *x = rig_sparse(r, n_x, c->cols), *bias = rig_normals(r, EXPERTS * rows, 1);
     const double *xd = rig_doubles(r, x, n_x * k);
     rig_output *y = rig_out(r, NULL, pairs * stride);
     call_experts(r, c, &g, matrix, half_inputs(r, x, n_x, c->cols),
