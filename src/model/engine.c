@@ -432,6 +432,22 @@ static bool name_need(const dp_model *m, dp_error *err) {
                       (unsigned long long)m->memory.total);
 }
 
+/* What one row has to do in more dispatches than others, as a shape or a format is no fused
+ * kernel's. */
+static void tell_plain(const dp_model *m) {
+    const uint32_t n = m->config.n_layers;
+    uint32_t attention = 0, ffn = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        attention += !attention_is_fused(m, i);
+        ffn += !ffn_is_fused(m, i);
+    }
+    if (attention + ffn > 0) {
+        log_line(&m->log, DP_LOG_DEBUG,
+                 "%s: plain kernels for attention in %u and feed-forward networks in %u of %u layers",
+                 container_path(m->files), attention, ffn, n);
+    }
+}
+
 /* Pipelines are asked for before the weights travel, so that threads, or the implementation, make
  * them meanwhile. */
 static bool prepare_device(dp_model *m, const dp_model_options *options, dp_error *err) {
@@ -446,6 +462,7 @@ static bool prepare_device(dp_model *m, const dp_model_options *options, dp_erro
     if (ok && !m->plan_only) {
         gpu_kernels_start(m->gpu);
         tell_stage(m, "passes recorded", &since);
+        tell_plain(m);
         m->uploader = upload_begin(&m->weights, m->gpu, &m->config, m->files, options, err);
         ok = m->uploader != NULL;
     }
