@@ -269,7 +269,8 @@ static void peaks_are_measured_once(test *t) {
     if (g == NULL) return;
     dp_device_peaks a, b;
     if (!CHECK(t, gpu_peaks(g, &a, &t->err))) return;
-    const double values[] = { a.bytes_per_second, a.flops_per_second, a.dispatch_ns, a.pass_ns };
+    const double values[] = { a.bytes_per_second, a.flops_per_second, a.dispatch_ns, a.pass_ns,
+                              a.readback_ns };
     for (size_t i = 0; i < ARRAY_LEN(values); i++)
         CHECK(t, values[i] > 0 && values[i] < 1e18);
     const uint64_t submits = gpu_stats(g)->submits;

@@ -121,13 +121,13 @@ static void add_op_heading(buf *b, ops_format format, const dp_device_peaks *pea
     } else if (format == OPS_MD) {
         buf_printf(b,
                    "Measured: reading %.1f GB/s, f32 %.1f GFLOP/s, an empty dispatch %.2f us, in a "
-                   "pass of its own %.2f us.\n\n"
+                   "pass of its own %.2f us; 4 bytes are read back in %.1f us.\n\n"
                    "| phase | role | kernel | matrix | calls | groups | us | in place | us a pass "
                    "| MB | GB/s "
                    "| %% of read | GFLOP/s | %% of fma | limit us | |\n"
                    "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
                    1e-9 * peaks->bytes_per_second, 1e-9 * peaks->flops_per_second,
-                   1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns);
+                   1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns, 1e-3 * peaks->readback_ns);
     }
 }
 

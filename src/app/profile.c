@@ -173,9 +173,10 @@ static void add_device(buf *b, const dp_device_info *d, const dp_device_peaks *p
     buf_printf(b,
                "\n%s through %s\nmeasured: reading %.1f GB/s, f32 %.1f GFLOP/s; an empty kernel "
                "takes %.2f us in a chain and %.2f in a pass of its own: %.2f are taken off every "
-               "call below\nbytes and operations are a model's: each operand once\n",
+               "call below; reading 4 bytes back takes %.1f us\nbytes and operations are a model's: each operand once\n",
                d->name, d->library, 1e-9 * peaks->bytes_per_second, 1e-9 * peaks->flops_per_second,
-               1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns, added_us(peaks));
+               1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns, added_us(peaks),
+               1e-3 * peaks->readback_ns);
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------- */
@@ -244,6 +245,7 @@ static void add_json(buf *b, const engine *e, const dp_device_peaks *peaks,
     json_real(b, "empty_dispatch_us", 1e-3 * peaks->dispatch_ns);
     json_real(b, "empty_pass_us", 1e-3 * peaks->pass_ns);
     json_real(b, "taken_off_us", added_us(peaks));
+    json_real(b, "readback_us", 1e-3 * peaks->readback_ns);
     buf_printf(b, "}");
     json_key(b, "parts");
     buf_printf(b, "[");
