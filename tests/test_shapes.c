@@ -308,7 +308,7 @@ static void check_others(test *t, const dp_model *m, const kernel_set *set) {
         { "attend_decode_tree ", software || !teams },
         { "attend_prefill ", !no_tiles },
         { "matvec ", software && !rows },
-        { "matmul ", !rows && !matrix && !bytes },
+        { "matmul ", !rows && !matrix && (!bytes || experts) }, /* a router is in floats */
         { "matmul_q8 ", !rows && !matrix && bytes },
         { "matmul_matrix ", matrix },
         { "norm ", true },

@@ -91,6 +91,7 @@ static uint64_t activation_row(const dp_model *m, gpu_range bound, bool *picked)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         if (rows[i].buffer == bound.buffer) return rows[i].size / m->shapes.batch;
     }
+    if (bound.buffer == b->expert_x.buffer) return 4ull * m->config.dim; /* of few rows only */
     for (size_t i = 0; i < ARRAY_LEN(outs); i++) {
         if (outs[i].buffer != bound.buffer) continue;
         *picked = true;
