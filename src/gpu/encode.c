@@ -241,8 +241,7 @@ static WGPUCommandBuffer finish_commands(gpu_encoder *e) {
     return commands;
 }
 
-static void count_time(gpu *g, uint64_t *nanoseconds, const char *name, double start,
-                       double end) {
+void encode_count(gpu *g, uint64_t *nanoseconds, const char *name, double start, double end) {
     if (end > start) *nanoseconds += (uint64_t)((end - start) * 1e9);
     trace_host(g, name, start, end);
 }
@@ -273,8 +272,8 @@ bool gpu_submit(gpu_encoder *e, gpu_ticket *ticket, dp_error *err) {
         place->state = PLACE_FREE;
     }
     if (commands != NULL) g->api.CommandBufferRelease(commands);
-    count_time(g, &g->stats.encode_ns, "encode", e->began, recorded);
-    count_time(g, &g->stats.submit_ns, "submit", recorded, clock_seconds());
+    encode_count(g, &g->stats.encode_ns, "encode", e->began, recorded);
+    encode_count(g, &g->stats.submit_ns, "submit", recorded, clock_seconds());
     if (e->err.status != DP_OK) {
         if (g->profiler != NULL) profile_abandon(g);
         return err_set(err, e->err.status, "%s", e->err.message);
@@ -307,7 +306,7 @@ void gpu_wait(gpu *g, gpu_ticket ticket) {
     const double start = clock_seconds();
     while (!gpu_poll(g, ticket))
         encode_block(g, ticket);
-    count_time(g, &g->stats.wait_ns, "wait", start, clock_seconds());
+    encode_count(g, &g->stats.wait_ns, "wait", start, clock_seconds());
 }
 
 void encode_wait(gpu *g, uint64_t number) {

@@ -386,6 +386,8 @@ uint64_t encode_submit(gpu *g, WGPUCommandBuffer commands);
 void encode_wait(gpu *g, uint64_t number);
 /* Blocks once for submission `number`, a map that belongs to it included, and runs callbacks. */
 void encode_block(gpu *g, uint64_t number);
+/* Adds host time to one of g->stats, and to the trace under this name. */
+void encode_count(gpu *g, uint64_t *nanoseconds, const char *name, double start, double end);
 void encode_close(gpu *g);
 
 /* ---- profile (profile.c) ------------------------------------------------------------------- */

@@ -83,10 +83,13 @@ bool profile_open(gpu *g, dp_error *err) {
 
 /* A lost device answers nothing more: its callbacks come when the buffers go. */
 static void await_laps(gpu *g) {
-    gpu_profiler *p = g->profiler;
     for (size_t i = 0; i < LAPS; i++) {
-        while (p->laps[i].state == LAP_MAPPING && !atomic_load(&g->lost))
-            gpu_block(g, p->laps[i].future, NULL);
+        const lap *l = &g->profiler->laps[i];
+        if (l->state != LAP_MAPPING) continue;
+        const double start = clock_seconds();
+        while (l->state == LAP_MAPPING && !atomic_load(&g->lost))
+            gpu_block(g, l->future, NULL);
+        encode_count(g, &g->stats.wait_ns, "wait", start, clock_seconds());
     }
 }
 
@@ -346,7 +349,7 @@ void profile_collect(gpu *g) {
             p->phases[i].kernel_rows += p->rows[i];
         const double start = clock_seconds();
         if (p->used > 0) collect_dispatches(g);
-        trace_host(g, "wait", start, clock_seconds());
+        encode_count(g, &g->stats.wait_ns, "wait", start, clock_seconds());
     } else if (p->open != NULL && !p->left_out) {
         collect_lap(g);
     } else if (p->open != NULL) {

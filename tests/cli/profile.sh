@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # Profiles, traces and bench --ops: read by tests/cli/run, whose functions and variables it uses.
-# Only what is counted is asserted, never a time. Needs a GPU with timestamps.
+# Only what is counted is asserted, never a time, but that the host's parts are most of its time.
+# Needs a GPU with timestamps.
 
 # True of a Python expression over `d`, the JSON of a file.
 file_json() { # name, file, expression
@@ -71,6 +72,15 @@ call bench -m "$tiny" -p 2 -n 1 -r 1 -d 3 --profile-out "$work/profile.json"
 same 'bench --profile-out: exit status' "$status" 0
 file_json 'bench --profile-out' "$work/profile.json" \
     '[(p["tokens"], p["depth"]) for p in d["parts"]] == [(2, 3), (1, 3)]'
+
+# Nothing that takes long is left out of the host's time: what is behind it is the device, which a
+# prompt of this length keeps busy for much longer than the host may be kept from going on.
+call bench -p 256 -n 8 -r 1 --no-warmup --profile-out "$work/profile.json"
+same 'bench --profile-out of a long prompt: exit status' "$status" 0
+file_json 'bench --profile-out: parts of the host' "$work/profile.json" \
+    '(lambda hosts: len(hosts) == 2 and all(
+        sum(h[k + "_us_per_unit"] for k in ("encode", "submit", "wait")) >= 0.5 * h["us_per_unit"]
+        for h in hosts))([p["host"] for p in d["parts"]])'
 
 json 'all(o["us"] > 0 and o["n_timed"] > 0 and o["calls"] > 0 for o in d) and
     {o["phase"] for o in d} == {"decode", "prefill"} and
