@@ -6,10 +6,11 @@
 
 #include <stdio.h>
 
-#define MODEL  "models/tale-8m"
-#define KEY    "project bf16 f32 512x256 1"
-#define Q4_K_M "gguf/q4_k_m/model.gguf"
-#define OTHER  "rows 1, split 1, lanes 128, ahead 1" /* which is not its first shape */
+#define MODEL   "models/tale-8m"
+#define KEY     "project bf16 f32 512x256 1"
+#define Q4_K_M  "gguf/q4_k_m/model.gguf"
+#define MIXTURE "families/qwen3moe"
+#define OTHER   "rows 1, split 1, lanes 128, ahead 1" /* which is not its first shape */
 enum { CONTEXT = 80, N_TOKENS = 3, ROWS_MAX = 64 };
 
 static void *open_device(test *t) {
@@ -94,15 +95,22 @@ static void check_rows(test *t, const dp_model *m, const seen_rows *seen, const 
     CHECK_U64(t, n_chosen, n);
 }
 
-/* Products that there were, whose names begin so. */
-static size_t check_spoilt(test *t, dp_model *m, const char *only, uint32_t spoilt) {
+/* Products that there were, whose names begin so. Of the spoilt shape all results are, or one. */
+static size_t check_spoilt_result(test *t, dp_model *m, const char *only, uint32_t spoilt,
+                                  uint32_t result) {
     seen_rows seen = { .n = 0 };
-    const tune_options how = { .only = only, .spoilt = spoilt, .each = see, .user = &seen };
+    const tune_options how = {
+        .only = only, .spoilt = spoilt, .spoilt_result = result, .each = see, .user = &seen
+    };
     size_t n = 0;
     forget(m);
     CHECK(t, tune(t, m, &how, &n));
     if (n > 0) check_rows(t, m, &seen, only, spoilt, n);
     return n;
+}
+
+static size_t check_spoilt(test *t, dp_model *m, const char *only, uint32_t spoilt) {
+    return check_spoilt_result(t, m, only, spoilt, 0);
 }
 
 static void a_wrong_shape_is_not_chosen(test *t) {
@@ -163,6 +171,87 @@ static void bytes_are_compared(test *t) {
     }
     dp_model_close(m);
 }
+
+/* ---- experts ------------------------------------------------------------------------------- */
+
+typedef struct {
+    test *t;
+    const dp_model *m;
+} input_check;
+
+/* Numbers stand at the beginning of what was zero before tuning. */
+static void check_filled(test *t, const dp_model *m, gpu_range r, bool positive) {
+    uint32_t words[16];
+    CHECK(t, gpu_read(m->gpu, gpu_part(r, 0, sizeof words), words, &t->err));
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        CHECK_MSG(t, words[i] != 0 && !(positive && words[i] >> 31), "word %zu: %x", i, words[i]);
+}
+
+/* While a product is measured what it reads is there: with nothing to compute all shapes are right.
+ */
+static bool check_inputs(void *user, const dp_tuned *row) {
+    const input_check *c = user;
+    const buffers *b = &c->m->buffers;
+    if (str_starts(str_of(row->product), "expert_glu ")) {
+        check_filled(c->t, c->m, b->router, false);
+        check_filled(c->t, c->m, b->expert_x, false);
+        check_filled(c->t, c->m, b->expert_squares, true);
+        return true;
+    }
+    const uint32_t n = c->m->config.n_experts_used;
+    uint32_t(*pairs)[4] = test_alloc(c->t, n, sizeof *pairs);
+    check_filled(c->t, c->m, b->h, false);
+    CHECK(c->t,
+          gpu_read(c->m->gpu, gpu_part(b->expert_pairs, 0, n * sizeof *pairs), pairs, &c->t->err));
+    for (uint32_t i = 0; i < n; i++) /* for each an expert, its place in memory, a half */
+        CHECK(c->t, pairs[i][0] == i && pairs[i][1] == i && pairs[i][2] == 0x3f000000);
+    return true;
+}
+
+/* What one row of a mixture is multiplied with, in so many results each. */
+static void check_experts(test *t, const char *path, const char *types) {
+    static const struct {
+        const char *kernel;
+        uint32_t results;
+    } list[] = {
+        { "expert_glu", 1 },      /* the hidden row */
+        { "expert_add", 3 },      /* the stream, the next layer's input and its squares */
+        { "expert_add last", 1 }, /* the stream */
+        { "project_add", 3 },     /* the stream, the experts' input and its squares */
+    };
+    dp_device *d = test_shared(t, "device of tuning", open_device, close_device);
+    const dp_model_options o = { .context = CONTEXT, .batch = 16, .sessions = 1 };
+    dp_model *m = d != NULL ? dp_model_open(d, path, &o, &t->err) : NULL;
+    if (!CHECK_MSG(t, m != NULL, "%s", t->err.message)) return;
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        const char *only = test_printf(t, "%s %s", list[i].kernel, types);
+        for (uint32_t result = 0; result <= list[i].results; result++) {
+            const uint32_t spoilt = result > 0 ? 1 + result % 2 : 0;
+            test_row(t, "%s, result %u of shape %u spoilt", only, result, spoilt);
+            CHECK_U64(t, check_spoilt_result(t, m, only, spoilt, result), 1);
+        }
+        size_t n = 0;
+        input_check user = { t, m };
+        const tune_options how = { .only = only, .each = check_inputs, .user = &user };
+        test_row(t, "%s, inputs", only);
+        if (str_starts(str_of(only), "expert")) CHECK(t, tune(t, m, &how, &n) && n == 1);
+    }
+    dp_model_close(m);
+}
+
+static void experts_are_compared(test *t) {
+    check_experts(t, test_vector(t, MIXTURE), "bf16 f32");
+}
+
+static void bytes_of_experts_are_compared(test *t) {
+    if (SANITIZED) SKIP(t, "sanitized: what it calls, the others have called");
+    const char *path = test_printf(t, "%s/q4_0.gguf", test_folder(t));
+    const dp_convert_options how = { .quantize = "q4_0", .threads = 1 };
+    if (CHECK(t, dp_convert(test_vector(t, MIXTURE), path, &how, NULL, &t->err)))
+        check_experts(t, path, "q4_0 q8");
+}
+
+/* ---- what is asked ------------------------------------------------------------------------- */
 
 /* A pass of one row has a call for one span and one for several, which are two questions; on a
  * software GPU too, if it must. */
@@ -487,6 +576,8 @@ static void opening_tunes(test *t) {
 static const test_case cases[] = {
     { "a wrong shape is not chosen", a_wrong_shape_is_not_chosen },
     { "bytes are compared", bytes_are_compared },
+    { "experts are compared", experts_are_compared },
+    { "bytes of experts are compared", bytes_of_experts_are_compared },
     { "one span and several are tuned", one_span_and_several_are_tuned },
     { "tuning can be cancelled", tuning_can_be_cancelled },
     { "known products are left out", known_products_are_left_out },

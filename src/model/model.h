@@ -816,8 +816,9 @@ typedef struct {
     bool quick;         /* 2 s at most, and only products that nothing is known of */
     double run_seconds; /* what a run is to take about */
     const char *only;   /* products whose keys begin so; NULL: all */
-    uint32_t spoilt;    /* test hook: the shape whose results are made wrong; 0: none */
-    dp_tune_fn *each;   /* may be NULL */
+    /* Test hook: the shape whose results are made wrong, 0: none; and which of them, 0: all. */
+    uint32_t spoilt, spoilt_result;
+    dp_tune_fn *each; /* may be NULL */
     void *user;
 } tune_options;
 /* Measures the model's operations on its device and keeps the choices in m->tuned; *n_done is how
