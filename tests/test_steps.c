@@ -4,8 +4,11 @@
  * stopped in every place of two submits, by every means; tokens, logits and what is drawn next are
  * then those of a session that went by single steps. Equal means to the bit: the kernels are the
  * same. At the end what a step's one row has of its own, attention in one span. */
+#include "model/generate_internal.h"
 #include "model/pass_internal.h"
 #include "tests/test.h"
+
+#include <math.h>
 
 enum { LENGTH = 11, MORE = 3, STEPS = 3, VOCAB = 320 };
 static const dp_token PROMPT[] = { 1, 17, 201, 44, 90 };
@@ -451,6 +454,41 @@ static void submits_double(test *t) {
     dp_model_close(m);
 }
 
+/* Where nobody says how many steps a submit has: on a made-up device whose steps and submits take
+ * so long, the first is one and each at most twice the one before; from the fourth on, before which
+ * the second was measured, text comes within 25 ms, or twice what a submit takes by itself; from
+ * the fifth on, when both times are known, no sooner than it must. */
+static void submits_keep_to_the_pace(test *t) {
+    static const double steps[] = { 1e-5, 1e-4, 7e-4, 3e-3, 9e-3, 24e-3, 26e-3, 0.2 };
+    static const double submits[] = { 0, 1e-4, 2e-3, 12e-3, 13e-3, 24e-3, 0.1 };
+    enum { MOST = 32, TURNS = 12 };
+    static dp_model m;
+    for (size_t i = 0; i < ARRAY_LEN(steps) * ARRAY_LEN(submits); i++) {
+        const double step = steps[i % ARRAY_LEN(steps)], submit = submits[i / ARRAY_LEN(steps)];
+        const double bound = fmax(25e-3, 2 * submit);
+        memset(&m.pace, 0, sizeof m.pace);
+        for (uint32_t turn = 0, last = 0; turn < TURNS; turn++) {
+            test_row(t, "a step of %g s, a submit of %g, number %u", step, submit, turn);
+            const uint32_t n = steps_of_submit(m.pace.step, m.pace.submit, 0, last);
+            const uint32_t most = turn == 0 ? 1 : min_u32(2 * last, MOST);
+            const double seconds = submit + n * step;
+            CHECK(t, n >= 1 && n <= most);
+            CHECK(t, turn < 3 || n == 1 || seconds <= bound + 1e-9);
+            CHECK(t, turn < 4 || n == most || seconds + step >= bound - 1e-9);
+            /* it is queued while the one before runs, of which the first is not measured */
+            if (turn > 1) chain_note_pace(&m, submit + last * step, last);
+            last = n;
+        }
+    }
+    test_row(t, "as asked");
+    static const uint32_t list[][3] = { /* asked, the last one's, this one's */
+                                        { 1, 0, 1 },   { 15, 0, 15 },  { 16, 0, 4 },   { 32, 4, 8 },
+                                        { 32, 8, 16 }, { 32, 16, 32 }, { 32, 32, 32 }, { 5, 5, 5 }
+    };
+    for (size_t i = 0; i < ARRAY_LEN(list); i++)
+        CHECK_U64(t, steps_of_submit(1, 1, list[i][0], list[i][1]), list[i][2]);
+}
+
 /* ---- attention of one row in one span ------------------------------------------------------ */
 
 /* Either the call for one span has workgroups, or those for several and for their joining. */
@@ -511,6 +549,7 @@ static const test_case cases[] = {
     { "batches over several submits", batches_over_several_submits },
     { "submits and bytes are few", submits_and_bytes_are_few },
     { "submits double", submits_double },
+    { "submits keep to the pace", submits_keep_to_the_pace },
     { "one row has one span or several", one_row_has_one_span_or_several },
     { "one span is as any", one_span_is_as_any },
 };

@@ -291,12 +291,54 @@ static void tuning_can_be_cancelled(test *t) {
 static void known_products_are_left_out(test *t) {
     dp_model *m = shared_model(t);
     if (m == NULL) return;
-    const tune_options how = { .quick = true, .only = KEY };
+    const tune_options how = { .quick = true, .seconds = 600, .only = KEY };
     size_t n = 1;
     CHECK(t, tuned_put(&m->tuned, KEY, OTHER, &t->err));
     CHECK(t, tuned_put(&m->tuned, KEY "6", OTHER, &t->err)); /* 16 rows, on a GPU: begins alike */
     CHECK(t, tune(t, m, &how, &n));
     CHECK_U64(t, n, 0);
+    forget(m);
+}
+
+typedef struct {
+    seen_rows rows;
+    double until;
+} late_rows;
+
+/* Gives the answer late. */
+static bool see_late(void *user, const dp_tuned *row) {
+    late_rows *l = user;
+    while (clock_seconds() < l->until)
+        ;
+    return see(&l->rows, row);
+}
+
+/* Nothing is begun behind the quick form's end; the next start goes on with what is not known. */
+static void tuning_ends_in_time(test *t) {
+    static const char all[] = "project";
+    enum { SECONDS = 2 };
+    dp_model *m = shared_model(t);
+    late_rows late = { .until = 0 };
+    size_t n = 1, n_left = 0, n_again = 1;
+    if (m == NULL) return;
+    test_row(t, "no time");
+    tune_options how = { .quick = true, .only = all, .each = see_late, .user = &late };
+    CHECK(t, tune(t, m, &how, &n) && n == 0);
+    CHECK(t, late.rows.n == 0 && m->tuned.n == 0);
+    test_row(t, "time for one product");
+    how.seconds = SECONDS;
+    late.until = clock_seconds() + SECONDS + 0.01;
+    CHECK(t, tune(t, m, &how, &n) && n == 1 && m->tuned.n == 1);
+    const char *first = late.rows.n > 0 ? late.rows.rows[0].product : "";
+    for (size_t i = 0; i < min_u64(late.rows.n, ROWS_MAX); i++)
+        CHECK_STR(t, str_of(late.rows.rows[i].product), first);
+    test_row(t, "time for all");
+    seen_rows seen = { .n = 0 };
+    how = (tune_options){ .quick = true, .seconds = 600, .only = all, .each = see, .user = &seen };
+    CHECK(t, tune(t, m, &how, &n_left) && n_left > 1 && m->tuned.n == 1 + n_left);
+    for (size_t i = 0; i < min_u64(seen.n, ROWS_MAX); i++)
+        CHECK(t, strcmp(seen.rows[i].product, first) != 0);
+    CHECK(t, tune(t, m, &how, &n_again) && n_again == 0);
     forget(m);
 }
 
@@ -581,6 +623,7 @@ static const test_case cases[] = {
     { "one span and several are tuned", one_span_and_several_are_tuned },
     { "tuning can be cancelled", tuning_can_be_cancelled },
     { "known products are left out", known_products_are_left_out },
+    { "tuning ends in time", tuning_ends_in_time },
     { "tuning needs an idle model", tuning_needs_an_idle_model },
     { "choices are used", choices_are_used },
     { "tuning changes no result", tuning_changes_no_result },

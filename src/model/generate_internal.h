@@ -38,6 +38,10 @@ bool generation_tell_again(dp_generation *g, dp_error *err) CHECK_RESULT;
 bool generation_take(dp_generation *g, const dp_token *tokens, uint32_t n, bool ended,
                      dp_error *err) CHECK_RESULT;
 bool generation_settle(dp_generation *g, dp_error *err) CHECK_RESULT;
+/* How many tokens a submit makes that would make `asked`, 0: as many as keep the text flowing;
+ * behind one of `last`, 0: the first. A step takes so many seconds (0: not known) and a submit by
+ * itself. */
+uint32_t steps_of_submit(double step, double submit, uint32_t asked, uint32_t last);
 /* Gives out what was held back, unless it failed. Once. */
 void generation_end(dp_generation *g);
 

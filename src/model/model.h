@@ -813,7 +813,8 @@ bool forward_record_again(dp_model *m, dp_error *err) CHECK_RESULT;
 /* ---- tuning -------------------------------------------------------------------------------- */
 
 typedef struct {
-    bool quick;         /* 2 s at most, and only products that nothing is known of */
+    bool quick;         /* `seconds` at most, and only products that nothing is known of */
+    double seconds;     /* all of the quick form */
     double run_seconds; /* what a run is to take about */
     const char *only;   /* products whose keys begin so; NULL: all */
     /* Test hook: the shape whose results are made wrong, 0: none; and which of them, 0: all. */
@@ -886,6 +887,8 @@ bool chain_submit(chain *c, uint32_t n_steps, bool last, dp_error *err) CHECK_RE
  * counts[i] says, which the session then holds (but for a stop token). */
 bool chain_collect(chain *c, dp_token *tokens, size_t stride, uint32_t *counts,
                    dp_error *err) CHECK_RESULT;
+/* Notes that a submit of n steps took so long, in m->pace (chain_collect; tests). */
+void chain_note_pace(dp_model *m, double seconds, uint32_t n);
 bool chain_is_done(const chain *c); /* all sessions met a stop token */
 /* Gives up what is under way. The sessions are then as after what was collected, except that
  * when the last submit was given up, or another pass came between, one may have no logits:

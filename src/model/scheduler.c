@@ -161,36 +161,36 @@ static void open_chain(dp_scheduler *s) {
 
 /* As many steps as keep the text flowing, or, where submits cost much, as many as take as long. The
  * first comes alone, to be early. */
-static uint32_t choose_by_pace(const dp_scheduler *s) {
-    const double step = s->m->pace.step, submit = s->m->pace.submit;
+static uint32_t choose_by_pace(double step, double submit, uint32_t last) {
     double fit = 1;
-    if (s->last_part > 0) {
+    if (last > 0) {
         fit = step > 0 ? fmax(SUBMIT_SECONDS - submit, submit) / step : STEPS_DEFAULT_MAX;
     }
     return fit >= STEPS_DEFAULT_MAX ? STEPS_DEFAULT_MAX : fit < 1 ? 1 : (uint32_t)fit;
 }
 
+uint32_t steps_of_submit(double step, double submit, uint32_t asked, uint32_t last) {
+    uint32_t most = asked;
+    if (asked == 0) {
+        most = choose_by_pace(step, submit, last);
+    } else if (last == 0 && asked >= STEPS_MANY) {
+        most = STEPS_FIRST;
+    }
+    return last > 0 ? min_u32(most, STEPS_GROWTH * last) : most;
+}
+
 /* How many tokens the next submit makes. */
 static uint32_t choose_steps(const dp_scheduler *s) {
-    uint32_t most = STEPS_DEFAULT_MAX, room = UINT32_MAX;
-    bool chosen = false;
+    uint32_t asked = 0, room = UINT32_MAX;
     for (uint32_t i = 0; i < s->n_members; i++) {
         const dp_generation *g = s->members[i];
         room = min_u32(room, g->room);
         if (g->o.steps > 0) {
-            most = chosen ? min_u32(most, g->o.steps) : g->o.steps;
-            chosen = true;
+            asked = asked > 0 ? min_u32(asked, g->o.steps) : g->o.steps;
         }
     }
-    if (!chosen) {
-        most = choose_by_pace(s);
-    } else if (s->last_part == 0 && most >= STEPS_MANY) {
-        most = STEPS_FIRST;
-    }
-    if (s->last_part > 0) {
-        most = min_u32(most, STEPS_GROWTH * s->last_part);
-    }
-    return min_u32(most, room);
+    const double step = s->m->pace.step, submit = s->m->pace.submit;
+    return min_u32(steps_of_submit(step, submit, asked, s->last_part), room);
 }
 
 /* Does anybody wait for a turn? */

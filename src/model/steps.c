@@ -290,7 +290,7 @@ static uint32_t take_answer(chain *c, uint32_t i, uint32_t n_steps, dp_token *to
 
 /* What a submit costs by itself, the way of its answer included, shows between two of different
  * sizes. A browser that looks at the GPU now and then only makes it many times a step. */
-static void note_pace(dp_model *m, double seconds, uint32_t n) {
+void chain_note_pace(dp_model *m, double seconds, uint32_t n) {
     if (m->pace.n != 0 && m->pace.n != n) {
         const double more = (seconds - m->pace.part) / ((double)n - m->pace.n);
         m->pace.submit = fmax(0, seconds - fmax(0, more) * n);
@@ -320,7 +320,7 @@ bool chain_collect(chain *c, dp_token *tokens, size_t stride, uint32_t *counts, 
     }
     const double now = clock_seconds();
     if (c->read > 1) { /* the first may have waited for an evaluation */
-        note_pace(m, now - fmax(part->start, c->last_read), part->n_steps);
+        chain_note_pace(m, now - fmax(part->start, c->last_read), part->n_steps);
     }
     c->last_read = now;
     c->ahead -= part->n_steps;

@@ -291,7 +291,7 @@ static bool is_asked_for(const tuning *t, const tuned_product *p) {
 }
 
 static bool tune_products(tuning *t, size_t *n_done, dp_error *err) {
-    const double end = t->how->quick ? clock_seconds() + QUICK_SECONDS : INFINITY;
+    const double end = t->how->quick ? clock_seconds() + t->how->seconds : INFINITY;
     if (!collect_products(t, err)) {
         return false;
     }
@@ -347,7 +347,7 @@ bool model_tune(dp_model *m, const tune_options *how, size_t *n_done, dp_error *
 /* ---- opening, and on demand ----------------------------------------------------------------- */
 
 bool tune_at_load(dp_model *m, const char *folder, dp_error *err) {
-    const tune_options how = { .quick = true, .run_seconds = QUICK_RUN };
+    const tune_options how = { .quick = true, .seconds = QUICK_SECONDS, .run_seconds = QUICK_RUN };
     dp_error why = { 0 };
     size_t n = 0;
     if (is_software(m->gpu)) {
