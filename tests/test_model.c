@@ -26,10 +26,11 @@
 
 /* ---- devices and models -------------------------------------------------------------------- */
 
-enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_CHECKS };
+enum { TIER_FULL, TIER_F32, TIER_NO_SUBGROUPS, TIER_PLAIN, TIER_CHECKS, TIER_POSED,
+       TIER_POSED_FLOATS };
 static const char *const TIER_NAMES[] = { "as it is", "no f16", "no subgroups", "neither",
-                                          "with checks" };
-static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3, 2e-2 };
+                                          "with checks", "as a GPU", "as a GPU without int8" };
+static const double TIER_BOUND[] = { 2e-2, 1e-3, 2e-2, 1e-3, 2e-2, 2e-2, 2e-2 };
 static const double INT8_WORST = 0.25, INT8_MEAN = 5e-2, HALVES_WORST = 0.25 / 12;
 
 static dp_device_options tier_options(int tier) {
@@ -38,7 +39,7 @@ static dp_device_options tier_options(int tier) {
     const bool lesser = tier == TIER_NO_SUBGROUPS || tier == TIER_PLAIN;
     options.no_subgroups |= lesser;
     options.checks |= tier == TIER_CHECKS;
-    options.no_int8 = lesser || test_option("no-int8") != NULL;
+    options.no_int8 = lesser || tier == TIER_POSED_FLOATS || test_option("no-int8") != NULL;
     return options;
 }
 
@@ -85,18 +86,34 @@ static void close_device(void *device) {
     dp_device_close(device);
 }
 
-static dp_device *device_of(test *t, int tier) {
-    static void *(*const open[])(test *) = { open_full, open_f32, open_no_subgroups, open_plain,
-                                            open_checks };
-    return test_shared(t, TIER_NAMES[tier], open[tier], close_device);
-}
-
 static const char *BUNDLED = "models/tale-8m";
 
 static dp_model *open_model(test *t, dp_device *device, const char *path, uint32_t context,
                             uint32_t batch) {
     const dp_model_options options = { .context = context, .batch = batch };
     return dp_model_open(device, path, &options, &t->err);
+}
+
+/* A device that models take for a GPU, whose paths they then have; it is the caller's alone.
+ * Nothing is tuned on it: open_model names no folder. */
+static dp_device *open_as_gpu(test *t, int tier) {
+    const char *path = test_vector(t, "models/llama-bias");
+    dp_device *device = open_tier(t, tier);
+    dp_model *m = device != NULL ? open_model(t, device, path, 32, 16) : NULL;
+    if (m == NULL) {
+        dp_device_close(device);
+        return NULL;
+    }
+    dp_device_info *info = (dp_device_info *)(uintptr_t)gpu_info(m->gpu);
+    snprintf(info->type, sizeof info->type, "integrated");
+    dp_model_close(m);
+    return device;
+}
+
+static dp_device *device_of(test *t, int tier) {
+    static void *(*const open[])(test *) = { open_full, open_f32, open_no_subgroups, open_plain,
+                                            open_checks };
+    return test_shared(t, TIER_NAMES[tier], open[tier], close_device);
 }
 
 /* ---- vectors ------------------------------------------------------------------------------- */
@@ -289,6 +306,17 @@ static void check_dispatches(test *t, const dp_model *m, uint32_t a_layer) {
     CHECK_U64(t, n, 1 + a_layer * m->config.n_layers);
 }
 
+/* Passes of 8 and 2 rows in turn: on a GPU they have fused kernels of their own. */
+static void check_few_rows(test *t, dp_session *s, const vectors *v, float *all, double bound,
+                           bool int8) {
+    CHECK(t, dp_session_rewind(s, 0, &t->err));
+    for (uint32_t i = 0, n; i < v->n; i += n) {
+        n = min_u32(i % 10 == 0 ? FEW_ROWS : 2, v->n - i);
+        CHECK(t, dp_session_eval_all(s, v->tokens + i, n, all + (size_t)i * v->vocab, &t->err));
+    }
+    check_rows(t, v, all, bound, int8, "passes of 8 and 2");
+}
+
 /* Passes of 16 (mat-vec kernels for some rows), then the last tokens one by one, then the greedy
  * continuation by the N-token loop where the reference's margin allows; and prompts. */
 static void check_model(test *t, dp_device *device, const char *name, const char *set,
@@ -318,6 +346,7 @@ static void check_model(test *t, dp_device *device, const char *name, const char
             CHECK_U64(t, count, v.n_greedy);
             CHECK(t, memcmp(tokens, v.greedy, count * sizeof *tokens) == 0);
         }
+        if (!is_software(m->gpu)) check_few_rows(t, s, &v, all, bound, int8);
         const bool halves = m->shapes.f16 && !is_software(m->gpu) && !matrix_is_used(m);
         check_prompts(t, s, &v, all, bound + (halves ? HALVES_WORST : 0));
     }
@@ -365,6 +394,70 @@ static void models_match_with_neither(test *t) {
 
 static void models_match_with_checks(test *t) {
     check_models(t, TIER_CHECKS);
+}
+
+/* ---- what only a GPU takes ----------------------------------------------------------------- */
+
+/* Calls in a pass whose kernel's name begins and ends so. */
+static uint32_t count_calls(const dp_model *m, pass_kind kind, const char *start, const char *end) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < gpu_plan_n_calls(m->body[kind][0]); i++) {
+        const str name = str_of(gpu_kernel_name(gpu_plan_call(m->body[kind][0], i)->kernel));
+        n += str_starts(name, start) && str_ends(name, end);
+    }
+    return n;
+}
+
+/* Has the model the kernels for whose sake it is run here? */
+static void check_calls(test *t, dp_device *device, const char *name, const char *kernel,
+                        const char *tile) {
+    dp_model *m = open_model(t, device, model_path(t, name), 128, 0);
+    if (!CHECK_MSG(t, m != NULL, "%s", t->err.message)) return;
+    const bool experts = m->config.n_experts > 0;
+    const uint32_t n = m->config.n_layers;
+    for (pass_kind kind = PASS_ONE; kind <= PASS_SOME; kind++) {
+        CHECK_U64(t, count_calls(m, kind, "project_add ", ""), experts ? n : 2 * n);
+        CHECK_U64(t, count_calls(m, kind, experts ? "expert_add " : "project_glu ", ""), n);
+        CHECK_U64(t, count_calls(m, kind, "attend_decode ", ""), n); /* not attend_decode_tree */
+        CHECK_U64(t, count_calls(m, kind, "attend_combine ", ""), kind == PASS_ONE ? 0 : n);
+    }
+    for (pass_kind kind = PASS_SHORT; kind <= PASS_MANY; kind++)
+        CHECK(t, matrix_is_used(m) || count_calls(m, kind, kernel, tile) >= 2 * n);
+    dp_model_close(m);
+}
+
+/* On a software GPU that poses as one. */
+static void models_match_as_on_a_gpu(test *t) {
+    static const struct {
+        const char *name;
+        int tier;
+        const char *kernel, *tile; /* of prompts: how its name begins, and ends; NULL: any */
+    } list[] = {
+        { "models/llama3-gqa", TIER_POSED, "matmul bf16 ", " f16" },
+        { "gguf/q4_k", TIER_POSED, "matmul_q8 q4_k ", "" },
+        { "gguf/q4_k", TIER_POSED_FLOATS, "matmul q4_k ", " f16" },
+        { "families/qwen3moe", TIER_POSED, "matmul bf16 ", " f16" },
+        { "families/gpt2", TIER_POSED, NULL, NULL },
+        { "families/gemma2", TIER_POSED, NULL, NULL },
+        { "families/gpt-oss", TIER_POSED, NULL, NULL },
+    };
+    if (SANITIZED) SKIP(t, "sanitized: the work is the device's");
+    dp_device *usual = device_of(t, TIER_FULL);
+    dp_device_info info;
+    if (!CHECK(t, usual != NULL)) return;
+    dp_device_get_info(usual, &info);
+    if (strcmp(info.type, "cpu") != 0) SKIP(t, "the device is a GPU");
+    if (!info.f16 || !info.subgroups || !info.int8)
+        SKIP(t, "the device lacks half floats, subgroups or int8");
+    for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+        test_row(t, "%s, %s", list[i].name, TIER_NAMES[list[i].tier]);
+        dp_device *device = open_as_gpu(t, list[i].tier);
+        if (!CHECK_MSG(t, device != NULL, "%s", t->err.message)) return;
+        check_model(t, device, list[i].name, "vectors", 128, 0, TIER_BOUND[list[i].tier]);
+        if (list[i].kernel != NULL)
+            check_calls(t, device, list[i].name, list[i].kernel, list[i].tile);
+        dp_device_close(device);
+    }
 }
 
 /* ---- families ------------------------------------------------------------------------------ */
@@ -1338,6 +1431,7 @@ static const test_case cases[] = {
     { "models match transformers without subgroups", models_match_without_subgroups },
     { "models match transformers with neither", models_match_with_neither },
     { "models match transformers under WebGPU's checks", models_match_with_checks },
+    { "models match transformers as on a GPU", models_match_as_on_a_gpu },
     { "families match transformers", families_match_as_they_are },
     { "families match transformers without f16", families_match_without_f16 },
     { "families match transformers with checks", families_match_with_checks },
