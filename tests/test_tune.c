@@ -588,21 +588,61 @@ static void only_what_is_offered_is_taken(test *t) {
     forget(m);
 }
 
-/* A model that is opened on a GPU measures a little of what is not known, keeps it, and the next
- * one goes on from there. The device here poses as a GPU. */
-static void opening_tunes(test *t) {
-    if (SANITIZED) SKIP(t, "sanitized: what it calls, the others have called");
-    const char *folder = test_folder(t), *path = test_vector(t, "models/llama-bias");
+/* ---- on a GPU ------------------------------------------------------------------------------ */
+
+/* A device of the caller's own that poses as one. */
+static dp_device *open_posing(test *t) {
     dp_device *d = open_device(t);
-    dp_model *m = CHECK(t, d != NULL) ? open_on(t, d, path, NULL) : NULL;
-    if (m == NULL) return;
+    dp_model *m = d != NULL ? open_on(t, d, test_vector(t, "models/llama-bias"), NULL) : NULL;
+    if (m == NULL) {
+        dp_device_close(d);
+        return NULL;
+    }
     dp_device_info *info = (dp_device_info *)(uintptr_t)gpu_info(m->gpu);
     snprintf(info->type, sizeof info->type, "integrated");
     dp_model_close(m);
+    return d;
+}
+
+/* Products that a software GPU has not got: of a few rows that are fused, of prompts in bytes. */
+static void products_of_a_gpu_are_compared(test *t) {
+    static const struct {
+        const char *products;
+        uint32_t spoilt;
+    } list[] = {
+        { "matmul_q8 q4_k", 0 },
+        { "matmul_q8 q4_k", 2 },
+        { "matmul_q8 add q4_k", 1 },
+        { "project_add q4_k q8 256x256 8", 2 },
+        { "project_glu q4_k q8 512x256 16", 1 },
+        { "attend_whole f16", 1 },
+    };
+    if (SANITIZED) SKIP(t, "sanitized: what it calls, the others have called");
+    dp_device *d = open_posing(t);
+    dp_model *m = d != NULL ? open_on(t, d, test_vector(t, Q4_K_M), NULL) : NULL;
+    if (!CHECK(t, m != NULL)) return;
+    const dp_device_info *info = gpu_info(m->gpu);
+    const bool has_all = m->shapes.int8 && m->shapes.f16 && info->subgroups && !matrix_is_used(m);
+    for (size_t i = 0; i < ARRAY_LEN(list) && has_all; i++) {
+        test_row(t, "%s, spoilt shape %u", list[i].products, list[i].spoilt);
+        CHECK(t, check_spoilt(t, m, list[i].products, list[i].spoilt) > 0);
+    }
+    dp_model_close(m);
+    dp_device_close(d);
+    if (!has_all) SKIP(t, "the device lacks half floats, subgroups or int8, or has matrix units");
+}
+
+/* A model that is opened on a GPU measures a little of what is not known, keeps it, and the next
+ * one goes on from there. */
+static void opening_tunes(test *t) {
+    if (SANITIZED) SKIP(t, "sanitized: what it calls, the others have called");
+    const char *folder = test_folder(t), *path = test_vector(t, "models/llama-bias");
+    dp_device *d = open_posing(t);
+    if (!CHECK(t, d != NULL)) return;
     size_t known = 0;
     for (int i = 0; i < 2; i++) {
         test_row(t, "opened for the %s time", i == 0 ? "first" : "second");
-        m = open_on(t, d, path, folder);
+        dp_model *m = open_on(t, d, path, folder);
         if (m == NULL) break;
         const size_t n = m->tuned.n;
         CHECK(t, n > 0 && n >= known);
@@ -631,6 +671,7 @@ static const test_case cases[] = {
     { "files are shared", files_are_shared },
     { "the cheapest are offered", the_cheapest_are_offered },
     { "only what is offered is taken", only_what_is_offered_is_taken },
+    { "products of a GPU are compared", products_of_a_gpu_are_compared },
     { "opening tunes", opening_tunes },
 };
 const test_group tune_tests = { "tune", cases, ARRAY_LEN(cases) };
