@@ -267,9 +267,13 @@ static void add_side(buf *out, const char *key, const bench_result *r, const cha
     buf_printf(out, "}");
 }
 
-/* The schema's `comparison`, one for each test. */
-static void print_duel_json(buf *out, const duel *d) {
-    buf_printf(out, "{\"comparison\":[");
+/* In the schema, whose `comparison` has one for each test. */
+static void print_duel_json(buf *out, const duel *d, const time_text *when) {
+    dp_device_info device;
+    dp_device_get_info(d->b.e.device, &device);
+    schema_begin(out, "against", NULL, when, &d->b.e, &device);
+    json_key(out, "comparison");
+    buf_printf(out, "[");
     for (size_t i = 0; i < d->n; i++) {
         const bench_result *us = find_test(&d->ours, &d->tests[i]);
         const bench_result *them = find_test(&d->theirs, &d->tests[i]);
@@ -351,9 +355,9 @@ int bench_against(const options *o, const bench_test *tests, size_t n, uint64_t 
         const bool as_json = o->json || strcmp(o->output, "json") == 0;
         buf saved;
         buf_init(&saved, TEXT_BYTES_MAX);
-        print_duel_json(&saved, &d);
+        print_duel_json(&saved, &d, &when);
         if (as_json) {
-            print_duel_json(&out, &d);
+            print_duel_json(&out, &d, &when);
         } else {
             print_duel(&out, &d);
         }

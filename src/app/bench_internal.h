@@ -185,6 +185,13 @@ bool results_parse(bench_results *list, str text, const char *name, dp_error *er
 bool results_read(bench_results *list, const char *path, dp_error *err) CHECK_RESULT;
 void results_free(bench_results *list);
 
+/* ---- the result schema (bench_schema.c) ----------------------------------------------------- */
+
+/* An object up to what is the suite's own: `run_type` may be NULL, `d` is the device that was
+ * measured, which `e` may have closed since. The caller adds its keys and the brace. */
+void schema_begin(buf *b, const char *suite, const char *run_type, const time_text *when,
+                  const engine *e, const dp_device_info *d);
+
 /* ---- the other commands -------------------------------------------------------------------- */
 
 int bench_compare(const options *o); /* bench compare A B */

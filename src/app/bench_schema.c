@@ -1,4 +1,5 @@
-/* bench --schema doppler: fixed prompts, one JSON object of metrics for each.
+/* bench --schema doppler: fixed prompts, one JSON object of metrics for each; and what every object
+ * of the result schema begins with.
  *
  * Fields and units are those of the result schema in docs/speed.md. A timed run evaluates the
  * prompt and waits for the first token (ttft, prefill), then generates -n tokens, greedy and past
@@ -158,21 +159,9 @@ static bool measure(bench *planned, measurement *m, dp_error *err) {
     return ok;
 }
 
-/* ---- the object ---------------------------------------------------------------------------- */
+/* ---- what every object begins with ---------------------------------------------------------- */
 
-static double median_run(const measurement *m, size_t offset) {
-    double values[REPEATS_MAX];
-    for (size_t i = 0; i < m->n_runs; i++)
-        memcpy(&values[i], (const char *)&m->runs[i] + offset, sizeof(double));
-    return quantile(values, m->n_runs, 0.5);
-}
-
-static double rate(double tokens, double ms) {
-    return tokens / fmax(1e-3 * ms, 1e-9);
-}
-
-static void add_env(buf *b, const measurement *m) {
-    const dp_device_info *d = &m->device;
+static void add_env(buf *b, const dp_device_info *d) {
     host_info h;
     host_describe(&h);
     json_key(b, "env");
@@ -207,6 +196,45 @@ static void add_env(buf *b, const measurement *m) {
     buf_printf(b, "}}");
 }
 
+static void add_model(buf *b, const engine *e) {
+    const dp_model_info *info = &e->info;
+    json_key(b, "model");
+    buf_printf(b, "{");
+    json_text(b, "modelId", path_last(e->path));
+    json_text(b, "architecture", str_of(info->architecture));
+    json_text(b, "quantization", str_of(info->format));
+    json_count_of(b, "totalSizeBytes", info->weight_bytes);
+    json_count_of(b, "tensorCount", info->n_tensors);
+    json_count_of(b, "parameterCount", info->n_parameters);
+    buf_printf(b, "}");
+}
+
+void schema_begin(buf *b, const char *suite, const char *run_type, const time_text *when,
+                  const engine *e, const dp_device_info *d) {
+    const bool software = strcmp(d->type, "cpu") == 0;
+    buf_printf(b, "{\"schemaVersion\":1");
+    json_text(b, "timestamp", str_of(when->iso));
+    json_text(b, "suite", str_of(suite));
+    if (run_type != NULL) json_text(b, "runType", str_of(run_type));
+    json_flag(b, "valid", !software);
+    if (software) json_text(b, "invalidReason", STR("the device is a CPU"));
+    add_env(b, d);
+    add_model(b, e);
+}
+
+/* ---- the object ---------------------------------------------------------------------------- */
+
+static double median_run(const measurement *m, size_t offset) {
+    double values[REPEATS_MAX];
+    for (size_t i = 0; i < m->n_runs; i++)
+        memcpy(&values[i], (const char *)&m->runs[i] + offset, sizeof(double));
+    return quantile(values, m->n_runs, 0.5);
+}
+
+static double rate(double tokens, double ms) {
+    return tokens / fmax(1e-3 * ms, 1e-9);
+}
+
 static void add_workload(buf *b, const measurement *m) {
     json_key(b, "workload");
     buf_printf(b, "{");
@@ -219,18 +247,6 @@ static void add_workload(buf *b, const measurement *m) {
     json_count_of(b, "warmupPrefillRuns", m->o->cold ? 0 : m->o->warmup_prefill);
     json_count_of(b, "warmupDecodeTokens", m->o->cold ? 0 : m->o->warmup_decode);
     json_count_of(b, "stepsPerSubmit", m->o->steps);
-    buf_printf(b, "}");
-}
-
-static void add_model(buf *b, const dp_model_info *info, const char *id) {
-    json_key(b, "model");
-    buf_printf(b, "{");
-    json_text(b, "modelId", str_of(id));
-    json_text(b, "architecture", str_of(info->architecture));
-    json_text(b, "quantization", str_of(info->format));
-    json_count_of(b, "totalSizeBytes", info->weight_bytes);
-    json_count_of(b, "tensorCount", info->n_tensors);
-    json_count_of(b, "parameterCount", info->n_parameters);
     buf_printf(b, "}");
 }
 
@@ -298,23 +314,6 @@ static void add_runs(buf *b, const measurement *m) {
     buf_printf(b, "]}");
 }
 
-static void add_document(buf *b, measurement *m, const dp_model_info *info, const char *id,
-                         const time_text *when) {
-    const bool software = strcmp(m->device.type, "cpu") == 0;
-    buf_printf(b, "{\"schemaVersion\":1");
-    json_text(b, "timestamp", str_of(when->iso));
-    json_text(b, "suite", STR("pipeline"));
-    json_text(b, "runType", str_of(m->o->cold ? "cold" : "warm"));
-    json_flag(b, "valid", !software);
-    if (software) json_text(b, "invalidReason", STR("the device is a CPU"));
-    add_env(b, m);
-    add_model(b, info, id);
-    add_workload(b, m);
-    add_metrics(b, m);
-    add_runs(b, m);
-    buf_printf(b, "}\n");
-}
-
 /* ---- the command --------------------------------------------------------------------------- */
 
 /* Measures one prompt and prints it. `planned` knows the model, and if warm it is started. */
@@ -326,10 +325,11 @@ static bool run_prompt(bench *planned, measurement *m, dp_error *err) {
     m->n_runs = m->n_seen = 0;
     bool ok = sleep_seconds((double)o->delay, err) && measure(planned, m, err);
     if (ok) {
-        str id = path_last(planned->e.path);
-        char name[256];
-        snprintf(name, sizeof(name), "%.*s", (int)min_u64(id.size, 255), id.data);
-        add_document(&out, m, &planned->e.info, name, &when);
+        schema_begin(&out, "pipeline", o->cold ? "cold" : "warm", &when, &planned->e, &m->device);
+        add_workload(&out, m);
+        add_metrics(&out, m);
+        add_runs(&out, m);
+        buf_printf(&out, "}\n");
         ok = buf_ok(&out, "the result", err) && out_write(out.data, out.size, err) &&
              (o->save == NULL ||
               save_result(o->save, "pipeline", planned->e.path, &when, &out, err));

@@ -359,14 +359,22 @@ $tests"
     same 'bench --against: a test that only we have' $? 0
     if [ -n "$python" ]; then
         reason=$(python3 -c 'import json, sys
-d = json.load(open(sys.argv[1]))["comparison"]
+file = json.load(open(sys.argv[1]))
+d = file["comparison"]
 if [c["test"] for c in d] != ["pp2"]: print(d)
 c = d[0]
+head = ["schemaVersion", "timestamp", "suite", "valid", "env", "model", "comparison"]
+if [k for k in file if k != "invalidReason"] != head or file["suite"] != "against": print(list(file))
+pipeline = json.loads(open(sys.argv[2]).readline())
+if file["env"] != pipeline["env"] or not file["env"]["gpu"]["device"]: print(file["env"])
+if file["model"] | {"modelId": "llama-bias"} != pipeline["model"]: print(file["model"])
+if file["schemaVersion"] != 1 or file["timestamp"][10] != "T": print(file["timestamp"])
 ours, theirs = c["dopplerResult"], c["competitorResult"]
 if theirs["runs"] != 4 or theirs["tokens_per_sec"] != 105 or ours["runs"] != 2: print(c)
 if abs(ours["tokens_per_sec"] / 105 / c["ratio"] - 1) > 1e-9: print(c)
 if c["competitorVersion"] != "b1" or theirs["hardware"] != "G": print(c)' \
-            "$(find "$results/kept" -name 'against_*.json')" 2>&1 | tail -n 1)
+            "$(find "$results/kept" -name 'against_*.json')" "$results/schema.jsonl" 2>&1 |
+            tail -n 1)
         result 'bench --against: the comparison' "$reason"
     fi
     against() { # exit code, pattern, command
