@@ -285,6 +285,8 @@ typedef struct {
     uint64_t weight_bytes;
     float temperature, top_p; /* generation defaults; 0: not given */
     uint32_t top_k;
+    uint32_t n_tuned; /* operations whose shape of workgroups tuning has chosen, also where that is
+                       * the one they have untuned; 0 without a device */
 } dp_model_info;
 DP_API void dp_model_get_info(const dp_model *model, dp_model_info *info);
 

@@ -412,6 +412,11 @@ static void choices_are_used(test *t) {
     }
     forget(plain);
     test_row(t, "the pass");
+    dp_model_info info, untuned;
+    dp_model_get_info(tuned, &info);
+    dp_model_get_info(plain, &untuned);
+    CHECK_U64(t, untuned.n_tuned, 0);
+    CHECK_U64(t, info.n_tuned, ARRAY_LEN(list) - 1); /* the cache is of half floats or floats */
     bool differs = false;
     const uint32_t n_calls = gpu_plan_n_calls(plain->body[PASS_ONE][0]);
     CHECK_U64(t, gpu_plan_n_calls(tuned->body[PASS_ONE][0]), n_calls);

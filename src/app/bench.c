@@ -57,8 +57,8 @@ const option bench_options[] = {
       FIELD(time_limit), .initial = "600", .min = 1, .max = 86400, .with = "--against" },
     { "--threshold", "PERCENT", "with `bench compare`: smaller differences do not count", OPT_REAL,
       FIELD(threshold), .initial = "2", .max = 100, .with = "compare" },
-    { "--different", NULL, "with `bench compare`: model, device or tests may differ", OPT_FLAG,
-      FIELD(different), .with = "compare" },
+    { "--different", NULL, "with `bench compare`: model, device, settings or tests may differ",
+      OPT_FLAG, FIELD(different), .with = "compare" },
     { .name = NULL },
 };
 

@@ -269,9 +269,8 @@ static void add_side(buf *out, const char *key, const bench_result *r, const cha
 
 /* In the schema, whose `comparison` has one for each test. */
 static void print_duel_json(buf *out, const duel *d, const time_text *when) {
-    dp_device_info device;
-    dp_device_get_info(d->b.e.device, &device);
-    schema_begin(out, "against", NULL, when, &d->b.e, &device);
+    const bench_place place = place_of(&d->b.e, d->o);
+    schema_begin(out, "against", NULL, when, &d->b.e, &place);
     json_key(out, "comparison");
     buf_printf(out, "[");
     for (size_t i = 0; i < d->n; i++) {

@@ -69,12 +69,24 @@ static bool check_one_subject(const bench_results *list, const char *path, dp_er
     for (size_t i = 1; i < list->n; i++) {
         const bench_result *r = &list->items[i];
         if (strcmp(r->model, first->model) != 0 || r->model_size != first->model_size ||
-            strcmp(r->device, first->device) != 0 || strcmp(r->engine, first->engine) != 0) {
+            strcmp(r->device, first->device) != 0 || strcmp(r->engine, first->engine) != 0 ||
+            memcmp(r->settings, first->settings, sizeof(r->settings)) != 0) {
             return err_set(err, DP_E_ARGUMENT,
-                           "%.200s: has results of more than one model, device or version, \"%s\" "
-                           "and \"%s\" among them",
+                           "%.200s: has results of more than one model, device, version or "
+                           "setting, \"%s\" and \"%s\" among them",
                            path, first->test, r->test);
         }
+    }
+    return true;
+}
+
+/* What one of the files does not say is no difference. */
+static bool check_settings(const bench_result *a, const bench_result *b, dp_error *err) {
+    for (size_t i = 0; i < SETTINGS; i++) {
+        const setting_state x = a->settings[i], y = b->settings[i];
+        if (x == y || x == SETTING_UNKNOWN || y == SETTING_UNKNOWN) continue;
+        return err_set(err, DP_E_ARGUMENT, "the settings differ: A is %s, B is %s; see --different",
+                       setting_texts[i][x == SETTING_ON], setting_texts[i][y == SETTING_ON]);
     }
     return true;
 }
@@ -95,6 +107,7 @@ static bool check_comparable(const bench_results *a, const bench_results *b, dp_
         return err_set(err, DP_E_ARGUMENT, "the devices differ: \"%s\" and \"%s\"; see --different",
                        x->device, y->device);
     }
+    if (!check_settings(x, y, err)) return false;
     for (size_t side = 0; side < 2; side++) {
         const bench_results *from = side == 0 ? a : b, *in = side == 0 ? b : a;
         for (size_t i = 0; i < from->n; i++) {

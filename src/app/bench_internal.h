@@ -77,7 +77,9 @@ typedef struct {
     const char *version, *build_commit, *model_filename;
     uint64_t model_size, model_n_params, n_batch, n_ubatch, n_gpu_layers;
     uint64_t n_prompt, n_gen, n_depth, n_parallel, n_steps;
-    uint64_t f16, subgroups; /* 0 or 1 */
+    uint64_t f16, subgroups, int8, checks; /* 0 or 1 */
+    uint64_t matrix;                       /* side of a matrix unit's; 0: none */
+    uint64_t tuned;                        /* choices of tuning in use */
     double avg_ns, stddev_ns, avg_ts, stddev_ts;
     double ttft_ms;                            /* to the first token on the host */
     double itl_ms_p50, itl_ms_p90, itl_ms_p99; /* between arrivals, as a reader sees them */
@@ -158,6 +160,12 @@ bool save_result(const char *folder, const char *suite, const char *model, const
 
 typedef enum { RESULT_PREFILL, RESULT_DECODE, RESULT_BOTH, RESULT_TIME } result_kind;
 
+/* What changes figures on one device; llama-bench and files of before do not say it. */
+typedef enum { SETTING_TUNED, SETTING_INT8, SETTING_CHECKS, SETTINGS } setting;
+typedef enum { SETTING_UNKNOWN, SETTING_OFF, SETTING_ON } setting_state;
+extern const char *const setting_names[SETTINGS];    /* keys: "int8" */
+extern const char *const setting_texts[SETTINGS][2]; /* off, on: "without int8" */
+
 /* What a file or a command said of one test. Texts live in the list's arena. */
 typedef struct {
     const char *test;    /* "tg128 @ d4096", "short: ttft_ms" */
@@ -166,6 +174,7 @@ typedef struct {
     const char *engine;  /* version or commit */
     uint64_t model_size; /* bytes; 0 if not said */
     bench_test t;        /* of llama-bench's tests; depth also of prompts by name */
+    setting_state settings[SETTINGS];
     result_kind kind;
     bool named;             /* a prompt by name, not one of llama-bench's tests */
     double mean, deviation; /* tokens per second; of RESULT_TIME ms, less is better */
@@ -187,10 +196,17 @@ void results_free(bench_results *list);
 
 /* ---- the result schema (bench_schema.c) ----------------------------------------------------- */
 
-/* An object up to what is the suite's own: `run_type` may be NULL, `d` is the device that was
- * measured, which `e` may have closed since. The caller adds its keys and the brace. */
+/* What was measured on, which may be closed when it is told. */
+typedef struct {
+    dp_device_info device;
+    uint32_t n_tuned;
+    bool checks;
+} bench_place;
+bench_place place_of(const engine *e, const options *o);
+/* An object up to what is the suite's own; `run_type` may be NULL. The caller adds its keys and the
+ * brace. */
 void schema_begin(buf *b, const char *suite, const char *run_type, const time_text *when,
-                  const engine *e, const dp_device_info *d);
+                  const engine *e, const bench_place *place);
 
 /* ---- the other commands -------------------------------------------------------------------- */
 

@@ -37,18 +37,24 @@ typedef struct {
 
 /* What all results share, and so no label needs. */
 typedef struct {
-    bool model, size, device, engine;
+    bool model, size, device, engine, settings[SETTINGS];
 } common;
 
 /* ---- series -------------------------------------------------------------------------------- */
 
 static common find_common(const bench_results *list) {
-    common c = { true, true, true, true };
+    common c = { true, true, true, true, { true, true, true } };
     for (size_t i = 1; i < list->n; i++) {
         c.model &= strcmp(list->items[i].model, list->items[0].model) == 0;
         c.size &= list->items[i].model_size == list->items[0].model_size;
         c.device &= strcmp(list->items[i].device, list->items[0].device) == 0;
         c.engine &= strcmp(list->items[i].engine, list->items[0].engine) == 0;
+    }
+    for (size_t k = 0; k < SETTINGS; k++) {
+        unsigned seen = 0;
+        for (size_t i = 0; i < list->n; i++)
+            seen |= 1U << list->items[i].settings[k];
+        c.settings[k] = (seen & 1U << SETTING_OFF) == 0 || (seen & 1U << SETTING_ON) == 0;
     }
     return c;
 }
@@ -67,6 +73,11 @@ static void make_label(const bench_result *r, const common *c, char *label, size
              c->model ? "" : r->model, sized ? ", " : "",
              sized ? show_bytes(r->model_size).text : "", c->device ? "" : ", ",
              c->device ? "" : r->device, c->engine ? "" : ", ", c->engine ? "" : r->engine);
+    for (size_t i = 0; i < SETTINGS; i++) {
+        const size_t at = strlen(label);
+        if (c->settings[i] || r->settings[i] == SETTING_UNKNOWN) continue;
+        snprintf(label + at, size - at, ", %s", setting_texts[i][r->settings[i] == SETTING_ON]);
+    }
 }
 
 static bool add_point(panel *p, const bench_result *r, const common *c, dp_error *err) {

@@ -11,6 +11,11 @@
 
 static const double FIGURE_MIN = 1e-6, FIGURE_MAX = 1e12; /* tokens per second, milliseconds */
 
+const char *const setting_names[SETTINGS] = { "tuned", "int8", "checks" };
+const char *const setting_texts[SETTINGS][2] = { { "untuned", "tuned" },
+                                                 { "without int8", "with int8" },
+                                                 { "without checks", "with checks" } };
+
 enum { TEXT_MAX = 120, CELLS_MAX = 128, TOKENS_MAX = 1 << 30 };
 
 /* ---- one result ---------------------------------------------------------------------------- */
@@ -23,6 +28,7 @@ typedef struct {
     str prompt_name, figure; /* of the schema; empty: one of llama-bench's tests */
     double mean, deviation;
     result_kind kind; /* of the schema */
+    setting_state settings[SETTINGS];
     const double *samples;
     size_t n_samples;
 } raw_result;
@@ -77,7 +83,8 @@ static bool grow_list(bench_results *list, dp_error *err) {
 static bool same_subject(const bench_result *a, const bench_result *b) {
     return strcmp(a->test, b->test) == 0 && strcmp(a->model, b->model) == 0 &&
            strcmp(a->device, b->device) == 0 && strcmp(a->engine, b->engine) == 0 &&
-           a->model_size == b->model_size;
+           a->model_size == b->model_size &&
+           memcmp(a->settings, b->settings, sizeof(a->settings)) == 0;
 }
 
 /* Adds the samples of `r` to an earlier result of the same test. */
@@ -125,6 +132,7 @@ static bool add_result(bench_results *list, const raw_result *raw, dp_error *err
              : raw->t.n_prompt == 0 ? RESULT_DECODE
                                     : RESULT_BOTH;
     r.model_size = raw->model_size;
+    memcpy(r.settings, raw->settings, sizeof(r.settings));
     r.test = clean_text(&list->memory, str_of(test), err);
     r.model = clean_text(&list->memory, raw->model, err);
     r.device = device_text(&list->memory, raw, err);
@@ -171,6 +179,22 @@ static bool take_real(const json_value *row, const char *key, double *out, dp_er
            err_set(err, DP_E_FORMAT, "%s: expected a number", key);
 }
 
+/* Of a row, or of the schema's env: true or false, or how many. */
+static bool take_settings(const json_value *from, raw_result *r, dp_error *err) {
+    for (size_t i = 0; i < SETTINGS; i++) {
+        const json_value *v = json_get(from, setting_names[i]);
+        uint64_t n = 0;
+        bool on = false;
+        if (v == NULL || json_is_null(v)) continue;
+        if (!json_bool(v, &on) && !json_u64(v, &n)) {
+            return err_set(err, DP_E_FORMAT, "%s: expected true, false or a whole number",
+                           setting_names[i]);
+        }
+        r->settings[i] = on || n > 0 ? SETTING_ON : SETTING_OFF;
+    }
+    return true;
+}
+
 static bool parse_row(bench_results *list, const json_value *row, dp_error *err) {
     static double samples[SAMPLES_MAX];
     raw_result r = { .samples = samples };
@@ -185,7 +209,7 @@ static bool parse_row(bench_results *list, const json_value *row, dp_error *err)
         !take_count(row, "n_depth", false, &r.t.n_depth, err) ||
         !take_count(row, "n_parallel", false, &r.t.n_parallel, err) ||
         !take_real(row, "avg_ts", &r.mean, err) ||
-        !take_real(row, "stddev_ts", &r.deviation, err)) {
+        !take_real(row, "stddev_ts", &r.deviation, err) || !take_settings(row, &r, err)) {
         return false;
     }
     const json_value *all = json_get(row, "samples_ts");
@@ -248,7 +272,7 @@ static bool parse_schema(bench_results *list, const json_value *doc, dp_error *e
         !take_text(gpu, "backend", &r.backend, err) ||
         !take_text(runtime, "library", &r.library, err) ||
         !take_text(runtime, "commit", &r.commit, err) ||
-        !take_text(runtime, "version", &r.version, err) ||
+        !take_text(runtime, "version", &r.version, err) || !take_settings(env, &r, err) ||
         !take_text(doc, "runType", &run_type, err) ||
         !take_text(work, "promptName", &r.prompt_name, err) ||
         !take_count(work, "promptTokens", true, &tokens, err)) {
@@ -465,6 +489,16 @@ static bool csv_row(bench_results *list, const str *head, const str *cells, size
             return err_set(err, DP_E_FORMAT, "%s: \"%.*s\" is not its number", wanted[i].name,
                            STR_ARG(cells[at]));
         }
+    }
+    for (size_t i = 0; i < SETTINGS; i++) {
+        const size_t at = find_cell(head, n, setting_names[i]);
+        uint64_t count = 0;
+        if (at == n || cells[at].size == 0) continue;
+        if (!str_to_u64(cells[at], &count)) {
+            return err_set(err, DP_E_FORMAT, "%s: \"%.*s\" is not its number", setting_names[i],
+                           STR_ARG(cells[at]));
+        }
+        r.settings[i] = count > 0 ? SETTING_ON : SETTING_OFF;
     }
     return add_result(list, &r, err);
 }

@@ -92,6 +92,10 @@ void describe_row(const bench *b, bench_row *row, bench_test t) {
     row->n_steps = t.n_parallel > 1 ? 0 : b->o->steps; /* dp_batch_generate chooses */
     row->f16 = d.f16;
     row->subgroups = d.subgroups;
+    row->int8 = d.int8;
+    row->matrix = d.matrix;
+    row->checks = b->o->checks;
+    row->tuned = m->n_tuned;
     row->load_ms = 1e3 * b->e.load_seconds;
     row->itl_ms_p50 = row->itl_ms_p90 = row->itl_ms_p99 = NAN;
     row->gpu_ms = NAN;

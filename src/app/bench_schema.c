@@ -45,7 +45,7 @@ typedef struct {
     arrivals a;
     uint64_t device_bytes_peak;
     uint32_t context;
-    dp_device_info device;
+    bench_place place;
 } measurement;
 
 /* ---- prompts ------------------------------------------------------------------------------- */
@@ -125,7 +125,7 @@ static bool timed_run(const bench *b, measurement *m, dp_error *err) {
     m->n_runs++;
     m->device_bytes_peak = max_u64(m->device_bytes_peak, after.device_bytes_peak);
     m->context = b->context;
-    dp_device_get_info(b->e.device, &m->device);
+    m->place = place_of(&b->e, b->o);
     return true;
 }
 
@@ -161,7 +161,14 @@ static bool measure(bench *planned, measurement *m, dp_error *err) {
 
 /* ---- what every object begins with ---------------------------------------------------------- */
 
-static void add_env(buf *b, const dp_device_info *d) {
+bench_place place_of(const engine *e, const options *o) {
+    bench_place place = { .n_tuned = e->info.n_tuned, .checks = o->checks };
+    dp_device_get_info(e->device, &place.device);
+    return place;
+}
+
+static void add_env(buf *b, const bench_place *place) {
+    const dp_device_info *d = &place->device;
     host_info h;
     host_describe(&h);
     json_key(b, "env");
@@ -193,7 +200,12 @@ static void add_env(buf *b, const dp_device_info *d) {
     json_flag(b, "hasF16", d->f16);
     json_flag(b, "hasSubgroups", d->subgroups);
     json_flag(b, "hasTimestampQuery", d->timestamps);
-    buf_printf(b, "}}");
+    buf_printf(b, "}");
+    json_flag(b, setting_names[SETTING_INT8], d->int8);
+    json_count_of(b, "matrix", d->matrix);
+    json_flag(b, setting_names[SETTING_CHECKS], place->checks);
+    json_count_of(b, setting_names[SETTING_TUNED], place->n_tuned);
+    buf_printf(b, "}");
 }
 
 static void add_model(buf *b, const engine *e) {
@@ -210,15 +222,15 @@ static void add_model(buf *b, const engine *e) {
 }
 
 void schema_begin(buf *b, const char *suite, const char *run_type, const time_text *when,
-                  const engine *e, const dp_device_info *d) {
-    const bool software = strcmp(d->type, "cpu") == 0;
+                  const engine *e, const bench_place *place) {
+    const bool software = strcmp(place->device.type, "cpu") == 0;
     buf_printf(b, "{\"schemaVersion\":1");
     json_text(b, "timestamp", str_of(when->iso));
     json_text(b, "suite", str_of(suite));
     if (run_type != NULL) json_text(b, "runType", str_of(run_type));
     json_flag(b, "valid", !software);
     if (software) json_text(b, "invalidReason", STR("the device is a CPU"));
-    add_env(b, d);
+    add_env(b, place);
     add_model(b, e);
 }
 
@@ -281,11 +293,11 @@ static void add_metrics(buf *b, measurement *m) {
     json_real(b, "gpu_dispatch_count_total", median_run(m, offsetof(run_figures, dispatches)));
     json_real(b, "gpu_readback_bytes_total", bytes);
     json_real(b, "gpu_readback_bytes_per_token", bytes / tokens);
-    json_flag(b, "gpu_timestamp_available", m->device.timestamps);
+    json_flag(b, "gpu_timestamp_available", m->place.device.timestamps);
     add_metric(b, "gpu_time_ms_prefill", median_run(m, offsetof(run_figures, gpu_ms_prefill)));
     add_metric(b, "gpu_time_ms_decode", median_run(m, offsetof(run_figures, gpu_ms_decode)));
     json_count_of(b, "estimated_vram_bytes_peak", m->device_bytes_peak);
-    json_text(b, "kv_cache_dtype", str_of(m->device.f16 ? "f16" : "f32"));
+    json_text(b, "kv_cache_dtype", str_of(m->place.device.f16 ? "f16" : "f32"));
     json_count_of(b, "kv_cache_max_seq_len", m->context);
     json_real(b, "host_cpu_percent_of_core", median_run(m, offsetof(run_figures, cpu_percent)));
     json_count_of(b, "host_bytes_peak", host_bytes_peak());
@@ -325,7 +337,7 @@ static bool run_prompt(bench *planned, measurement *m, dp_error *err) {
     m->n_runs = m->n_seen = 0;
     bool ok = sleep_seconds((double)o->delay, err) && measure(planned, m, err);
     if (ok) {
-        schema_begin(&out, "pipeline", o->cold ? "cold" : "warm", &when, &planned->e, &m->device);
+        schema_begin(&out, "pipeline", o->cold ? "cold" : "warm", &when, &planned->e, &m->place);
         add_workload(&out, m);
         add_metrics(&out, m);
         add_runs(&out, m);

@@ -291,5 +291,6 @@ bool forward_record(dp_model *m, dp_error *err) {
         watch_output(&body);
         record_head(&(recorder){ .m = m, .kind = kind, .plan = m->head[kind], .err = err });
     }
+    m->info.n_tuned = tuned_in_use(&m->tuned);
     return true;
 }

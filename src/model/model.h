@@ -528,6 +528,7 @@ typedef struct tuner tuner;
 enum { TUNED_KEY_BYTES = 128, TUNED_NAME_BYTES = 64 };
 typedef struct {
     char key[TUNED_KEY_BYTES], shape[TUNED_NAME_BYTES];
+    bool is_used; /* an operation of the passes has it */
 } tuned_entry;
 typedef struct {
     tuned_entry *list;
@@ -832,6 +833,8 @@ bool tune_at_load(dp_model *m, const char *folder, dp_error *err) CHECK_RESULT;
 
 /* NULL: nothing is known of it (ops.c). */
 const char *tuned_find(const tuned_table *t, const char *key);
+/* How many the recorded passes have (ops.c). */
+uint32_t tuned_in_use(const tuned_table *t);
 bool tuned_put(tuned_table *t, const char *key, const char *shape, dp_error *err) CHECK_RESULT;
 /* The file of this device in a folder (tuned.c). A file that cannot be used is none, and the log
  * says so; false: out of memory, or the path is too long. Writing adds to what is there and makes

@@ -108,13 +108,26 @@ void tuned_offer(tuned_question *q, const tuned_shape *shape) {
     q->shapes[at] = *shape;
 }
 
-const char *tuned_find(const tuned_table *t, const char *key) {
+static tuned_entry *find_entry(const tuned_table *t, const char *key) {
     for (size_t i = 0; i < t->n; i++) {
         if (strcmp(t->list[i].key, key) == 0) {
-            return t->list[i].shape;
+            return &t->list[i];
         }
     }
     return NULL;
+}
+
+const char *tuned_find(const tuned_table *t, const char *key) {
+    const tuned_entry *e = find_entry(t, key);
+    return e != NULL ? e->shape : NULL;
+}
+
+uint32_t tuned_in_use(const tuned_table *t) {
+    uint32_t n = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        n += t->list[i].is_used;
+    }
+    return n;
 }
 
 const tuned_shape *tuned_choice(recorder *r, const tuned_question *q) {
@@ -122,9 +135,10 @@ const tuned_shape *tuned_choice(recorder *r, const tuned_question *q) {
     if (r->tuner != NULL) {
         return r->tuner->choose(r, q);
     }
-    const char *name = tuned_find(&r->m->tuned, q->key);
-    for (uint32_t i = 0; name != NULL && i < q->n; i++) {
-        if (strcmp(q->shapes[i].name, name) == 0) {
+    tuned_entry *e = find_entry(&r->m->tuned, q->key);
+    for (uint32_t i = 0; e != NULL && i < q->n; i++) {
+        if (strcmp(q->shapes[i].name, e->shape) == 0) {
+            e->is_used = true;
             return &q->shapes[i];
         }
     }

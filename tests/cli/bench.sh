@@ -116,11 +116,33 @@ for pair in 'card2:the devices differ: "card, vulkan" and "other card, vulkan"' 
     'model2:the models differ: "llama q4_k" and "llama q8_0"' 'one:the tests differ: only A has'; do
     fails 2 "${pair#*:}" bench compare "$results/a.json" "$results/${pair%%:*}.json"
 done
+# Settings that both files say; how much was tuned, and what only one of them says, is no matter.
+set_row() { # name, settings as JSON
+    sed "s/\"n_gen\"/$2,&/" "$results/a.json" >"$results/$1.json"
+}
+set_row plain '"tuned":0,"int8":true,"checks":false'
+set_row some '"tuned":7,"int8":true,"checks":false'
+set_row more '"tuned":90,"int8":true,"checks":false'
+set_row floats '"tuned":0,"int8":false,"checks":false'
+set_row checked '"tuned":0,"int8":true,"checks":true'
+for pair in 'some:A is untuned, B is tuned' 'floats:A is with int8, B is without int8' \
+    'checked:A is without checks, B is with checks'; do
+    other=$results/${pair%%:*}.json
+    fails 2 "the settings differ: ${pair#*:}; see --different" \
+        bench compare "$results/plain.json" "$other"
+    prints '^B is same' bench compare "$results/plain.json" "$other" --different
+    prints '^B is same' bench compare "$results/a.json" "$other"
+done
+prints '^B is same' bench compare "$results/some.json" "$results/more.json"
+printf 'n_prompt,n_gen,avg_ts,int8,tuned\n0,128,102.5,1,0\n' >"$results/plain.csv"
+printf 'n_prompt,n_gen,avg_ts,int8,tuned\n0,128,102.5,0,\n' >"$results/floats.csv"
+fails 2 'A is with int8, B is without int8' \
+    bench compare "$results/plain.csv" "$results/floats.csv"
 prints '| too few runs |' bench compare "$results/a.json" "$results/card2.json" --different
 fails 2 'no test in common' bench compare "$results/a.json" "$results/one.json" --different
 cat "$results/a.json" "$results/card2.json" | tr -d '[]\n ' |
     sed 's/}{/}\n{/; s/"samples_ts":/&[/g; s/}/]}/g' >"$results/mixed.jsonl"
-fails 2 'has results of more than one model, device or version' \
+fails 2 'has results of more than one model, device, version or setting' \
     bench compare "$results/mixed.jsonl" "$results/a.json"
 fails 2 'bench compare: 1 file given, needs two' bench compare "$results/a.json"
 fails 6 'nosuch' bench compare "$results/a.json" "$results/nosuch.json"
@@ -160,6 +182,9 @@ bad 'samples_ts: nan, expected' '[{"n_prompt":1,"n_gen":0,"samples_ts":["1"]}]'
 bad 'samples_ts: expected an array' '[{"n_prompt":1,"n_gen":0,"samples_ts":{}}]'
 bad 'samples_ts: 1e+300, expected' '[{"n_prompt":1,"n_gen":0,"samples_ts":[1e300]}]'
 bad 'model_type: expected a text' '[{"model_type":1,"n_prompt":1,"n_gen":0,"avg_ts":1}]'
+bad 'int8: expected true, false or a whole number' '[{"n_prompt":1,"n_gen":0,"int8":"1"}]'
+bad 'tuned: "x" is not its number' 'n_prompt,n_gen,avg_ts,tuned
+1,0,1,x'
 bad 'schemaVersion 2, expected 1' '{"schemaVersion":2}'
 bad 'promptTokens: expected a whole number' '{"schemaVersion":1,"workload":[]}'
 bad 'line 1: no columns "test" and "t/s"' '| a | b |'
@@ -218,6 +243,9 @@ call bench plot "$results/a.json" "$results/large.json" -o "$results/c.svg"
 same 'plot: models of one kind and two sizes' \
     "$(grep -o 'tg128, [0-9.]* [a-zA-Z]*' "$results/c.svg" | LC_ALL=C sort -u)" \
     "$(printf 'tg128, 1.95 KiB\ntg128, 1000 bytes')"
+call bench plot "$results/plain.json" "$results/some.json" "$results/a.json" -o "$results/c.svg"
+same 'plot: tuned and untuned' "$(grep -o 'class="l">tg128[^<]*' "$results/c.svg" | cut -c 11-)" \
+    "$(printf 'tg128, untuned\ntg128, tuned\ntg128')"
 same 'plot: the same bytes again' "$(cmp "$results/a.svg" "$results/b.svg" 2>&1)" ''
 fails 2 'no file of results given' bench plot -o "$results/x.svg"
 fails 2 '-o FILE.svg says where' bench plot "$results/a.json"
@@ -239,7 +267,7 @@ if [ -n "$gpu" ]; then
     # Ranges, repeated options, pairs and depths make the tests in llama-bench's order; what is
     # printed can be read again.
     call bench -m "$tiny" -p 1 -n 1 -n 2 -pg 1,1 -d 0-1 --parallel 1,3 -r 2 --no-warmup --gpu-time \
-        -o json --save "$results/kept"
+        --no-tune -o json --save "$results/kept"
     same 'bench -o json: exit status' "$status" 0
     cp "$work/out" "$results/run.json"
     if [ -n "$python" ]; then
@@ -260,6 +288,7 @@ for r in d:
     if r["n_gen"] > 1 and one and not r["itl_ms_p50"] <= r["itl_ms_p90"] <= r["itl_ms_p99"]: print("itl", r)
     if not (r["cpu_ms_per_token"] > 0 and r["host_bytes_peak"] > 1e6): print("cpu", r)
     if not (r["model_size"] == 81344 and r["f16"] in (True, False) and r["driver"]): print(r)
+    if (r["tuned"], r["checks"]) != (0, False) or r["int8"] != r["f16"] or r["matrix"] < 0: print(r)
     if r["gpu_ms"] is not None and not 0 < r["gpu_ms"] <= r["avg_ns"] / 1e6: print("gpu_ms", r)
     if r["test_time"][10] != "T": print(r["test_time"])' "$results/run.json" 2>&1 | tail -n 1)
         result 'bench -o json: the rows' "$reason"
@@ -293,11 +322,11 @@ if len(row) != 1 or row[0][:3] != (1, 1, None): print(row)' "$work/out" 2>&1 | t
 
     # The schema: warm with counted runs, cold with a load for each run.
     call bench -m "$tiny" --schema doppler --prompt-name xs,xs -n 2 -r 2 --warmup-prefill 0 \
-        --save "$results/kept"
+        --no-tune --save "$results/kept"
     same 'bench --schema: exit status' "$status" 0
     cp "$work/out" "$results/schema.jsonl"
     MESA_SHADER_CACHE_DISABLE=false "$program" bench -m "$tiny" --schema doppler \
-        --prompt-name xs -n 1 -r 2 --cold >"$results/cold.json" 2>"$work/err"
+        --prompt-name xs -n 1 -r 2 --no-tune --cold >"$results/cold.json" 2>"$work/err"
     same 'bench --cold: exit status' $? 0
     if [ -n "$python" ]; then
         reason=$(python3 -c 'import json, sys
@@ -309,6 +338,8 @@ for d in warm + [cold]:
     m, w = d["metrics"], d["workload"]
     if d["schemaVersion"] != 1 or d["suite"] != "pipeline": print("head")
     if d["valid"] != (d["env"]["gpu"]["type"] != "cpu"): print("valid")
+    env = d["env"]
+    if (env["tuned"], env["checks"], env["int8"]) != (0, False, env["webgpu"]["hasF16"]): print(env)
     if len(d["raw"]["runs"]) != w["timedRuns"] or w["timedRuns"] != 2: print("runs")
     if d["model"]["modelId"] != "llama-bias" or d["model"]["tensorCount"] != 35: print(d["model"])
     for tokens, ms, speed in ((w["promptTokens"], "prefill_ms", "prefill_tokens_per_sec"),
@@ -346,8 +377,8 @@ done
 OTHER
     chmod +x "$results/other"
     export OTHER_LOG="$results/other.log"
-    call bench -m "$odd" -p 2 -n 0 -pg 1,1 -r 1 --rounds 2 --no-warmup --save "$results/kept" \
-        --against "'$results/other' -m {model} {tests}"
+    call bench -m "$odd" -p 2 -n 0 -pg 1,1 -r 1 --rounds 2 --no-warmup --no-tune \
+        --save "$results/kept" --against "'$results/other' -m {model} {tests}"
     same 'bench --against: exit status' "$status" 0
     tests="-m $odd -o json -r 1 -p 2 -n 0 -d 0 -pg 1,1"
     same 'bench --against: what the command gets' "$(cat "$OTHER_LOG")" "$tests

@@ -46,6 +46,16 @@ logs() {
     same "tune: $name" "$found" "$([ "$pattern" = "${pattern#!}" ] && echo yes || echo no)"
     same "tune: $name: the tale" "$(cat "$work/out")" "$tale"
 }
+# Of a measurement the file says it.
+for option in '' --no-tune '--no-tune --no-int8' '--no-tune --checks'; do
+    # shellcheck disable=SC2086 # its words
+    tuned bench -p 1 -n 0 -r 1 --no-warmup -o json $option
+    cp "$work/out" "$work/measured.json"
+    file_json "bench $option: the settings" "$work/measured.json" \
+        'd[0]["int8"] == (d[0]["f16"] and "int8" not in "'"$option"'") and
+        d[0]["checks"] == ("checks" in "'"$option"'") and
+        (d[0]["tuned"] == 0) == ("no-tune" in "'"$option"'")'
+done
 call run -p 'Once upon' -n 8 --temp 0 --no-tune
 tale=$(cat "$work/out")
 logs 'choices are read' "debug: $file: [0-9]* tuned shapes"
