@@ -184,7 +184,7 @@ static bool check_mode(const options *o, dp_error *err) {
                         : files && o->ops             ? "--ops"
                         : alone && o->schema != NULL  ? "--schema"
                         : alone && o->against != NULL ? "--against"
-                        : alone && o->save != NULL    ? "--save"
+                        : files && o->save != NULL    ? "--save"
                         : alone && o->pairs.n > 0     ? "-pg"
                         : o->parallels_given          ? "--parallel"
                                                       : NULL;

@@ -3,8 +3,8 @@
  * bench.c has the options and the flow, bench_run.c measures, bench_out.c writes rows in
  * llama-bench's formats, bench_env.c knows where a measurement was made, bench_schema.c writes the
  * result schema, bench_read.c reads results back (ours and llama-bench's), bench_compare.c,
- * bench_against.c and bench_plot.c use them. A figure that does not apply is NAN and is left out or
- * empty in outputs. */
+ * bench_against.c and bench_plot.c use them; bench_ops.c times kernels. A figure that does not
+ * apply is NAN and is left out or empty in outputs. */
 #ifndef APP_BENCH_INTERNAL_H
 #define APP_BENCH_INTERNAL_H
 

@@ -3,7 +3,7 @@
  * One pass of a row (unless -n is 0) and one of each -p rows, behind each -d tokens. A time is to
  * be read beside what memory allows: bytes are what the call has to move at least, the limit of a
  * decoding kernel is one dispatch and 1.25 times reading its bytes at the measured rate. */
-#include "app/app.h"
+#include "app/bench_internal.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -13,6 +13,16 @@ enum { OPS_AT_ONCE = 512 };
 static const double LIMIT_DISPATCH_NS = 1800, LIMIT_FACTOR = 1.25;
 
 typedef enum { OPS_MD, OPS_CSV, OPS_JSON, OPS_JSONL } ops_format;
+
+/* What is measured, and where it goes: rows as they are printed, and as JSON for --save. */
+typedef struct {
+    engine e;
+    const options *o;
+    dp_token *tokens;
+    dp_device_peaks peaks;
+    ops_format format;
+    buf out, rows;
+} ops_report;
 
 typedef struct {
     const dp_op_time *op;
@@ -116,8 +126,6 @@ static void add_op_heading(buf *b, ops_format format, const dp_device_peaks *pea
         for (size_t i = 0; i < N_NUMBERS; i++)
             buf_printf(b, ",%s", number_names[i]);
         buf_printf(b, ",cold,verdict\n");
-    } else if (format == OPS_JSON) {
-        buf_printf(b, "[");
     } else if (format == OPS_MD) {
         buf_printf(b,
                    "Measured: reading %.1f GB/s, f32 %.1f GFLOP/s, an empty dispatch %.2f us, in a "
@@ -132,40 +140,39 @@ static void add_op_heading(buf *b, ops_format format, const dp_device_peaks *pea
 }
 
 /* One pass of n rows: a line for each of its kernels. */
-static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uint64_t depth,
-                        const dp_device_peaks *peaks, ops_format format, buf *out, dp_error *err) {
+static bool add_op_pass(ops_report *r, uint64_t n, uint64_t depth, dp_error *err) {
     static dp_op_time ops[OPS_AT_ONCE];
     size_t n_ops;
     double sum = 0;
     progress_line("kernels of a pass of %" PRIu64 " row%s at %" PRIu64, n, plural(n), depth);
     if (!check_interrupted(err) ||
-        !dp_session_time_ops(e->session, tokens + depth, n, ops, OPS_AT_ONCE, &n_ops, err)) {
+        !dp_session_time_ops(r->e.session, r->tokens + depth, n, ops, OPS_AT_ONCE, &n_ops, err)) {
         return false;
     }
     progress_line("%s", "");
     for (size_t i = 0; i < n_ops && i < OPS_AT_ONCE; i++) {
-        const op_line l = { &ops[i], peaks, n, depth };
+        const op_line l = { &ops[i], &r->peaks, n, depth };
         sum += ops[i].nanoseconds * ops[i].calls;
-        switch (format) {
+        json_item(&r->rows);
+        buf_printf(&r->rows, "\n");
+        add_op_object(&r->rows, &l);
+        switch (r->format) {
         case OPS_MD:
-            add_op_markdown(out, &l);
+            add_op_markdown(&r->out, &l);
             break;
         case OPS_CSV:
-            add_op_csv(out, &l);
+            add_op_csv(&r->out, &l);
             break;
-        case OPS_JSON:
-            json_item(out);
-            buf_printf(out, "\n");
-            add_op_object(out, &l);
+        case OPS_JSON: /* at the end */
             break;
         case OPS_JSONL:
-            add_op_object(out, &l);
-            buf_printf(out, "\n");
+            add_op_object(&r->out, &l);
+            buf_printf(&r->out, "\n");
             break;
         }
     }
-    if (format == OPS_MD) {
-        buf_printf(out,
+    if (r->format == OPS_MD) {
+        buf_printf(&r->out,
                    "| all | %" PRIu64 " row%s at %" PRIu64 " | | | | | | | %.1f | | | | | | | |\n",
                    n, plural(n), depth, 1e-3 * sum);
     }
@@ -174,35 +181,58 @@ static bool add_op_pass(const engine *e, const dp_token *tokens, uint64_t n, uin
 
 /* JSON is written whole at the end, or not at all; of the rest what is finished outlives a Ctrl-C.
  */
-static bool end_pass(ops_format format, buf *out, dp_error *err) {
-    return (format == OPS_JSON || out_part(out, err)) && check_interrupted(err);
+static bool end_pass(ops_report *r, dp_error *err) {
+    return (r->format == OPS_JSON || out_part(&r->out, err)) && check_interrupted(err);
 }
 
-static bool add_passes(const engine *e, const options *o, const dp_token *tokens, ops_format format,
-                       buf *out, dp_error *err) {
-    dp_device_peaks peaks;
+static bool add_passes(ops_report *r, dp_error *err) {
+    const options *o = r->o;
     progress_line("measuring the device");
-    bool ok = dp_device_get_peaks(e->device, &peaks, err);
+    bool ok = dp_device_get_peaks(r->e.device, &r->peaks, err);
     progress_line("%s", "");
     if (!ok) return false;
-    add_op_heading(out, format, &peaks);
-    ok = end_pass(format, out, err);
+    add_op_heading(&r->out, r->format, &r->peaks);
+    buf_printf(&r->rows, "[");
+    ok = end_pass(r, err);
     for (size_t d = 0; d < o->depths.n && ok; d++) {
         const uint64_t depth = o->depths.items[d];
-        ok = dp_session_rewind(e->session, 0, err) &&
-             dp_session_eval(e->session, tokens, depth, err);
+        ok = dp_session_rewind(r->e.session, 0, err) &&
+             dp_session_eval(r->e.session, r->tokens, depth, err);
         if (ok && (o->generations.n != 1 || o->generations.items[0] != 0)) {
-            ok = add_op_pass(e, tokens, 1, depth, &peaks, format, out, err) &&
-                 end_pass(format, out, err);
+            ok = add_op_pass(r, 1, depth, err) && end_pass(r, err);
         }
         for (size_t i = 0; i < o->prompts.n && ok; i++) {
             const uint64_t n = o->prompts.items[i];
             if (n == 0) continue;
-            ok = add_op_pass(e, tokens, n, depth, &peaks, format, out, err) &&
-                 end_pass(format, out, err);
+            ok = add_op_pass(r, n, depth, err) && end_pass(r, err);
         }
     }
-    if (format == OPS_JSON) buf_printf(out, "\n]\n");
+    buf_printf(&r->rows, "\n]");
+    if (r->format == OPS_JSON) {
+        buf_add(&r->out, r->rows.data, r->rows.size);
+        buf_printf(&r->out, "\n");
+    }
+    return ok;
+}
+
+/* An object of the result schema: what the device reaches, and the rows. */
+static bool save_ops(const ops_report *r, const time_text *when, dp_error *err) {
+    const bench_place place = place_of(&r->e, r->o);
+    buf b;
+    buf_init(&b, TEXT_BYTES_MAX);
+    schema_begin(&b, "kernels", NULL, when, &r->e, &place);
+    json_key(&b, "metrics");
+    buf_printf(&b, "{");
+    json_real(&b, "peak_read_gb_per_s", 1e-9 * r->peaks.bytes_per_second);
+    json_real(&b, "peak_fma_gflop_per_s", 1e-9 * r->peaks.flops_per_second);
+    json_real(&b, "dispatch_us", 1e-3 * r->peaks.dispatch_ns);
+    json_real(&b, "pass_us", 1e-3 * r->peaks.pass_ns);
+    buf_printf(&b, "}");
+    json_key(&b, "rows");
+    buf_add(&b, r->rows.data, r->rows.size);
+    buf_printf(&b, "}\n");
+    const bool ok = save_result(r->o->save, "kernels", r->e.path, when, &b, err);
+    buf_free(&b);
     return ok;
 }
 
@@ -235,30 +265,31 @@ static dp_token *make_tokens(uint64_t n, uint32_t vocab, dp_error *err) {
 int bench_ops(const options *given) {
     dp_error err = { 0 };
     options o = *given;
-    engine e = { .model = NULL };
-    ops_format format = OPS_MD;
+    ops_report r = { .o = &o };
+    const time_text when = time_now();
     uint32_t context = 0;
-    dp_token *tokens = NULL;
-    buf out;
-    buf_init(&out, TEXT_BYTES_MAX);
+    buf_init(&r.out, TEXT_BYTES_MAX);
+    buf_init(&r.rows, TEXT_BYTES_MAX);
     o.profile = true; /* the device must have timestamps */
     const uint64_t depth = most_of(&o.depths), rows = most_of(&o.prompts);
     const uint64_t needed = depth + rows + DP_STEPS_MAX; /* the sampler moves on */
     o.batch = max_u64(o.batch, rows);
-    bool ok = read_format(&o, &format, &err) && engine_describe(&e, &o, &err) &&
-              engine_context(&e, &o, needed, &context, &err);
+    bool ok = read_format(&o, &r.format, &err) && engine_describe(&r.e, &o, &err) &&
+              engine_context(&r.e, &o, needed, &context, &err);
     if (ok && needed > context) {
         ok = err_set(&err, DP_E_ARGUMENT,
                      "-d and -p take %" PRIu64 " tokens, the context holds %" PRIu32, needed,
                      context);
     }
-    ok = ok && engine_start(&e, &o, context, &err);
-    if (ok) tokens = make_tokens(needed, e.info.vocab_size, &err);
-    ok = ok && tokens != NULL && add_passes(&e, &o, tokens, format, &out, &err);
+    ok = ok && prepare_save(&o, &err) && engine_start(&r.e, &o, context, &err);
+    if (ok) r.tokens = make_tokens(needed, r.e.info.vocab_size, &err);
+    ok = ok && r.tokens != NULL && add_passes(&r, &err) && buf_ok(&r.rows, "the times", &err);
     progress_line("%s", "");
-    const int code = ok ? out_result(&out) : fail(&err);
-    engine_close(&e);
-    mem_free(tokens);
-    if (!ok) buf_free(&out);
+    if (ok && o.save != NULL) ok = save_ops(&r, &when, &err);
+    const int code = ok ? out_result(&r.out) : fail(&err);
+    engine_close(&r.e);
+    mem_free(r.tokens);
+    buf_free(&r.rows);
+    if (!ok) buf_free(&r.out);
     return code;
 }

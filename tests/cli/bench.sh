@@ -51,7 +51,7 @@ for option in --threshold=3 --different; do
     fails 2 "^doppler: ${option%=*}: only with compare$" bench plot a "$option"
 done
 fails 2 '^doppler: --cold: only with --schema$' bench compare a b --cold
-for option in --schema=doppler --against=x --save=x -pg=1,1 --trace=x --profile-out=x; do
+for option in --schema=doppler --against=x -pg=1,1 --trace=x --profile-out=x; do
     fails 2 "^doppler: ${option%=*}: not with --ops$" bench --ops "$option"
 done
 fails 2 '^doppler: --trace: not with --schema$' bench --schema doppler --trace x

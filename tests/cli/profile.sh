@@ -93,6 +93,18 @@ json 'all(o["us"] > 0 and o["n_timed"] > 0 and o["calls"] > 0 for o in d) and
         if o["phase"] == "decode") and
     [(o["matrix_rows"], o["matrix_cols"]) for o in d if o["role"] == "head" and o["flops"]
         and o["phase"] == "decode"] == [(4096, 256)]' bench --ops -p 17 -d 5
+# What is kept is an object of the result schema with the rows that are printed as JSON.
+call bench -m "$tiny" --ops -p 0 -o json --save "$work/ops" --no-tune
+same 'bench --ops --save: exit status' "$status" 0
+cp "$work/out" "$work/ops.json"
+file_json 'bench --ops --save: the file' "$(find "$work/ops" -name 'kernels_llama-bias_20*Z.json')" \
+    '[k for k in d if k != "invalidReason"] == ["schemaVersion", "timestamp", "suite", "valid",
+        "env", "model", "metrics", "rows"] and d["suite"] == "kernels" and
+    d["env"]["tuned"] == 0 and d["env"]["gpu"]["device"] != "" and
+    d["model"]["modelId"] == "llama-bias" and all(v > 0 for v in d["metrics"].values()) and
+    d["rows"] == json.load(open("'"$work/ops.json"'")) and len(d["rows"]) > 5'
+call bench -m "$tiny" --ops -p 0 --save "$work/ops.json"
+same 'bench --ops --save: no folder' "$status, $(grep -c 'GB/s' "$work/out")" '6, 0'
 
 # Ctrl-C: the passes that were finished are there, also the one it came into.
 ops_interrupted() { # name, what is waited for on standard output, arguments
