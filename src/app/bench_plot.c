@@ -87,7 +87,9 @@ static bool add_point(panel *p, const bench_result *r, const common *c, dp_error
     while (i < p->n && strcmp(p->list[i].label, label) != 0)
         i++;
     if (i == SERIES_MAX) {
-        return err_set(err, DP_E_LIMIT, "more than %d series in a panel: \"%.200s\" is one more",
+        return err_set(err, DP_E_LIMIT,
+                       "more than %d series in a panel: \"%.200s\" is one more; give fewer files, "
+                       "say those of one version or of one model",
                        SERIES_MAX, label);
     }
     series *s = &p->list[i];

@@ -293,8 +293,23 @@ static bool parse_schema(bench_results *list, const json_value *doc, dp_error *e
     return parse_figure(list, doc, &r, "ttft_ms", err);
 }
 
+/* What bench writes beside results of tests, so that nobody looks for a fault in the file. */
+static bool check_suite(const json_value *v, dp_error *err) {
+    if (json_get(v, "comparison") != NULL) {
+        return err_set(err, DP_E_FORMAT,
+                       "is a comparison with another engine (bench --against), expected results of "
+                       "tests");
+    }
+    if (json_get(v, "kernel") != NULL || json_get(v, "rows") != NULL) {
+        return err_set(err, DP_E_FORMAT,
+                       "has times of kernels (bench --ops), expected results of tests");
+    }
+    return true;
+}
+
 static bool parse_object(bench_results *list, const json_value *v, dp_error *err) {
     if (!json_is_object(v)) return err_set(err, DP_E_FORMAT, "expected an object");
+    if (!check_suite(v, err)) return false;
     return json_get(v, "schemaVersion") != NULL ? parse_schema(list, v, err)
                                                 : parse_row(list, v, err);
 }

@@ -185,6 +185,8 @@ bad 'model_type: expected a text' '[{"model_type":1,"n_prompt":1,"n_gen":0,"avg_
 bad 'int8: expected true, false or a whole number' '[{"n_prompt":1,"n_gen":0,"int8":"1"}]'
 bad 'tuned: "x" is not its number' 'n_prompt,n_gen,avg_ts,tuned
 1,0,1,x'
+bad 'bad.json: is a comparison with another engine (bench --against)' '{"comparison":[]}'
+bad 'bad.json: result 1: has times of kernels (bench --ops)' '[{"kernel":"norm","us":1}]'
 bad 'schemaVersion 2, expected 1' '{"schemaVersion":2}'
 bad 'promptTokens: expected a whole number' '{"schemaVersion":1,"workload":[]}'
 bad 'line 1: no columns "test" and "t/s"' '| a | b |'
@@ -258,7 +260,18 @@ fails 6 'is not a regular file' bench plot "$results/a.json" -o "$results"
     seq -s , -f '{"n_prompt":0,"n_gen":%.0f,"avg_ts":1}' 1 9
     printf ']'
 } >"$results/many.json"
-fails 1 'more than 8 series' bench plot "$results/many.json" -o "$results/x.svg"
+fails 1 'more than 8 series.* is one more; give fewer files' bench plot "$results/many.json" -o "$results/x.svg"
+printf '{"schemaVersion":1,"suite":"kernels","rows":[]}' >"$results/kernels.json"
+for file in "$results/kernels.json" "$(find bench/results -name 'against_*' | head -n 1)"; do
+    fails 3 "$file: .* (bench --[a-z]*), expected results of tests" \
+        bench plot "$results/a.json" "$file" -o "$results/x.svg"
+done
+# The picture of docs/speed.md is what the command there makes of the results that are kept.
+plot=$(sed -n 's|^build/doppler \(bench plot .*\) -o docs/speed.svg$|\1|p' docs/speed.md)
+# shellcheck disable=SC2086 # its words, and what its pattern stands for
+call $plot -o "$results/speed.svg"
+same 'plot: the command in docs/speed.md' "$status, $(cmp "$results/speed.svg" docs/speed.svg 2>&1)" \
+    '0, '
 same 'plot: nothing is left of a failure' "$(find "$results" -name 'x.svg*')" ''
 
 # --- With a GPU ---------------------------------------------------------------------------------
