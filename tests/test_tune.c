@@ -214,7 +214,7 @@ static void check_experts(test *t, const char *path, const char *types) {
         const char *kernel;
         uint32_t results;
     } list[] = {
-        { "expert_glu", 1 },      /* the hidden row */
+        { "expert_glu", 2 },      /* the hidden row and its pairs */
         { "expert_add", 3 },      /* the stream, the next layer's input and its squares */
         { "expert_add last", 1 }, /* the stream */
         { "project_add", 3 },     /* the stream, the experts' input and its squares */

@@ -27,7 +27,7 @@ static bool is_activation(const dp_model *m, const gpu_buffer *buffer) {
     const gpu_range *const list[] = {
         &b->x,     &b->y,      &b->xn,     &b->squares,  &b->qkv,           &b->q,
         &b->att,   &b->spans,  &b->gu,     &b->h,        &b->out,           &b->bytes,
-        &b->parts, &b->logits, &b->router, &b->expert_x, &b->expert_squares
+        &b->parts, &b->logits, &b->router, &b->expert_x, &b->expert_squares, &b->expert_pairs
     };
     for (size_t i = 0; i < ARRAY_LEN(list); i++) {
         if (buffer == list[i]->buffer) {
@@ -58,10 +58,26 @@ static bool holds_halves(const dp_model *m, const gpu_buffer *b) {
     return b == m->buffers.bytes.buffer ? matrix_is_used(m) : m->shapes.f16 && is_cache(m, b);
 }
 
+/* The experts that pairs go to, each row's different ones, and that they count for one half. */
+static bool prepare_pairs(const tuning *t, dp_error *err) {
+    const config *c = &t->m->config;
+    const gpu_range r = t->m->buffers.expert_pairs;
+    const uint32_t n = (uint32_t)(r.size / 16);
+    assert(r.size <= CHECK_BYTES);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t pair[4] = { i % c->n_experts, i % c->n_experts, 0x3f000000 };
+        memcpy(t->scratch + 4 * i, pair, sizeof pair);
+    }
+    return gpu_write(t->m->gpu, gpu_part(r, 0, 16ull * n), t->scratch, err);
+}
+
 /* Numbers of both signs from 1/2 to 1 whose lower bits look random: as good as floats, as signed
  * bytes with such scales or as half floats. What stands where a result belongs is no number. */
 static bool fill(const tuning *t, gpu_range r, bool output, dp_error *err) {
     const buffers *b = &t->m->buffers;
+    if (r.buffer == b->expert_pairs.buffer) {
+        return prepare_pairs(t, err);
+    }
     const uint64_t n = looked_at(r) / 4;
     /* Of a product's input all columns, which may lie far behind what is looked at of results. */
     const uint64_t all = r.buffer == b->bytes.buffer ? r.size / 4 * 4 : 4 * n;
@@ -83,27 +99,13 @@ static bool fill(const tuning *t, gpu_range r, bool output, dp_error *err) {
 
 /* ---- running -------------------------------------------------------------------------------- */
 
-/* The experts that pairs go to, each row's different ones, and that they count for one half. */
-static bool prepare_pairs(const tuning *t, dp_error *err) {
-    const config *c = &t->m->config;
-    const gpu_range r = t->m->buffers.expert_pairs;
-    const uint32_t n = (uint32_t)(r.size / 16);
-    assert(r.size <= CHECK_BYTES);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t pair[4] = { i % c->n_experts, i % c->n_experts, 0x3f000000 };
-        memcpy(t->scratch + 4 * i, pair, sizeof pair);
-    }
-    return gpu_write(t->m->gpu, gpu_part(r, 0, 16ull * n), t->scratch, err);
-}
-
 bool tuning_prepare(tuning *t, dp_error *err) {
     const uint32_t n = t->m->shapes.n_pages;
     assert(n <= CHECK_BYTES / 4);
     for (uint32_t i = 0; i < n; i++) {
         t->scratch[i] = i;
     }
-    return gpu_write(t->m->gpu, gpu_part(t->m->buffers.pages, 0, 4ull * n), t->scratch, err) &&
-           (t->m->config.n_experts == 0 || prepare_pairs(t, err));
+    return gpu_write(t->m->gpu, gpu_part(t->m->buffers.pages, 0, 4ull * n), t->scratch, err);
 }
 
 bool tuning_clean(const tuning *t, dp_error *err) {
@@ -241,6 +243,17 @@ static bool are_bytes_close(const uint32_t *want, const uint32_t *got, uint64_t 
     return true;
 }
 
+/* Pairs of a row and an expert: which, where it is, and how much it counts. */
+static bool are_pairs_close(const uint32_t *want, const uint32_t *got, uint64_t n, uint32_t k) {
+    for (uint64_t i = 0; i + 4 <= n; i += 4) {
+        if (memcmp(want + i, got + i, 8) != 0 ||
+            !are_floats_close(want + i + 2, got + i + 2, 1, k, true)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* What is compared of a result. Behind the pass's rows no shape writes, but for matrix units: whole
  * blocks, whose results are of no use there. */
 static uint64_t compared(const tuning *t, gpu_range r) {
@@ -256,6 +269,9 @@ static bool is_close(const tuning *t, const tuned_question *q, gpu_range r, cons
     const buffers *b = &t->m->buffers;
     const bool of_sums = is_squares(b, r.buffer) || r.buffer == b->xn.buffer ||
                          r.buffer == b->expert_x.buffer || r.buffer == b->h.buffer;
+    if (r.buffer == b->expert_pairs.buffer) {
+        return are_pairs_close(want, t->scratch, n, q->cols);
+    }
     return q->act_cols > 0 && r.buffer == q->act.buffer
                ? are_bytes_close(want, t->scratch, n, q->act_cols, q->cols)
                : are_floats_close(want, t->scratch, n, q->cols, of_sums);
