@@ -211,8 +211,8 @@ typedef struct {
     double dispatch_ns;      /* one more dispatch in a pass, of a kernel that does nothing and waits
                               * for the one before it */
     double pass_ns;          /* what timestamps say of the same kernel in a pass of its own */
-    double readback_ns;      /* from asking for 4 bytes of a device with nothing else to do until the
-                              * host has them, by the host's clock */
+    double readback_ns;      /* from asking for 4 bytes until the host has them, by its clock, while
+                              * the device has nothing else to do */
 } dp_device_peaks;
 
 /* Measures them at the first call, in less than half a second. DP_E_UNSUPPORTED without

@@ -173,7 +173,8 @@ static void add_device(buf *b, const dp_device_info *d, const dp_device_peaks *p
     buf_printf(b,
                "\n%s through %s\nmeasured: reading %.1f GB/s, f32 %.1f GFLOP/s; an empty kernel "
                "takes %.2f us in a chain and %.2f in a pass of its own: %.2f are taken off every "
-               "call below; reading 4 bytes back takes %.1f us\nbytes and operations are a model's: each operand once\n",
+               "call below; reading 4 bytes back takes %.1f us\n"
+               "bytes and operations are a model's: each operand once\n",
                d->name, d->library, 1e-9 * peaks->bytes_per_second, 1e-9 * peaks->flops_per_second,
                1e-3 * peaks->dispatch_ns, 1e-3 * peaks->pass_ns, added_us(peaks),
                1e-3 * peaks->readback_ns);

@@ -443,7 +443,8 @@ static void tell_plain(const dp_model *m) {
     }
     if (attention + ffn > 0) {
         log_line(&m->log, DP_LOG_DEBUG,
-                 "%s: plain kernels for attention in %u and feed-forward networks in %u of %u layers",
+                 "%s: plain kernels for attention in %u and feed-forward networks in %u of %u "
+                 "layers",
                  container_path(m->files), attention, ffn, n);
     }
 }
