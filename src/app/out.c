@@ -42,7 +42,7 @@ int fail(const dp_error *err) {
 
 bool out_write(const char *bytes, size_t n, dp_error *err) {
     errno = 0;
-    if (fwrite(bytes, 1, n, stdout) == n && fflush(stdout) == 0) return true;
+    if ((n == 0 || fwrite(bytes, 1, n, stdout) == n) && fflush(stdout) == 0) return true;
     const int number = errno;
     clearerr(stdout);
     if (number == EPIPE && err != NULL && err->status == DP_OK) {
