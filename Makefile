@@ -162,10 +162,14 @@ $(B)/libdoppler.so.$(SOVERSION): $(LIB_OBJ)
 	$(Q)$(LINK) -shared -Wl,-soname,$(@F) -Wl,--exclude-libs,ALL \
 		$(if $(SAN),,-Wl,--no-undefined) -o $@ $^ $(LIBS)
 
+# Programs that open devices keep drivers loaded where leaks are looked for.
+KEEP_OBJ := $(if $(SAN),$(B)/tests/sanitize/keep_loaded.o)
+KEEP := $(if $(SAN),-Wl$(comma)--export-dynamic-symbol=dlclose)
+
 # The program has the references too: `doppler check` holds every kernel against them.
-$(B)/doppler: $(APP_OBJ) $(REF_OBJ) $(LIB_OBJ)
+$(B)/doppler: $(APP_OBJ) $(REF_OBJ) $(LIB_OBJ) $(KEEP_OBJ)
 	@echo '  LINK    $@'
-	$(Q)$(LINK) -o $@ $^ $(LIBS)
+	$(Q)$(LINK) $(KEEP) -o $@ $^ $(LIBS)
 $(BUILD)/doppler: $(B)/doppler FORCE
 	@[ "$$(readlink $@)" = $(<:$(BUILD)/%=%) ] || ln -sfn $(<:$(BUILD)/%=%) $@
 
@@ -185,9 +189,9 @@ $(B)/random-gguf $(B)/quant-table $(B)/answers: $(B)/%: $(B)/tools/%.o $(LIB_OBJ
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 runner: $(RUNNER)
-$(B)/test: $(TEST_OBJ) $(REF_OBJ) $(LIB_OBJ)
+$(B)/test: $(TEST_OBJ) $(REF_OBJ) $(LIB_OBJ) $(KEEP_OBJ)
 	@echo '  LINK    $@'
-	$(Q)$(LINK) -o $@ $^ $(LIBS)
+	$(Q)$(LINK) $(KEEP) -o $@ $^ $(LIBS)
 
 # The engine as wasm, and the page: `make web`.
 include web/web.mk
