@@ -6,6 +6,8 @@
 
 #include "tests/test.h"
 
+#include "model/model.h"
+
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -225,6 +227,21 @@ dp_device_options test_device_options(void) {
         .no_subgroups = test_option("no-subgroups") != NULL,
         .checks = test_option("checks") != NULL,
     };
+}
+
+dp_device *test_open_as_gpu(test *t, const dp_device_options *options) {
+    const dp_model_options small = { .context = 32, .batch = 16 };
+    const char *path = test_vector(t, "models/llama-bias"); /* a model has the device's info */
+    dp_device *device = dp_device_open(options, &t->err);
+    dp_model *m = device != NULL ? dp_model_open(device, path, &small, &t->err) : NULL;
+    if (m == NULL) {
+        dp_device_close(device);
+        return NULL;
+    }
+    dp_device_info *info = (dp_device_info *)(uintptr_t)gpu_info(m->gpu);
+    snprintf(info->type, sizeof(info->type), "integrated");
+    dp_model_close(m);
+    return device;
 }
 
 const char *test_option(const char *name) {

@@ -100,6 +100,9 @@ const char *test_write(test *t, const char *name, const void *bytes, size_t n);
 const char *test_option(const char *name);
 /* The device as the runner's options ask for it. */
 dp_device_options test_device_options(void);
+/* A device that models take for a GPU, whose paths they then have; the caller's alone, to close.
+ * NULL if it cannot be had, with t->err. */
+dp_device *test_open_as_gpu(test *t, const dp_device_options *options);
 
 /* What many cases share (a device, a model): made by `open` at the first request, closed by `close`
  * after the last case. NULL if open returned NULL; t->err then says what it said. */

@@ -355,12 +355,13 @@ int bench_against(const options *o, const bench_test *tests, size_t n, uint64_t 
         buf saved;
         buf_init(&saved, TEXT_BYTES_MAX);
         print_duel_json(&saved, &d, &when);
+        ok = buf_ok(&saved, "the comparison", &err);
         if (as_json) {
-            print_duel_json(&out, &d, &when);
+            buf_add(&out, saved.data, saved.size);
         } else {
             print_duel(&out, &d);
         }
-        if (o->save != NULL) {
+        if (ok && o->save != NULL) {
             ok = save_result(o->save, "against", d.b.e.path, &when, &saved, &err);
         }
         buf_free(&saved);
